@@ -1,0 +1,99 @@
+"""Settings of `stillreel animate`, `verify`, `stats`, `preview`, `download` and `demo`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from configs.settings import Settings
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class SourceSettings(Settings):
+    """How to read a SOURCE whose shape does not say it all."""
+
+    captions: str = Field("", description="captions table of a picture folder; empty: the one that lies in it")
+    picture: str = Field("", description="column of the picture's file (or bytes); empty: by its usual names")
+    caption: str = Field("", description="column of the caption; empty: by its usual names")
+    key: str = Field(
+        "", description="column of the sample's own key (Parquet); empty: by its usual names, else the row"
+    )
+
+
+class ClipSettings(Settings):
+    """What decides the bytes of a build. Hashed into the plan; a resume must repeat it."""
+
+    name: str = Field("", description="prefix of shards and keys, [a-z0-9_]; empty: from the source")
+    store: Literal["recipe", "frames", "video"] = Field(
+        "recipe", description="recipe: the picture and how to film it; frames: T JPEGs; video: an mp4"
+    )
+    grammar: str = Field(
+        "film", description="how recipes are drawn: a preset (film, still, jump, zoom, pan, ...) or a YAML file"
+    )
+    frames: int = Field(12, ge=1, le=999, description="T, frames a clip")
+    size: int = Field(224, ge=16, le=2048, description="H = W of a frame, pixels")
+    seed: int = Field(0, ge=0, lt=2**63, description="of all drawing; 0 is a seed")
+    looks: str = Field("none", description="colour of the clip: none, a preset, or a YAML file")
+    quality: int = Field(
+        90, ge=1, le=100, description="JPEG quality of frames; a video's crf is 18 + (100 - quality) / 2"
+    )
+    fps: int = Field(3, ge=1, le=120, description="frames a second, store=video")
+    max_side: int = Field(512, ge=0, le=16384, description="longer side of a stored picture, pixels; 0: as it comes")
+    max_pixels: int = Field(178956970, ge=1, description="a picture whose header claims more is rejected unread")
+    min_side: int = Field(32, ge=1, description="a picture with a shorter side below this is rejected")
+    shard_size: int = Field(1000, ge=1, le=100000, description="planned samples a shard")
+
+    @field_validator("name")
+    @classmethod
+    def _name_fits_keys(cls, name: str) -> str:
+        if not re.fullmatch(r"[a-z0-9_]{0,48}", name) or name.startswith("__"):
+            raise ValueError("expected up to 48 of [a-z0-9_], and no leading __ (webdataset skips such members)")
+        return name
+
+    @field_validator("max_side")
+    @classmethod
+    def _pictures_stay_filmable(cls, side: int) -> int:
+        if 0 < side < 160:
+            raise ValueError("expected 0 (keep) or at least 160: a 5:1 picture must keep 32 px on its short side")
+        return side
+
+
+class AnimateSettings(ClipSettings):
+    """ClipSettings, and how the build is run. The latter reaches no plan, tar, parquet or idx: a resume may change it."""
+
+    source: SourceSettings = SourceSettings()
+    max_rejects: Fraction = Field(0.1, description="stop when more than this fraction is rejected; 1: no limit")
+    attempts: int = Field(3, ge=1, description="tries of a shard whose worker fails, before it is set aside")
+    extend: Literal["no", "new", "rejects"] = Field(
+        "no", description="add to a finished build: new: samples it lacks; rejects: its rejected rows, again"
+    )
+    ray: str = Field("local", description="local: a private Ray; off: in this process; auto or an ADDRESS: a cluster")
+    workers: int = Field(0, ge=0, description="shards in work at once; 0: one a CPU")
+    progress: Literal["auto", "bar", "lines", "off"] = Field(
+        "auto", description="auto: a bar on a terminal, lines in a log"
+    )
+    check: Literal["sizes", "full"] = Field("sizes", description="how a resume checks finished shards; full: hash them")
+
+    def clip(self) -> ClipSettings:
+        """The part that decides the bytes."""
+        return ClipSettings(**{key: getattr(self, key) for key in ClipSettings.model_fields})
+
+
+class VerifySettings(Settings):
+    workers: int = Field(0, ge=0, description="threads that read and hash; 0: one a CPU")
+    progress: Literal["auto", "bar", "lines", "off"] = Field(
+        "auto", description="auto: a bar on a terminal, lines in a log"
+    )
+
+
+class StatsSettings(Settings):
+    format: Literal["text", "json"] = Field("text", description="a table to read, or JSON")
+
+
+class PreviewSettings(Settings):
+    samples: int = Field(48, ge=1, le=200, description="clips on the page")
+    seed: int = Field(0, ge=0, description="which ones")
+    page: str = Field("", description="where to write; empty: OUT/preview.html")

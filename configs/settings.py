@@ -1,0 +1,155 @@
+"""From command-line words and YAML files to frozen settings.
+
+    stillreel animate SOURCE OUT grammar=zoom source.captions=table.tsv
+                      ^positionals ^---------- words -----------------^
+
+Words are `key=value`, dotted for nested settings. A preset file holds the same keys; words override it. Values arrive
+as text in both cases (YAML's own guesses, `off` -> False, would make `ray: off` a boolean) and pydantic gives them
+their types.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from configs.errors import RequestError
+
+
+class Settings(BaseModel):
+    """Base of every settings model: frozen, no unknown keys, errors in a user's words."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @classmethod
+    def resolve(cls, values: Mapping[str, Any]) -> Self:
+        """Validate nested `values`; raise RequestError that names every wrong key, what was given and what is expected."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise RequestError("\n".join(_explain(cls, problem) for problem in error.errors())) from None
+
+    def digest(self) -> str:
+        """sha256 of the resolved values, as hex: equal settings have equal digests, in any order and on any machine."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one JSON spelling of a value: sorted keys, no blanks, UTF-8, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def parse_words(
+    words: Sequence[str], positionals: Sequence[str], model: type[Settings]
+) -> tuple[list[str], dict[str, Any]]:
+    """Split command-line words into the named positionals and a nested dictionary of settings.
+
+    A word is a setting when the text before its first `=` looks like a setting's name; so a positional may hold `=`.
+    A `preset=FILE` word is read first and the other words override it. Raises RequestError on missing or extra positionals.
+    """
+    given: list[str] = []
+    values: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and key.replace(".", "_").isidentifier():
+            _set(values, key, value)
+        elif word.startswith("-"):
+            raise RequestError(f"{word}: settings are written key=value, without dashes; see --help")
+        else:
+            given.append(word)
+    preset = values.pop("preset", None)
+    if preset is not None:
+        values = _merge(load_preset(preset, "presets"), values)
+    if len(given) != len(positionals):
+        expected = " ".join(positionals) or "no positional arguments"
+        raise RequestError(f"expected {expected}; given {len(given)}: {' '.join(given) or '(none)'}")
+    # Keys are checked before anything is opened, so a misspelt one is reported at once.
+    model.resolve(values)
+    return given, values
+
+
+def load_preset(name: str, folder: str) -> dict[str, Any]:
+    """Read `configs/FOLDER/NAME.yaml`, or the YAML file at path NAME. All scalars come back as text."""
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise RequestError(f"{name}: no such preset file")
+        text = path.read_text(encoding="utf-8")
+    else:
+        known = preset_names(folder)
+        if name not in known:
+            raise RequestError(
+                f"{folder}: no preset named {name!r}{_nearest(name, known)}. "
+                f"Known: {', '.join(known)}, or a path to a .yaml file"
+            )
+        text = resources.files("configs").joinpath(folder, f"{name}.yaml").read_text(encoding="utf-8")
+    try:
+        values = yaml.load(text, Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise RequestError(f"{name}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise RequestError(f"{name}: expected `key: value` lines, found {type(values).__name__}")
+    return values
+
+
+def preset_names(folder: str) -> list[str]:
+    """Names of the presets shipped in `configs/FOLDER`, sorted."""
+    files = resources.files("configs").joinpath(folder).iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def describe(model: type[Settings]) -> Iterable[tuple[str, str, str]]:
+    """(key, default, description) of every setting of a model, nested ones dotted: the table behind `COMMAND --help`."""
+    for key, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Settings):
+            for inner, default, text in describe(kind):
+                yield f"{key}.{inner}", default, text
+        else:
+            default = field.get_default(call_default_factory=True)
+            yield key, "" if default is None else str(default), field.description or ""
+
+
+def _set(values: dict[str, Any], dotted: str, value: str) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise RequestError(f"{dotted}: {parent} is given both as a value and as a group")
+    if last in values:
+        raise RequestError(f"{dotted} is given twice")
+    values[last] = value
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def _explain(model: type[Settings], problem: Any) -> str:
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        known = [name for name, _, _ in describe(model)] + ["preset"]
+        return f"unknown setting {key!r}{_nearest(key, known)}"
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem["input"] if isinstance(problem["input"], str | int | float | bool) else "..."
+    return f"{key}={given}: {message[:1].lower()}{message[1:]}"
