@@ -1,0 +1,82 @@
+"""What became of one planned sample: a row of its shard's table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+
+# The closed list of reasons to reject a sample. `stats`, `verify` and the preview sort by them; details are free text.
+REASONS = {
+    "missing": "the source names a picture that is not there",
+    "ambiguous": "the source gives two pictures under one key",
+    "no_caption": "no caption, or only blanks",
+    "bad_caption": "the caption is not UTF-8 text",
+    "empty": "the file has no bytes",
+    "not_an_image": "the bytes are no picture that any decoder knows",
+    "unsupported": "a picture of a kind that cannot be decoded here",
+    "truncated": "the picture ends early",
+    "corrupt": "the picture's data are damaged",
+    "too_large": "more pixels than max_pixels, or more memory to decode than a worker may use",
+    "too_small": "a side below min_side",
+    "too_long": "one side more than 5 times the other",
+}
+
+WRITTEN = "written"
+REJECTED = "rejected"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("source_key", pa.string(), nullable=False),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("captions", pa.list_(pa.string())),
+        pa.field("moves", pa.list_(pa.string())),
+        pa.field("seen_area", pa.float32()),
+        pa.field("sha256", pa.string()),
+    ]
+)
+
+
+class Rejection(Exception):
+    """One sample that cannot be used: a reason from REASONS and what exactly was found."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        assert reason in REASONS, reason
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class Record(NamedTuple):
+    """A row of a shard's table; `reason` and `detail` only of rejected samples, the picture's fields only of written ones.
+
+    `width` and `height` are of the stored, upright picture; `sha256` is of the picture's bytes as the source gave them.
+    """
+
+    key: str
+    status: str
+    reason: str | None
+    detail: str | None
+    source: str
+    source_key: str
+    width: int | None
+    height: int | None
+    captions: Sequence[str]
+    moves: Sequence[str]
+    seen_area: float | None
+    sha256: str | None
+
+
+def table_of(records: Sequence[Record]) -> pa.Table:
+    """The records as an Arrow table of SCHEMA, in the order given."""
+    columns = zip(*records, strict=True) if records else [[] for _ in SCHEMA]
+    return pa.table(
+        [pa.array(list(column), field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
+    )
