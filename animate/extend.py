@@ -1,0 +1,143 @@
+"""Which plans a build follows: a first one, the ones that lie in OUT, or these and an extension."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+from animate.clip import Stage
+from animate.sources import Source
+from animate.task import library_versions
+from configs import DataError, RequestError
+from configs.build import AnimateSettings, ClipSettings
+from shards.plan import Listed, Plan, PlanHeader, write_plan
+from shards.progress import tally
+from shards.record import REJECTED, WRITTEN
+from shards.stats import tables
+from shards.storage import Folder
+from shards.survey import survey
+
+
+def settle_plans(
+    folder: Folder, plans: list[Plan], source: Source, stage: Stage, settings: AnimateSettings
+) -> list[Plan]:
+    """The plans to follow; writes one where there is none, or where `extend` asks for it and finds something.
+
+    Raises RequestError when OUT holds other data than is asked for.
+    """
+    if not plans:
+        listed: Iterator[Listed] = source.listing()
+        return [_write(folder, plans, source, stage, settings, listed)]
+    _check_settings(folder, plans, stage, settings)
+    known = any(plan.header.source["fingerprint"] == source.fingerprint() for plan in plans)
+    if settings.extend == "no":
+        if not known:
+            raise RequestError(_what_differs(folder, plans, source))
+        return plans
+    if settings.extend == "new":
+        _check_label(plans, source)
+        planned = set(chain.from_iterable(plan.source_keys() for plan in plans))
+        listed = (one for one in source.listing() if (one.source, one.source_key) not in planned)
+    else:
+        rejected = _rejected(folder, plans)
+        listed = (one for one in source.listing() if (one.source, one.source_key) in rejected)
+    first = next(listed, None)
+    if first is None:
+        print(f"nothing to add: extend={settings.extend} finds no such samples in {source.folder.url}", flush=True)
+        return plans
+    return [*plans, _write(folder, plans, source, stage, settings, chain([first], listed))]
+
+
+def _write(
+    folder: Folder,
+    plans: Sequence[Plan],
+    source: Source,
+    stage: Stage,
+    settings: AnimateSettings,
+    listed: Iterator[Listed],
+) -> Plan:
+    name = _name(plans, source, settings)
+    print(f"planning {source.folder.url} ({source.kind})", flush=True)
+    header = PlanHeader(
+        number=len(plans),
+        name=name,
+        settings=stage.settings.model_copy(update={"name": name}).model_dump(mode="json"),
+        presets=stage.presets(),
+        libraries=library_versions(),
+        source=source.describe(),
+        first_shard=sum(plan.shards for plan in plans),
+        first_position=sum(plan.samples for plan in plans),
+    )
+    try:
+        plan = write_plan(folder, header, listed, source.left_out)
+    except DataError as error:
+        raise RequestError(f"SOURCE {source.folder.url}: {error}") from None
+    if plan.header.left_out:
+        print(f"left out at the source: {tally(plan.header.left_out)}", flush=True)
+    return plan
+
+
+def _name(plans: Sequence[Plan], source: Source, settings: AnimateSettings) -> str:
+    """Prefix of keys: as set, else as OUT has it, else from the source's own name."""
+    if settings.name or plans:
+        return settings.name or plans[0].header.name
+    return re.sub(r"[^a-z0-9]+", "_", source.label.lower()).strip("_")[:48] or "clips"
+
+
+def _check_settings(folder: Folder, plans: Sequence[Plan], stage: Stage, settings: AnimateSettings) -> None:
+    asked = {**stage.settings.model_dump(mode="json"), "name": settings.name or plans[0].header.name}
+    planned = plans[0].header.settings
+    differing = [
+        f"{key}: planned {planned.get(key)!r}, asked {asked[key]!r}"
+        for key in ClipSettings.model_fields
+        if asked[key] != planned.get(key)
+    ]
+    if not differing and stage.presets() != plans[0].header.presets:
+        differing = [f"the presets that grammar={asked['grammar']} and looks={asked['looks']} name have changed since"]
+    if differing:
+        raise RequestError(
+            f"OUT {folder.url} was planned with other settings ({'; '.join(differing)}); repeat those, or use another OUT"
+        )
+
+
+def _check_label(plans: Sequence[Plan], source: Source) -> None:
+    """Two different folders of one name would look like one source, and samples of the second would seem to be there."""
+    for plan in plans:
+        said = plan.header.source
+        same_name = said["url"].rstrip("/").rsplit("/", 1)[-1] == source.label
+        if same_name and said["url"] != source.folder.url and said["fingerprint"] != source.fingerprint():
+            raise RequestError(
+                f"SOURCE {source.folder.url} has the name of {said['url']}, which OUT holds, but other contents. "
+                "If it is another source, give its folder another name; if it is the same one, grown and moved, move it back"
+            )
+
+
+def _what_differs(folder: Folder, plans: Sequence[Plan], source: Source) -> str:
+    urls = [plan.header.source["url"] for plan in plans]
+    if source.folder.url in urls:
+        return (
+            f"SOURCE {source.folder.url} has changed since it was planned. To add its new samples to OUT, run with "
+            "extend=new; to build it afresh, use another OUT"
+        )
+    return (
+        f"OUT {folder.url} holds clips of {', '.join(urls)}, not of {source.folder.url}. To add this source to it, run with "
+        "extend=new; to build it alone, use another OUT"
+    )
+
+
+def _rejected(folder: Folder, plans: Sequence[Plan]) -> set[tuple[str, str]]:
+    """(source, source key) of what was rejected and has not been written since."""
+    found = survey(folder, plans, full=False)
+    if found.open_tasks:
+        raise RequestError(
+            f"extend=rejects: {len(found.open_tasks)} shards are not finished yet; finish the build first, without extend"
+        )
+    states: dict[tuple[str, str], str] = {}
+    for table in tables(folder, found):
+        for source, key, status in zip(
+            *(table[name].to_pylist() for name in ("source", "source_key", "status")), strict=True
+        ):
+            if states.get((source, key)) != WRITTEN:
+                states[source, key] = status
+    return {sample for sample, status in states.items() if status == REJECTED}

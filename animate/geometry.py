@@ -1,0 +1,67 @@
+"""Convex polygons in the plane: hull, area, intersection. Lists of (x, y), counter-clockwise, in plain floats: the
+polygons have four to eight corners, for which arrays would only be slower."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+Point = tuple[float, float]
+Polygon = Sequence[Point]
+
+
+def hull(points: Iterable[Point]) -> list[Point]:
+    """Convex hull (Andrew's monotone chain)."""
+    ordered = sorted(set(points))
+    if len(ordered) < 3:
+        return ordered
+    lower = _chain(ordered)
+    upper = _chain(reversed(ordered))
+    return lower[:-1] + upper[:-1]
+
+
+def _chain(points: Iterable[Point]) -> list[Point]:
+    chain: list[Point] = []
+    for point in points:
+        while len(chain) > 1 and _turn(chain[-2], chain[-1], point) <= 0:
+            chain.pop()
+        chain.append(point)
+    return chain
+
+
+def area(polygon: Polygon) -> float:
+    """Area of a polygon; 0 of fewer than three corners."""
+    return 0.5 * sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(polygon, [*polygon[1:], *polygon[:1]], strict=True))
+
+
+def intersection(first: Polygon, second: Polygon) -> list[Point]:
+    """The part of two convex polygons that both cover (Sutherland and Hodgman)."""
+    kept = list(first)
+    for a, b in zip(second, [*second[1:], *second[:1]], strict=True):
+        corners, kept = kept, []
+        for p, q in zip(corners, [*corners[1:], *corners[:1]], strict=True):
+            side_p, side_q = _turn(a, b, p), _turn(a, b, q)
+            if side_p >= 0:
+                kept.append(p)
+            if (side_p > 0 > side_q) or (side_p < 0 < side_q):
+                share = side_p / (side_p - side_q)
+                kept.append((p[0] + share * (q[0] - p[0]), p[1] + share * (q[1] - p[1])))
+    return kept
+
+
+def union_area(polygons: Sequence[Polygon]) -> float:
+    """Area covered by convex polygons together, by inclusion and exclusion."""
+    total = 0.0
+    layers: list[tuple[Polygon, int, int]] = [(polygon, at, 1) for at, polygon in enumerate(polygons)]
+    while layers:
+        polygon, at, sign = layers.pop()
+        covered = area(polygon)
+        if covered > 0:
+            total += sign * covered
+            layers += [
+                (intersection(polygon, other), at + 1 + step, -sign) for step, other in enumerate(polygons[at + 1 :])
+            ]
+    return total
+
+
+def _turn(a: Point, b: Point, c: Point) -> float:
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])

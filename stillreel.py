@@ -1,0 +1,111 @@
+"""The `stillreel` command: finds the command that is asked for, resolves its settings, calls it. Nothing but dispatch.
+
+Imports nothing of the other rooms until a command runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A command: the module whose `run` does it, its settings, its positional arguments, and a line about it."""
+
+    module: str
+    settings: str
+    positionals: tuple[str, ...]
+    about: str
+
+
+COMMANDS = {
+    "demo": Command("animate.demo", "DemoSettings", (), "everything below, small, on pictures drawn by code"),
+    "download": Command(
+        "animate.download",
+        "DownloadSettings",
+        ("TABLE", "OUT"),
+        "image URLs and captions -> image shards, by img2dataset",
+    ),
+    "animate": Command(
+        "animate.build", "AnimateSettings", ("SOURCE", "OUT"), "image shards or folders -> clip shards, by Ray"
+    ),
+    "verify": Command(
+        "shards.verify", "VerifySettings", ("OUT",), "prove that nothing is missing and every byte is as written"
+    ),
+    "preview": Command("animate.preview", "PreviewSettings", ("OUT",), "a page that shows what was made"),
+    "stats": Command("shards.stats", "StatsSettings", ("OUT",), "count it"),
+}
+
+USAGE = """stillreel: captioned stills in, pseudo-video shards out
+
+usage: stillreel COMMAND ARGUMENTS [key=value ...]
+
+{commands}
+
+stillreel COMMAND --help lists a command's settings. preset=FILE.yaml reads settings from a file; key=value overrides it.
+Exit codes: 0 done; 1 something is wrong with the data or the result; 2 the request was wrong; 75 stopped by SIGTERM with
+finished work kept, run again; 130 interrupted."""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run a command line; returns its exit code."""
+    words = sys.argv[1:] if words is None else words
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE.format(commands=_command_lines()))
+        return 0 if words else 2
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("stillreel"))
+        return 0
+    return _run(words[0], words[1:])
+
+
+def _run(name: str, words: list[str]) -> int:
+    from configs import Interrupted, RequestError, StillreelError, parse_words
+
+    try:
+        if name not in COMMANDS:
+            raise RequestError(f"no command {name!r}; there are {', '.join(COMMANDS)}")
+        command = COMMANDS[name]
+        model = getattr(importlib.import_module("configs.build"), command.settings)
+        if "--help" in words or "-h" in words:
+            print(_help(name, command, model))
+            return 0
+        given, values = parse_words(words, command.positionals, model)
+        settings = model.resolve(values)
+        print(f"stillreel {name}: settings {settings.digest()[:12]}: {_in_words(settings)}", flush=True)
+        run = importlib.import_module(command.module).run
+        return int(run(*given, settings))
+    except StillreelError as error:
+        print(f"stillreel {name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"stillreel {name}: {Interrupted('interrupted', 130)}", file=sys.stderr)
+        return 130
+
+
+def _in_words(settings: object) -> str:
+    pairs: list[str] = []
+    for key, value in settings.model_dump().items():  # type: ignore[attr-defined]
+        inner = {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value}
+        pairs += [f"{name}={one}" for name, one in inner.items() if one != ""]
+    return " ".join(pairs)
+
+
+def _command_lines() -> str:
+    return "\n".join(f"  {name + ' ' + ' '.join(one.positionals):<22}{one.about}" for name, one in COMMANDS.items())
+
+
+def _help(name: str, command: Command, model: type) -> str:
+    from configs.settings import describe
+
+    usage = " ".join(("stillreel", name, *command.positionals))
+    lines = [f"{usage} [key=value ...]", f"  {command.about}", "", "settings (defaults):"]
+    lines += [f"  {f'{key}={default}':<26} {text}" for key, default, text in describe(model)]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
