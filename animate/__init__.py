@@ -7,3 +7,11 @@ In: pictures with captions, from a source. Out: samples for a shard, and frames 
 Knows pixels. Knows torch in its device renderer alone; Ray and img2dataset are imported only where a build or a download
 runs, so that training can import this room without them. Importing it brings in none of the three.
 """
+
+from animate.camera import windows
+from animate.decode import Clip, SampleDecoder
+from animate.draw import draw_recipe, seen_area
+from animate.recipe import Recipe
+from animate.render import Renderer
+
+__all__ = ["Clip", "Recipe", "Renderer", "SampleDecoder", "draw_recipe", "seen_area", "windows"]

@@ -7,8 +7,8 @@ when every planned shard has one. It may be killed at any moment; the next run s
 from __future__ import annotations
 
 import fcntl
-import signal
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import IO
 
 from animate.clip import Stage
-from animate.executors import open_executor
+from animate.executors import Executor, Outcome, open_executor
 from animate.extend import settle_plans
+from animate.interrupt import stoppable
 from animate.sources import Source, open_source
 from animate.task import ShardTask, TooManyRejects, check_libraries
-from configs import DataError, Interrupted, RequestError
+from configs import DataError, RequestError
 from configs.build import AnimateSettings
 from shards.manifest import MANIFEST, manifest_of
 from shards.plan import Plan, read_plans
-from shards.progress import Progress, amount, tally
+from shards.progress import Progress, amount, duration, tally
 from shards.storage import Folder
 from shards.survey import Survey, Task, survey
 
@@ -37,70 +38,98 @@ def run(source_url: str, out_url: str, settings: AnimateSettings) -> int:
     stage = Stage.of_settings(settings.clip())
     source = open_source(source_url, settings.source)
     folder = Folder(out_url)
-    with _sole_writer(folder), _stoppable():
+    with _sole_writer(folder), stoppable("finished shards are kept. Run the same command again to go on"):
         folder.remove_unfinished("shards")
         plans = settle_plans(folder, read_plans(folder), source, stage, settings)
         for plan in plans:
             check_libraries(plan.header.libraries)
         found = survey(folder, plans, full=settings.check == "full")
         _say_survey(plans, found)
-        set_aside = _build(folder, source, plans, found, settings)
-        if set_aside:
-            names = ", ".join(task.name for task in set_aside)
+        schedule = Schedule(folder, source, plans, found, settings)
+        schedule.work_off()
+        if schedule.set_aside:
+            names = ", ".join(task.name for task in schedule.set_aside)
             raise DataError(
-                f"{len(set_aside)} of {len(found.findings)} shards were set aside after {settings.attempts} attempts: "
-                f"{names}. The others are finished; run the same command again to try these again"
+                f"{len(schedule.set_aside)} of {len(found.findings)} shards were set aside after {settings.attempts} "
+                f"attempts: {names}. The others are finished; run the same command again to try these again"
             )
         return _finish(folder, plans)
 
 
-def _build(
-    folder: Folder, source: Source, plans: Sequence[Plan], found: Survey, settings: AnimateSettings
-) -> list[Task]:
-    """Make every shard that is not valid yet; returns those that were set aside."""
-    total = sum(plan.samples for plan in plans)
-    budget = RejectBudget(settings.max_rejects, total)
-    for receipt in found.receipts:
-        budget.count(receipt.planned, receipt.rejected)
-    budget.check()
-    waiting = deque((task, 1) for task in found.open_tasks)
-    if not waiting:
-        return []
-    sources = {plan.header.number: _source_url(plan, source) for plan in plans}
-    set_aside: list[Task] = []
-    with (
-        open_executor(settings.ray, settings.workers) as executor,
-        Progress(total, "clips", settings.progress) as progress,
-    ):
-        progress.skip(budget.done)
-        running: dict[tuple[int, int], Task] = {}
-        while waiting or executor.busy:
-            while waiting and executor.busy < executor.capacity:
-                task, attempt = waiting.popleft()
-                running[task.plan.header.number, task.shard] = task
-                executor.submit(_shard_task(folder, task, attempt, sources, budget.allowed))
-            outcome = executor.wait(_BEAT_S)
-            if outcome is None:
-                progress.beat()
-                continue
-            task = running.pop((outcome.task.plan, outcome.task.shard))
-            if outcome.receipt is not None:
-                budget.count(outcome.receipt.planned, outcome.receipt.rejected)
-                progress.advance(outcome.receipt.planned, budget.note())
-                budget.check()
-            elif isinstance(outcome.error, TooManyRejects):
-                budget.count(0, outcome.error.rejected)
-                budget.check()
-            elif isinstance(outcome.error, RequestError):
-                raise outcome.error
-            else:
-                attempt = outcome.task.attempt
-                _say(f"{task.name}: attempt {attempt} of {settings.attempts} failed: {_one_line(outcome.error)}")
-                if attempt < settings.attempts:
-                    waiting.append((task, attempt + 1))
-                else:
-                    set_aside.append(task)
-    return set_aside
+class Schedule:
+    """Hands out the shards that are not valid yet, and takes back receipts and failures."""
+
+    def __init__(
+        self, folder: Folder, source: Source, plans: Sequence[Plan], found: Survey, settings: AnimateSettings
+    ) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._sources = {plan.header.number: _source_url(plan, source) for plan in plans}
+        self._total = sum(plan.samples for plan in plans)
+        self._waiting = deque((task, 1) for task in found.open_tasks)
+        self._running: dict[tuple[int, int], Task] = {}
+        self._budget = RejectBudget(settings.max_rejects, self._total)
+        self.set_aside: list[Task] = []
+        for receipt in found.receipts:
+            self._budget.count(receipt.planned, receipt.rejected)
+        self._budget.check()
+
+    def work_off(self) -> None:
+        """Make every shard, or set it aside. DataError over the reject budget, RequestError when no worker can work."""
+        if not self._waiting:
+            return
+        with open_executor(self._settings.ray, self._settings.workers) as executor:
+            start, before = time.monotonic(), self._budget.done
+            with Progress(self._total, "clips", self._settings.progress) as progress:
+                progress.skip(before)
+                while self._waiting or executor.busy:
+                    self._hand_out(executor)
+                    outcome = executor.wait(_BEAT_S)
+                    if outcome is None:
+                        progress.beat()
+                    else:
+                        progress.advance(self._take(outcome), self._budget.note())
+            spent, made = time.monotonic() - start, self._budget.done - before
+            _say(f"{made:,} samples in {duration(spent)}, {made / spent:,.1f}/s")
+
+    def _hand_out(self, executor: Executor) -> None:
+        while self._waiting and executor.busy < executor.capacity:
+            task, attempt = self._waiting.popleft()
+            number = task.plan.header.number
+            self._running[number, task.shard] = task
+            executor.submit(
+                ShardTask(
+                    out=self._folder.url,
+                    plan=number,
+                    plan_digest=task.plan.digest,
+                    shard=task.shard,
+                    source=self._sources[number],
+                    attempt=attempt,
+                    max_rejected=self._budget.allowed,
+                )
+            )
+
+    def _take(self, outcome: Outcome) -> int:
+        """Book what became of a task; returns how many samples it finished."""
+        task = self._running.pop((outcome.task.plan, outcome.task.shard))
+        if outcome.receipt is not None:
+            self._budget.count(outcome.receipt.planned, outcome.receipt.rejected)
+            self._budget.check()
+            return outcome.receipt.planned
+        if isinstance(outcome.error, RequestError):
+            raise outcome.error
+        attempt = outcome.task.attempt
+        if isinstance(outcome.error, TooManyRejects):
+            # It knew the budget of the time when it was handed out; there may be room for its rejects by now.
+            self._budget.check(outcome.error.rejected)
+            self._waiting.append((task, attempt))
+            return 0
+        _say(f"{task.name}: attempt {attempt} of {self._settings.attempts} failed: {_one_line(outcome.error)}")
+        if attempt < self._settings.attempts:
+            self._waiting.append((task, attempt + 1))
+        else:
+            self.set_aside.append(task)
+        return 0
 
 
 class RejectBudget:
@@ -121,11 +150,12 @@ class RejectBudget:
         self.done += done
         self._rejected.update(rejected)
 
-    def check(self) -> None:
-        """DataError when there are more."""
-        if self._rejected.total() > self.allowed:
+    def check(self, more: Mapping[str, int] | None = None) -> None:
+        """DataError when there are too many, `more` that are not booked yet included."""
+        rejected = self._rejected + Counter(more or {})
+        if rejected.total() > self.allowed:
             raise DataError(
-                f"stopped: {self._rejected.total():,} rejects ({tally(self._rejected)}) are more than "
+                f"stopped: {rejected.total():,} rejects ({tally(rejected)}) are more than "
                 f"max_rejects={self._fraction:g} allows of {max(self.done, self._least):,} samples. Finished shards are "
                 "kept, and their tables say what is wrong with each reject. Mend the source, or run again with a larger "
                 "max_rejects (1: no limit)"
@@ -133,12 +163,6 @@ class RejectBudget:
 
     def note(self) -> str:
         return f"rejected {self._rejected.total():,} ({tally(self._rejected)})" if self._rejected else ""
-
-
-def _shard_task(folder: Folder, task: Task, attempt: int, sources: dict[int, str], allowed: int) -> ShardTask:
-    plan = task.plan
-    number = plan.header.number
-    return ShardTask(folder.url, number, plan.digest, task.shard, sources[number], attempt, allowed)
 
 
 def _source_url(plan: Plan, source: Source) -> str:
@@ -200,25 +224,6 @@ def _lock(file: IO[str]) -> bool:
     except OSError:
         return True  # a file system without locks: nothing can be said
     return True
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into Interrupted: finished shards stay, nothing half-made is left."""
-
-    def stop(number: int, _: object) -> None:
-        raise KeyboardInterrupt(number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        terminated = interrupt.args == (signal.SIGTERM,)
-        raise Interrupted(
-            "stopped; finished shards are kept. Run the same command again to go on", 75 if terminated else 130
-        ) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _one_line(error: Exception | None) -> str:

@@ -72,10 +72,11 @@ def advance(shot: Shot, time: Any) -> tuple[Any, Any]:
     """
     begin, end = shot.span
     progress = _eased(shot.ease, (time - begin) / (end - begin))
-    ratio = math.log(shot.end.scale / shot.start.scale)
-    if abs(ratio) < 1e-9:
+    if shot.end.scale == shot.start.scale:
         return progress, progress
-    return np.expm1(progress * ratio) / math.expm1(ratio), progress
+    ratio = math.log(shot.end.scale / shot.start.scale)
+    expm1: Any = math.expm1 if isinstance(time, float) else np.expm1
+    return expm1(progress * ratio) / math.expm1(ratio), progress
 
 
 def _shot_views(shot: Shot, times: Array, picture: tuple[int, int]) -> Array:

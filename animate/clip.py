@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from animate.draw import draw_recipe, seen_area
+from animate.draw import draw_recipe
 from animate.encode import encode_frames, encode_video
 from animate.picture import PictureReader
 from animate.render import Renderer
@@ -87,7 +87,7 @@ class ClipMaker:
         with self._timed("decode"):
             picture = self._reader.read(data)
         with self._timed("draw"):
-            recipe = draw_recipe(
+            recipe, seen = draw_recipe(
                 self._grammar_name,
                 self._grammar,
                 self._look,
@@ -96,7 +96,6 @@ class ClipMaker:
                 picture.size,
                 planned.captions,
             )
-            seen = seen_area(recipe)
         described = {
             "recipe": recipe.to_json(),
             "captions": planned.captions,

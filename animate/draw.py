@@ -15,14 +15,13 @@ import numpy as np
 
 from animate.camera import advance, project, windows
 from animate.dice import Dice, between, pick
-from animate.geometry import Polygon, hull, union_area
+from animate.geometry import Polygon, boxes_hull_area, hull, union_area
 from animate.recipe import Jump, LookPlan, LookStep, Recipe, Shake, Shot, View
 from animate.words import speaks_of_sides
 from configs.grammar import MOVES, Grammar
 from configs.looks import Look
 
 MAX_ASPECT = 5.0  # longer pictures are not filmed
-TRAVEL_ASPECT = 2.0  # beyond it no single view sees half of the picture: a grammar that can travel does
 
 _DIGITS = 6
 _FRAME = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
@@ -73,6 +72,13 @@ class Stage(NamedTuple):
         return max(self.width, self.height)
 
 
+class Drawing(NamedTuple):
+    """A recipe, and the share of the picture that its camera passes over (see `seen_area`)."""
+
+    recipe: Recipe
+    seen: float
+
+
 def draw_recipe(
     name: str,
     grammar: Grammar,
@@ -81,25 +87,32 @@ def draw_recipe(
     source_key: str,
     picture: tuple[int, int],
     captions: Sequence[str],
-) -> Recipe:
+) -> Drawing:
     """How the still `source_key` is filmed. `name` is the grammar's, `picture` (width, height) with sides within 5:1."""
     short = min(picture)
     assert max(picture) <= MAX_ASPECT * short, picture
+    width, height = picture[0] / short, picture[1] / short
     dice = Dice(seed, source_key)
     caption, flip = dice.units("clip", 2)
+    shots: tuple[Shot, ...] = ()
+    jump: Jump | None = None
+    if grammar.kind == "jump":
+        jump, seen = _draw_jump(grammar, dice, picture)
+    elif grammar.kind == "nested":
+        shots = _draw_nested(grammar, dice)
+        seen = shots[-1].start.scale ** 2 / (width * height)
+    else:
+        shots, seen = _draw_shots(grammar, dice, width, height)
     recipe = Recipe(
         grammar=name,
         picture=picture,
         caption=int(caption * len(captions)),
         flip=flip < grammar.flip and not speaks_of_sides(captions),
+        shots=shots,
+        jump=jump,
         look=_draw_look(look, dice) if look else None,
-        shots=(),
     )
-    if grammar.kind == "jump":
-        return _with(recipe, jump=_draw_jump(grammar, dice, picture))
-    if grammar.kind == "nested":
-        return _with(recipe, shots=_draw_nested(grammar, dice))
-    return _with(recipe, shots=_draw_shots(grammar, dice, picture[0] / short, picture[1] / short))
+    return Drawing(recipe, seen)
 
 
 def seen_area(recipe: Recipe) -> float:
@@ -114,11 +127,12 @@ def seen_area(recipe: Recipe) -> float:
     return _swept(recipe.shots, width, height) / (width * height)
 
 
-def _draw_shots(grammar: Grammar, dice: Dice, width: float, height: float) -> tuple[Shot, ...]:
+def _draw_shots(grammar: Grammar, dice: Dice, width: float, height: float) -> tuple[tuple[Shot, ...], float]:
+    """Shots, and the share of the picture that they see."""
     count = 1 + pick(grammar.shots, dice.unit("shots"))
     draws = [ShotDraws(*dice.units(f"shot {number}", len(ShotDraws._fields))) for number in range(count)]
-    asked = (grammar.seen + _SEEN_MARGIN) * width * height
     shots: tuple[Shot, ...] = ()
+    seen = 0.0
     # The drawn moves stay; their views grow, and lose what keeps them small, until the clip sees enough. If several
     # shots never do, on a very long picture, the first of them gets the whole clip.
     for kept in {count: draws, 1: draws[:1]}.values():
@@ -126,9 +140,10 @@ def _draw_shots(grammar: Grammar, dice: Dice, width: float, height: float) -> tu
         spans = _draw_spans(grammar, dice, len(kept))
         for growth in _GROWTHS:
             shots = tuple(_compose(stage, one, span, growth) for one, span in zip(kept, spans, strict=True))
-            if _swept(shots, width, height) >= asked:
-                return shots
-    return shots
+            seen = _swept(shots, width, height) / (width * height)
+            if seen >= grammar.seen + _SEEN_MARGIN:
+                return shots, seen
+    return shots, seen
 
 
 def _draw_spans(grammar: Grammar, dice: Dice, count: int) -> list[tuple[float, float]]:
@@ -156,7 +171,7 @@ def _compose(stage: Stage, draws: ShotDraws, span: tuple[float, float], growth: 
     shaken = draws.shake < grammar.shake.chance
     amount = between(*grammar.shake.amount, draws.shake_amount) * (1 - growth) if shaken else 0.0
     reach = _reach(max(abs(roll_start), abs(roll_end)), yaw, pitch) + amount
-    wide, close = _scales(stage, move, draws, growth, 1 / (2 * reach) - _MARGIN)
+    wide, close = _scales(stage, move, draws, growth, 1.0 if reach == 0.5 else 1 / (2 * reach) - _MARGIN)
     start, end = _path(stage, move, draws, growth, wide, close, reach, span[1] - span[0])
     name = move
     if move == "pan":
@@ -175,9 +190,11 @@ def _compose(stage: Stage, draws: ShotDraws, span: tuple[float, float], growth: 
 
 
 def _move(stage: Stage, draws: ShotDraws) -> str:
+    """The drawn move; on a picture so long that no single view sees enough of it, a travel along it if there is one."""
     weights = stage.grammar.moves
     along = "pan" if stage.width >= stage.height else "tilt"
-    if stage.aspect > TRAVEL_ASPECT and getattr(weights, along) > 0:
+    one_view_is_enough = stage.aspect * (stage.grammar.seen + _SEEN_MARGIN) <= 1
+    if not one_view_is_enough and getattr(weights, along) > 0:
         return along
     return MOVES[pick(weights.listed(), draws.move)]
 
@@ -281,21 +298,28 @@ def _reach(roll: float, yaw: float, pitch: float) -> float:
 def _swept(shots: Sequence[Shot], width: float, height: float) -> float:
     """Area that the shots pass over: each sweeps the hull of its first and its last frame in a clip of twelve."""
     polygons: list[Polygon] = []
-    for shot in shots:
-        first = -(-shot.span[0] * (_NOMINAL - 1) // 1) / (_NOMINAL - 1)
-        last = 1.0 if shot is shots[-1] else -(-shot.span[1] * (_NOMINAL - 1) // 1 + 1) / (_NOMINAL - 1)
-        begin, end = (_corners(shot, time, width, height) for time in (first, max(first, last)))
-        polygons.append(hull((*begin, *end)))
+    for number, shot in enumerate(shots):
+        begin = math.ceil(shot.span[0] * (_NOMINAL - 1))
+        end = _NOMINAL - 1 if number == len(shots) - 1 else max(begin, math.ceil(shot.span[1] * (_NOMINAL - 1)) - 1)
+        first = _corners(shot, begin / (_NOMINAL - 1), width, height)
+        last = _corners(shot, end / (_NOMINAL - 1), width, height)
+        if len(shots) == 1 and first[0][0] == first[3][0] and last[0][0] == last[3][0]:
+            return boxes_hull_area(first, last)
+        polygons.append(hull((*first, *last)))
     return union_area(polygons)
 
 
 def _corners(shot: Shot, time: float, width: float, height: float) -> Polygon:
     """Corners of the view at a time, in short sides; of its shake nothing."""
     blend, progress = advance(shot, time)
-    x = (shot.start.x + blend * (shot.end.x - shot.start.x)) * width
-    y = (shot.start.y + blend * (shot.end.y - shot.start.y)) * height
-    scale = shot.start.scale + blend * (shot.end.scale - shot.start.scale)
-    roll, yaw, pitch = (a + progress * (b - a) for a, b in zip(shot.start[3:], shot.end[3:], strict=True))
+    start, end = shot.start, shot.end
+    x = (start.x + blend * (end.x - start.x)) * width
+    y = (start.y + blend * (end.y - start.y)) * height
+    scale = start.scale + blend * (end.scale - start.scale)
+    roll, yaw, pitch = (a + progress * (b - a) for a, b in zip(start[3:], end[3:], strict=True))
+    if not (roll or yaw or pitch):
+        half = scale / 2
+        return ((x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half))
     points = [project(yaw, pitch, u, v) for u, v in _FRAME] if yaw or pitch else _FRAME
     cos, sin = math.cos(math.radians(roll)) * scale, math.sin(math.radians(roll)) * scale
     return [(x + cos * u - sin * v, y + sin * u + cos * v) for u, v in points]
@@ -313,25 +337,25 @@ def _draw_nested(grammar: Grammar, dice: Dice) -> tuple[Shot, ...]:
     return tuple(shots)
 
 
-def _draw_jump(grammar: Grammar, dice: Dice, picture: tuple[int, int]) -> Jump:
+def _draw_jump(grammar: Grammar, dice: Dice, picture: tuple[int, int]) -> tuple[Jump, float]:
     """The first of a few drawn seeds whose crops cover what the grammar asks for, else the one that covers most."""
-    best, most = None, -1.0
+    best: tuple[float, Jump] | None = None
     for attempt in range(_JUMP_TRIES):
         jump = Jump(dice.seed(f"jump {attempt}"), grammar.scale)
         covered = _covered(windows(Recipe("jump", picture, jump=jump), _NOMINAL)[0][:, 0])
-        if covered > most:
-            best, most = jump, covered
+        if best is None or covered > best[0]:
+            best = covered, jump
         if covered >= grammar.seen + _SEEN_MARGIN:
             break
     assert best is not None
-    return best
+    return best[1], best[0]
 
 
 def _covered(crops: np.ndarray, grid: int = 32) -> float:
-    """Share of the unit square that axis-aligned windows (n, 3, 3) cover, on a grid."""
+    """Share of the unit square that axis-aligned windows (n, 3, 3), mirrored or not, cover; on a grid."""
     centres = (np.arange(grid) + 0.5) / grid
-    low_x, low_y = crops[:, 0, 2], crops[:, 1, 2]
-    in_x = (centres >= low_x[:, None]) & (centres < (low_x + crops[:, 0, 0])[:, None])
+    low_x, low_y = crops[:, 0, 2] + np.minimum(crops[:, 0, 0], 0), crops[:, 1, 2]
+    in_x = (centres >= low_x[:, None]) & (centres < (low_x + np.abs(crops[:, 0, 0]))[:, None])
     in_y = (centres >= low_y[:, None]) & (centres < (low_y + crops[:, 1, 1])[:, None])
     return float((in_y[:, :, None] & in_x[:, None, :]).any(axis=0).mean())
 
@@ -353,10 +377,6 @@ def _draw_steps(look: Look, dice: Dice, which: str) -> tuple[LookStep, ...]:
             }
             steps.append(LookStep(step.transform, values))
     return tuple(steps)
-
-
-def _with(recipe: Recipe, *, shots: tuple[Shot, ...] = (), jump: Jump | None = None) -> Recipe:
-    return Recipe(recipe.grammar, recipe.picture, recipe.caption, recipe.flip, shots, jump, recipe.look)
 
 
 def _sign(unit: float) -> float:

@@ -7,15 +7,17 @@ import math
 import os
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, Self
 
-from animate.task import ShardTask, build_shard
+from animate.task import ShardTask, build_shard, check_libraries, library_versions
 from configs import RequestError
 from shards.receipt import Receipt
 
 _CALLS_PER_WORKER = 64  # then a fresh process takes over, so that no leak of a decoder grows for days
 _COUNT_CPUS_S = 10.0
+_WARMED, _WARM_UP_S = 64, 60.0  # workers at most, seconds at most
 
 
 class Outcome(NamedTuple):
@@ -24,6 +26,12 @@ class Outcome(NamedTuple):
     task: ShardTask
     receipt: Receipt | None
     error: Exception | None
+
+
+def check_worker(libraries: Mapping[str, str]) -> None:
+    """Runs in a worker, which has then imported all that it needs. RequestError when its versions are not the driver's."""
+    check_libraries(libraries)
+    time.sleep(0.2)  # long enough for the next such task to go to another worker
 
 
 class Executor(Protocol):
@@ -82,9 +90,25 @@ class OnRay:
         self._bound = workers if address != "local" else 0
         self._cpus = 0
         self._counted = -math.inf
+        self._warm_up()
         # Attempts are counted by the driver, so Ray must not retry on its own.
         self._remote = self._ray.remote(num_cpus=1, max_retries=0, max_calls=_CALLS_PER_WORKER)(build_shard)
         self._running: dict[Any, ShardTask] = {}
+
+    def _warm_up(self) -> None:
+        """Let each worker import what it needs, so that one that cannot is found out before any shard fails on it."""
+        touch = self._ray.remote(num_cpus=1, max_retries=0)(check_worker)
+        references = [touch.remote(library_versions()) for _ in range(min(self.capacity, _WARMED))]
+        ready, _ = self._ray.wait(references, num_returns=len(references), timeout=_WARM_UP_S)
+        try:
+            self._ray.get(ready)
+        except self._ray.exceptions.RayTaskError as error:
+            self._ray.shutdown()
+            if isinstance(error.cause, RequestError):
+                raise error.cause from None
+            raise RequestError(
+                f"Ray's workers cannot run stillreel; install it on every node: {error.cause or error}"
+            ) from None
 
     def __enter__(self) -> Self:
         return self

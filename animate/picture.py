@@ -143,6 +143,8 @@ class PictureReader:
         fits = not self._max_side or max(width, height) <= self._max_side
         if fits and header.orientation == 1 and convert is None and ends_with_picture(data, header.scan):
             return StoredPicture(data, width, height, self, pixels)
+        # Smallest first: a profile is costly to undo, by the pixel.
+        pixels = self._shrunk(pixels)
         if convert is not None:
             pixels = convert(pixels)
         if header.orientation != 1:
@@ -156,17 +158,19 @@ class PictureReader:
             level += 1
         return level
 
-    def _transcode(self, pixels: Pixels) -> StoredPicture:
+    def _shrunk(self, pixels: Pixels) -> Pixels:
+        """Pixels with their longer side at most max_side."""
         height, width = pixels.shape[:2]
-        longer = max(width, height)
-        if self._max_side and longer > self._max_side:
-            scale = self._max_side / longer
-            width, height = max(1, round(width * scale)), max(1, round(height * scale))
-            pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-        jpeg = simplejpeg.encode_jpeg(
-            np.ascontiguousarray(pixels), quality=STORED_QUALITY, colorspace="RGB", colorsubsampling="444"
-        )
-        return StoredPicture(jpeg, width, height, self, None)
+        scale = self._max_side / max(width, height)
+        if not self._max_side or scale >= 1:
+            return pixels
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+    def _transcode(self, pixels: Pixels) -> StoredPicture:
+        pixels = np.ascontiguousarray(self._shrunk(pixels))
+        jpeg = simplejpeg.encode_jpeg(pixels, quality=STORED_QUALITY, colorspace="RGB", colorsubsampling="444")
+        return StoredPicture(jpeg, pixels.shape[1], pixels.shape[0], self, None)
 
 
 def _judge(complaint: str) -> None:
@@ -180,6 +184,7 @@ def _judge(complaint: str) -> None:
     raise Rejection("corrupt", f"JPEG: {complaint}")
 
 
-def stored_pixels(jpeg: bytes) -> Any:
-    """RGB of a stored picture, uint8 (H, W, 3), in memory of its own: what a loader films."""
-    return simplejpeg.decode_jpeg(jpeg, "RGB")
+def stored_pixels(jpeg: bytes) -> Pixels:
+    """RGB of a stored picture, uint8 (H, W, 3), in memory of its own: what a loader films. ValueError when damaged."""
+    pixels: Pixels = simplejpeg.decode_jpeg(jpeg, "RGB")
+    return pixels

@@ -217,7 +217,11 @@ def conversion_to_srgb(profile: bytes, mode: str) -> Convert | None:
 
     def convert(pixels: Pixels) -> Pixels:
         height, width = pixels.shape[:2]
-        converted = ImageCms.applyTransform(Image.frombytes(mode, (width, height), pixels.tobytes()), transform)
+        image = Image.frombytes(mode, (width, height), np.ascontiguousarray(pixels).data)
+        if mode == "RGB":
+            ImageCms.applyTransform(image, transform, inPlace=True)
+            return np.asarray(image)
+        converted = ImageCms.applyTransform(image, transform)
         assert converted is not None
         return np.asarray(converted)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
@@ -83,14 +84,11 @@ def build_shard(task: ShardTask) -> Receipt:
 
 
 def check_libraries(planned: Mapping[str, str]) -> None:
-    """RequestError when a library here has another version than the plan was made with: its bytes could differ."""
+    """RequestError when a library here has another version than was planned with: its bytes could differ."""
     here = library_versions()
-    other = [
-        f"{name} {here.get(name)} (the plan: {version})"
-        for name, version in planned.items()
-        if here.get(name) != version
-    ]
+    other = [f"{name} {here.get(name)}, planned {planned[name]}" for name in planned if here.get(name) != planned[name]]
     if other:
         raise RequestError(
-            f"other library versions than the plan was made with: {', '.join(other)}; install those, or use another OUT"
+            f"{platform.node()} has other library versions than the plan: {'; '.join(other)}. "
+            "Install those, or use another OUT"
         )

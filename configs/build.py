@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from configs.settings import Settings
 
@@ -82,6 +82,25 @@ class AnimateSettings(ClipSettings):
         return ClipSettings(**{key: getattr(self, key) for key in ClipSettings.model_fields})
 
 
+class DownloadSettings(Settings):
+    url: str = Field("", description="column of the URL; empty: by its usual names, or by what the first row holds")
+    caption: str = Field("", description="column of the caption; empty: by its usual names, or the other column of two")
+    max_side: int = Field(
+        512, ge=32, le=16384, description="longer side; larger pictures are shrunk, others kept as they are"
+    )
+    quality: int = Field(95, ge=1, le=100, description="JPEG quality of what is encoded anew")
+    shard_size: int = Field(1000, ge=1, le=100_000, description="rows a tar")
+    processes: int = Field(0, ge=0, description="0: one a CPU")
+    threads: int = Field(64, ge=1, le=1024, description="downloads at once, in each process")
+    timeout: int = Field(10, ge=1, description="seconds to wait for a picture")
+    retries: int = Field(
+        0, ge=0, le=10, description="tries more of a picture, at once; running the command again retries too"
+    )
+    opt_outs: bool = Field(True, description="honour X-Robots-Tag: noai, noimageai, noindex, noimageindex")
+    user_agent_token: str = Field("", description="name of this downloader in its user agent")
+    progress: Literal["auto", "bar", "lines", "off"] = Field("auto", description="as in animate")
+
+
 class VerifySettings(Settings):
     workers: int = Field(0, ge=0, description="threads that read and hash; 0: one a CPU")
     progress: Literal["auto", "bar", "lines", "off"] = Field(
@@ -91,6 +110,22 @@ class VerifySettings(Settings):
 
 class StatsSettings(Settings):
     format: Literal["text", "json"] = Field("text", description="a table to read, or JSON")
+
+
+class DemoSettings(Settings):
+    out: str = Field("demo", description="folder to make it in")
+    stills: int = Field(5000, ge=20, le=1_000_000, description="pictures to draw, held-out ones included")
+    heldout: int = Field(256, ge=0, le=1000, description="of them kept apart, each with a caption that no other has")
+    seed: int = Field(0, ge=0, lt=2**63, description="of the drawings and the recipes")
+    ray: str = Field("local", description="as in animate")
+    workers: int = Field(0, ge=0, description="processes; 0: one a CPU")
+    progress: Literal["auto", "bar", "lines", "off"] = Field("auto", description="as in animate")
+
+    @model_validator(mode="after")
+    def _most_are_trained_on(self) -> DemoSettings:
+        if self.heldout * 2 > self.stills:
+            raise ValueError(f"heldout={self.heldout} is more than half of stills={self.stills}")
+        return self
 
 
 class PreviewSettings(Settings):

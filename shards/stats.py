@@ -63,6 +63,7 @@ def collect(folder: Folder, plans: Sequence[Plan], found: Survey) -> dict[str, A
         "sources": {plan.file: plan.header.source for plan in plans},
         "moves": dict(moves.most_common()),
         "seen_area": _quantiles(np.concatenate(seen) if seen else np.zeros(0)),
+        "seen_histogram": _tenths(np.concatenate(seen) if seen else np.zeros(0)),
         "shorter_side": _quantiles(sizes.min(axis=0)),
         "longer_side": _quantiles(sizes.max(axis=0)),
         "captions_per_sample": {str(count): number for count, number in sorted(captions.items())},
@@ -108,6 +109,17 @@ def _quantiles(values: np.ndarray[Any, Any]) -> dict[str, float]:
     return {
         str(q): round(float(value), 4) for q, value in zip(_QUANTILES, np.percentile(values, _QUANTILES), strict=True)
     }
+
+
+def _tenths(shares: np.ndarray[Any, Any]) -> dict[str, int]:
+    """Counts of shares in tenths, from the first tenth that has any."""
+    counts = np.bincount(np.clip((shares * 10).astype(int), 0, 9), minlength=10)
+    first = int(np.argmax(counts > 0))
+    return (
+        {f"{tenth * 10} to {tenth * 10 + 10} %": int(counts[tenth]) for tenth in range(first, 10)}
+        if counts.any()
+        else {}
+    )
 
 
 def _summed_seconds(rows: Sequence[dict[str, float]]) -> dict[str, float]:

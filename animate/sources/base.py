@@ -88,8 +88,13 @@ def open_source(url: str, settings: SourceSettings) -> Source:
     names = list(folder.sizes())
     if settings.captions:
         return PictureSource(folder, settings)
-    if any(name.endswith(".tar") for name in names):
+    # A captions table beside a stray tar means pictures; img2dataset's stats beside one mean its shards.
+    captioned = any(name.startswith("captions") and name.endswith(TABLE_ENDINGS) for name in names)
+    downloaded = any(name.endswith("_stats.json") for name in names)
+    if any(name.endswith(".tar") for name in names) and (downloaded or not captioned):
         return TarSource(folder, settings)
+    if captioned:
+        return PictureSource(folder, settings)
     tables = [name for name in names if name.endswith(".parquet")]
     if tables and ParquetSource.holds_pictures(folder, tables[0], settings):
         return ParquetSource(folder, settings)

@@ -88,7 +88,8 @@ class TarSource(Source):
         if not any(name.endswith("_stats.json") for name in sizes):
             return tars
         finished = [name for name in tars if f"{name[: -len('.tar')]}_stats.json" in sizes]
-        self.left_out["tars that img2dataset has not finished"] += len(tars) - len(finished)
+        if len(finished) < len(tars):
+            self.left_out["tars that img2dataset has not finished"] = len(tars) - len(finished)
         return finished
 
     def _list_tar(self, name: str) -> tuple[list[Listed], Counter[str]]:

@@ -1,0 +1,119 @@
+"""`stillreel demo`: the whole tool on pictures drawn by code: draw, animate on a local Ray, verify, preview.
+
+OUT/stills/     pictures and captions.tsv        OUT/clips/           their clip shards and preview.html
+OUT/heldout/    pictures that training never     OUT/clips-heldout/   theirs
+                sees, with captions of their own
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import count
+from pathlib import Path
+
+import simplejpeg
+
+from animate import build, preview
+from animate.scenes import caption_of, draw_scene, plan_scene
+from configs import load_preset
+from configs.build import AnimateSettings, DemoSettings, PreviewSettings, VerifySettings
+from shards import verify
+from shards.progress import Progress, duration
+from shards.storage import Folder
+
+_BATCH = 25  # pictures that a process draws before it reports
+_QUALITY = 90
+
+
+def run(settings: DemoSettings) -> int:
+    """Make the demo, or go on making it; returns the exit code."""
+    start = time.monotonic()
+    out = Path(settings.out).expanduser().resolve()
+    heldout, stills = _choose_scenes(settings)
+    for name, numbers in (("stills", stills), ("heldout", heldout)):
+        _draw(out / name, numbers, settings)
+    for name, clips in (("stills", "clips"), ("heldout", "clips-heldout")):
+        if not (out / name).exists():
+            continue
+        _announce(f"animate {name}")
+        # A few hundred clips are done before Ray has started.
+        ray = settings.ray if name == "stills" else "off"
+        build.run(str(out / name), str(out / clips), _animate_settings(settings, ray))
+        _announce(f"verify {clips}")
+        code = verify.run(str(out / clips), VerifySettings(progress=settings.progress))
+        if code:
+            return code
+    _announce("preview clips")
+    preview.run(str(out / "clips"), PreviewSettings(seed=settings.seed))
+    print(
+        f"\ndone in {duration(time.monotonic() - start)}. Open this page: {(out / 'clips' / 'preview.html').as_uri()}"
+    )
+    return 0
+
+
+def _animate_settings(settings: DemoSettings, ray: str) -> AnimateSettings:
+    values = load_preset("demo", "presets")
+    workers = settings.workers if ray != "off" else 0
+    return AnimateSettings.resolve(
+        {**values, "seed": settings.seed, "ray": ray, "workers": workers, "progress": settings.progress}
+    )
+
+
+def _choose_scenes(settings: DemoSettings) -> tuple[list[int], list[int]]:
+    """Numbers of the held-out scenes, whose captions no other picture has, and of the others."""
+    spoken: set[str] = set()
+    heldout: list[int] = []
+    stills: list[int] = []
+    for number in count():
+        if len(heldout) + len(stills) == settings.stills:
+            break
+        caption = caption_of(plan_scene(settings.seed, number))
+        if caption in spoken:
+            continue
+        if len(heldout) < settings.heldout:
+            heldout.append(number)
+            spoken.add(caption)
+        else:
+            stills.append(number)
+    return heldout, stills
+
+
+def _draw(folder: Path, numbers: Sequence[int], settings: DemoSettings) -> None:
+    """Draw pictures into a folder; the table of captions is written last, and says that they are all there."""
+    table = "".join(
+        ["file\tcaption\n", *(f"{_file(number)}\t{_caption(settings.seed, number)}\n" for number in numbers)]
+    )
+    if not numbers or ((folder / "captions.tsv").is_file() and (folder / "captions.tsv").read_text() == table):
+        return
+    _announce(f"draw {len(numbers):,} pictures into {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    batches = [numbers[at : at + _BATCH] for at in range(0, len(numbers), _BATCH)]
+    processes = settings.workers or os.cpu_count() or 1
+    with Progress(len(numbers), "pictures", settings.progress) as progress, ProcessPoolExecutor(processes) as pool:
+        for drawn in pool.map(_draw_batch, *zip(*((folder, settings.seed, batch) for batch in batches), strict=True)):
+            progress.advance(drawn)
+    Folder(str(folder)).publish("captions.tsv", table.encode())
+
+
+def _draw_batch(folder: Path, seed: int, numbers: Sequence[int]) -> int:
+    for number in numbers:
+        picture = draw_scene(plan_scene(seed, number))
+        (folder / _file(number)).write_bytes(
+            simplejpeg.encode_jpeg(picture, quality=_QUALITY, colorspace="RGB", colorsubsampling="420")
+        )
+    return len(numbers)
+
+
+def _file(number: int) -> str:
+    return f"{number:06d}.jpg"
+
+
+def _caption(seed: int, number: int) -> str:
+    return caption_of(plan_scene(seed, number))
+
+
+def _announce(what: str) -> None:
+    print(f"\n== {what}", flush=True)
