@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator
@@ -76,7 +75,7 @@ class ClipMaker:
         try:
             return self._film(planned, data)
         except Rejection as rejection:
-            return Sample(self._row(planned, data, REJECTED, reason=rejection.reason, detail=rejection.detail), {})
+            return Sample(self._row(planned, REJECTED, rejection.reason, rejection.detail), {})
 
     def _film(self, planned: PlannedSample, data: bytes | None) -> Sample:
         if planned.problem:
@@ -120,46 +119,19 @@ class ClipMaker:
                     members |= {
                         f"{t:03d}.jpg": jpeg for t, jpeg in enumerate(encode_frames(clip, self._settings.quality))
                     }
-        with self._timed("hash"):
-            row = self._row(
-                planned,
-                data,
-                WRITTEN,
-                size=picture.size,
-                captions=planned.captions,
-                moves=tuple(recipe.moves),
-                seen_area=seen,
-            )
-        return Sample(row, members)
+        record = self._row(planned, WRITTEN)._replace(
+            width=picture.width,
+            height=picture.height,
+            captions=planned.captions,
+            moves=tuple(recipe.moves),
+            seen_area=seen,
+        )
+        return Sample(record, members)
 
-    def _row(
-        self,
-        planned: PlannedSample,
-        data: bytes | None,
-        status: str,
-        *,
-        reason: str | None = None,
-        detail: str | None = None,
-        size: tuple[int, int] | None = None,
-        captions: tuple[str, ...] = (),
-        moves: tuple[str, ...] = (),
-        seen_area: float | None = None,
-    ) -> Record:
-        width, height = size or (None, None)
-        sha256 = None if data is None else hashlib.sha256(data).hexdigest()
+    def _row(self, planned: PlannedSample, status: str, reason: str | None = None, detail: str | None = None) -> Record:
+        """The row of a sample as far as it is known of any."""
         return Record(
-            planned.key,
-            status,
-            reason,
-            detail,
-            planned.source,
-            planned.source_key,
-            width,
-            height,
-            captions,
-            moves,
-            seen_area,
-            sha256,
+            planned.key, status, reason, detail, planned.source, planned.source_key, None, None, (), (), None, None
         )
 
     @contextmanager

@@ -25,7 +25,7 @@ class Dice:
         """`count` numbers, uniform in [0, 1) with 53 bits each. A longer list begins with the shorter one."""
         numbers: list[float] = []
         for block in range(-(-count // 8)):
-            digest = hashlib.blake2b(f"{label}\0{block}".encode(), key=self._key).digest()
+            digest = hashlib.blake2b(self._key + f"{label}\0{block}".encode()).digest()
             numbers += [(word >> 11) * _SCALE for word in _UNPACK(digest)]
         return numbers[:count]
 

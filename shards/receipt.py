@@ -17,10 +17,10 @@ PARTS = ("tar", "parquet", "idx")  # the data files of a shard, in the order of 
 
 
 class FileStamp(NamedTuple):
-    """Size and sha256 (hex) of a file."""
+    """Size and digest (hex) of a file: the sha256 of its bytes; of a tar, of its samples' sha256s (see shards/tar.py)."""
 
     bytes: int
-    sha256: str
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def decode_receipt(data: bytes) -> Receipt:
         raise ValueError("its digest does not match its contents: it was edited or damaged")
     if body.get("schema") != RECEIPT_SCHEMA_VERSION:
         raise ValueError(f"receipt schema {body.get('schema')}, this stillreel reads {RECEIPT_SCHEMA_VERSION}")
-    files = {part: FileStamp(stamp["bytes"], stamp["sha256"]) for part, stamp in body["files"].items()}
+    files = {part: FileStamp(stamp["bytes"], stamp["digest"]) for part, stamp in body["files"].items()}
     return Receipt(**{**body, "files": files})
 
 

@@ -57,7 +57,8 @@ class Rejection(Exception):
 class Record(NamedTuple):
     """A row of a shard's table; `reason` and `detail` only of rejected samples, the picture's fields only of written ones.
 
-    `width` and `height` are of the stored, upright picture; `sha256` is of the picture's bytes as the source gave them.
+    `width` and `height` are of the stored, upright picture; `sha256` (hex) is that of the sample's bytes in the tar, as in
+    the index.
     """
 
     key: str

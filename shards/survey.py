@@ -9,14 +9,16 @@ missing   no receipt
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from shards.index import decode_index
 from shards.plan import Plan
 from shards.receipt import PARTS, Receipt, part_file, read_receipt
 from shards.storage import Folder
+from shards.tar import digest_of_samples
 
 State = Literal["valid", "damaged", "stale", "missing"]
 _THREADS = 16  # receipts are small files, often on a network
@@ -70,20 +72,6 @@ def survey(folder: Folder, plans: Sequence[Plan], *, full: bool) -> Survey:
         return Survey(list(pool.map(lambda task: _look(folder, task, sizes, full), tasks)))
 
 
-def hash_file(folder: Folder, name: str) -> str:
-    """sha256 of a file as hex, read in pieces."""
-    digest = hashlib.sha256()
-    for block in _blocks(folder, name):
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _blocks(folder: Folder, name: str) -> Iterator[bytes]:
-    with folder.open(name) as file:
-        while block := file.read(1 << 22):
-            yield block
-
-
 def _look(folder: Folder, task: Task, sizes: dict[str, int], full: bool) -> Finding:
     try:
         receipt = read_receipt(folder, task.name)
@@ -101,6 +89,23 @@ def _look(folder: Folder, task: Task, sizes: dict[str, int], full: bool) -> Find
             return Finding(
                 task, "damaged", f"{name} has {sizes.get(name, 'no')} bytes, its receipt says {stamp.bytes}", None
             )
-        if full and hash_file(folder, name) != stamp.sha256:
-            return Finding(task, "damaged", f"{name} does not hash to what its receipt says", None)
+    if full:
+        why = _damage(folder, task, receipt)
+        if why:
+            return Finding(task, "damaged", why, None)
     return Finding(task, "valid", "", receipt)
+
+
+def _damage(folder: Folder, task: Task, receipt: Receipt) -> str:
+    """What the bytes of a shard's files have against its receipt; empty when nothing."""
+    for part in ("parquet", "idx"):
+        data = folder.read(part_file(task.name, part))
+        if hashlib.sha256(data).hexdigest() != receipt.files[part].digest:
+            return f"{part_file(task.name, part)} does not hash to what its receipt says"
+    entries = decode_index(data)
+    with folder.open(part_file(task.name, "tar")) as file:
+        digests = [hashlib.sha256(file.read(entry.length)).digest() for entry in entries]
+        end = file.read()
+    if digest_of_samples(digests) != receipt.files["tar"].digest or any(end):
+        return f"{part_file(task.name, 'tar')} does not hash to what its receipt says"
+    return ""

@@ -43,10 +43,10 @@ class ShardWriter:
         self._draft.__exit__()
 
     def write(self, record: Record, members: Mapping[str, bytes]) -> None:
-        """Add a sample: its row, and its members by ending (`jpg`, `000.jpg`, `json`, `txt`)."""
+        """Add a sample: its row, but for the sha256, and its members by ending (`jpg`, `000.jpg`, `json`, `txt`)."""
         span = self._tar.add([(f"{record.key}.{ending}", payload) for ending, payload in members.items()])
         self._entries.append(entry_of(record.key, span))
-        self._records.append(record)
+        self._records.append(record._replace(sha256=span.sha256.hex()))
 
     def reject(self, record: Record) -> None:
         """Add a sample that was not written."""
@@ -54,11 +54,11 @@ class ShardWriter:
 
     def publish(self, libraries: Mapping[str, str], attempt: int, seconds: Mapping[str, float]) -> Receipt:
         """Publish tar, table, index and receipt, in this order; returns the receipt."""
-        sha256 = self._tar.finish()
+        digest = self._tar.finish()
         self._file.close()
         self._draft.publish()
         files = {
-            "tar": FileStamp(self._tar.offset, sha256),
+            "tar": FileStamp(self._tar.offset, digest),
             "parquet": self._publish("parquet", _parquet_bytes(table_of(self._records))),
             "idx": self._publish("idx", encode_index(self._entries)),
         }
