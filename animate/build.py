@@ -47,6 +47,7 @@ def run(source_url: str, out_url: str, settings: AnimateSettings) -> int:
         _say_survey(plans, found)
         schedule = Schedule(folder, source, plans, found, settings)
         schedule.work_off()
+        folder.remove_unfinished("shards")
         if schedule.set_aside:
             names = ", ".join(task.name for task in schedule.set_aside)
             raise DataError(

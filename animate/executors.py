@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
+import socket
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ from shards.receipt import Receipt
 
 _CALLS_PER_WORKER = 64  # then a fresh process takes over, so that no leak of a decoder grows for days
 _COUNT_CPUS_S = 10.0
+_CONNECT_S = 10.0
 _WARMED, _WARM_UP_S = 64, 60.0  # workers at most, seconds at most
 
 
@@ -167,23 +170,35 @@ def _start_ray(address: str, workers: int) -> Any:
         import ray
     except ImportError:
         raise RequestError('Ray is not installed: pip install "stillreel[build]", or run with ray=off') from None
-    quiet = {
-        "include_dashboard": False,
-        "configure_logging": True,
-        "logging_level": logging.ERROR,
-        "log_to_driver": False,
-    }
+    if address != "local":
+        _check_reachable(address)
+    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         if address == "local":
             ray.init(
                 "local",
                 num_cpus=workers or os.cpu_count(),
                 object_store_memory=80 << 20,  # tasks exchange receipts, nothing more
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
                 _node_ip_address="127.0.0.1",
-                **quiet,
             )
         else:
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RequestError(f"ray={address}: {error}") from None
+    # Ray's own handler dies with a stack trace, before a driver can say what it has kept.
+    signal.signal(signal.SIGTERM, on_terminate)
     return ray
+
+
+def _check_reachable(address: str) -> None:
+    """RequestError when nobody listens at HOST:PORT; Ray itself would go on asking for many minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # `auto` and other names: Ray knows at once
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        raise RequestError(f"ray={address}: no Ray cluster answers there: {error}") from None

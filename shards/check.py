@@ -153,7 +153,8 @@ class ShardCheck:
             return None
         indexed = {entry.key: entry.sha256.hex() for entry in entries}
         if [entry.key for entry in entries] != list(written) or indexed != written:
-            differing = sorted(key for key in indexed.keys() | written.keys() if indexed.get(key) != written.get(key))
+            differing = [key for key, count in Counter(entry.key for entry in entries).items() if count > 1]
+            differing += sorted(key for key in indexed.keys() | written.keys() if indexed.get(key) != written.get(key))
             self._report("its index and its table do not agree", next(iter(differing), None))
         end = 0
         for entry in entries:

@@ -58,7 +58,7 @@ def decode_receipt(data: bytes) -> Receipt:
     try:
         body: dict[str, Any] = json.loads(data)
         claimed = body.pop("digest")
-    except (ValueError, AttributeError, KeyError):
+    except (ValueError, TypeError, AttributeError, KeyError):
         raise ValueError("not a receipt") from None
     if _digest(body) != claimed:
         raise ValueError("its digest does not match its contents: it was edited or damaged")

@@ -1,0 +1,24 @@
+"""Shared fixtures. Data sets that many tests only read are built once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.making import animate, picture_folder
+
+
+@pytest.fixture(scope="session")
+def stills(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty-five small captioned pictures."""
+    return picture_folder(tmp_path_factory.mktemp("source") / "stills", 25)
+
+
+@pytest.fixture(scope="session")
+def built(stills: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A finished data set of each store, in shards of ten. Tests copy before they damage."""
+    home = tmp_path_factory.mktemp("built")
+    for store in ("recipe", "frames", "video"):
+        assert animate(stills, home / store, store=store, shard_size=10, frames=5, size=64) == 0
+    return {store: home / store for store in ("recipe", "frames", "video")}

@@ -1,0 +1,122 @@
+"""What tests make things of: small pictures, sources of every kind, and data sets built from them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+from animate import build
+from animate.scenes import caption_of, draw_scene, plan_scene
+from configs.build import AnimateSettings, VerifySettings
+from shards.storage import Folder
+from shards.verify import Verdict, verify
+
+SHARED = Path(os.environ.get("STILLREEL_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no shared test material at {SHARED}")
+
+Pixels = NDArray[np.uint8]
+
+
+def picture(number: int = 0, width: int = 160, height: int = 120) -> Pixels:
+    """A small picture with texture, different for each number."""
+    drawn = Image.fromarray(draw_scene(plan_scene(99, number)))
+    return np.asarray(drawn.resize((width, height), Image.Resampling.BOX))
+
+
+def jpeg(number: int = 0, width: int = 160, height: int = 120) -> bytes:
+    return simplejpeg.encode_jpeg(picture(number, width, height), quality=90, colorsubsampling="420")
+
+
+def encoded(pixels: Pixels, kind: str, **options: object) -> bytes:
+    """Pixels (or a Pillow image's array) as a file of a kind that Pillow writes."""
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, kind, **options)
+    return sink.getvalue()
+
+
+def picture_folder(folder: Path, count: int, *, width: int = 160, height: int = 120) -> Path:
+    """A folder of JPEGs with captions.tsv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["file\tcaption"]
+    for number in range(count):
+        (folder / f"{number:05d}.jpg").write_bytes(jpeg(number, width, height))
+        lines.append(f"{number:05d}.jpg\t{caption_of(plan_scene(99, number))}")
+    (folder / "captions.tsv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def write_tar(path: Path, members: Sequence[tuple[str, bytes]], kind: int = tarfile.USTAR_FORMAT) -> Path:
+    """A tar as other tools write it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=kind) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def animate(source: Path | str, out: Path | str, **settings: object) -> int:
+    """Build in this process."""
+    values = {"ray": "off", "progress": "off", **settings}
+    return build.run(str(source), str(out), AnimateSettings.resolve(values))
+
+
+def check(out: Path | str) -> Verdict:
+    return verify(Folder(str(out)), VerifySettings(progress="off"))
+
+
+def stillreel(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end, as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "stillreel", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=300,
+        check=False,
+    )
+
+
+def data_digests(out: Path) -> dict[str, str]:
+    """Name -> sha256 of everything that must not depend on how a build was run: plans, tars, tables and indices."""
+    files = [*out.glob("plan-*.parquet"), *(path for path in out.glob("shards/*") if path.suffix != ".json")]
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
+
+
+def rows_of(out: Path) -> list[Mapping[str, object]]:
+    """Rows of all shard tables."""
+    import pyarrow.parquet as pq
+
+    return [row for path in sorted(out.glob("shards/*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def members_of_tars(out: Path) -> dict[str, bytes]:
+    """All members of all tars, by name, as the standard library reads them."""
+    found: dict[str, bytes] = {}
+    for path in sorted(out.glob("shards/*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                handle = tar.extractfile(member)
+                assert handle is not None
+                found[member.name] = handle.read()
+    return found
+
+
+def recipes_of(out: Path) -> dict[str, object]:
+    return {
+        name[:-5]: json.loads(data)["recipe"] for name, data in members_of_tars(out).items() if name.endswith(".json")
+    }

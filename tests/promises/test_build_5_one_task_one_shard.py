@@ -1,0 +1,63 @@
+"""Promise 5 of a build: one Ray task is one shard; it reads its input and writes its output itself, and gives back a
+receipt under a kilobyte; few are in flight. `ray=ADDRESS` runs the same build on a cluster."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from animate.executors import OnRay, open_executor
+from animate.task import ShardTask, build_shard
+from configs import RequestError
+from shards.plan import read_plans
+from shards.storage import Folder
+from tests.making import animate, data_digests, picture_folder, stillreel
+
+
+def test_what_travels_is_small(stills: Path, built: dict[str, Path], tmp_path: Path) -> None:
+    plan = read_plans(Folder(str(built["recipe"])))[0]
+    task = ShardTask(str(tmp_path), 0, plan.digest, 0, str(stills), attempt=1, max_rejected=5)
+    assert len(pickle.dumps(task)) < 1000
+    (tmp_path / "plan-000.parquet").write_bytes((built["recipe"] / "plan-000.parquet").read_bytes())
+    receipt = build_shard(task)
+    assert len(receipt.encode()) < 1400  # indented for people; on the wire:
+    assert len(pickle.dumps(receipt)) < 1024
+
+
+def test_few_tasks_are_in_flight() -> None:
+    with open_executor("off", 0) as executor:
+        assert executor.capacity == 1
+    with open_executor("local", 1) as executor:
+        assert isinstance(executor, OnRay)
+        assert executor.capacity == 2, "the one that runs, and one that waits for it"
+
+
+@pytest.mark.slow
+def test_cluster_by_address_makes_the_same(tmp_path: Path) -> None:
+    source = picture_folder(tmp_path / "stills", 12)
+    assert animate(source, tmp_path / "alone", shard_size=4) == 0
+    start = ["--head", "--port=6399", "--num-cpus=2", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
+    ray = str(Path(sys.executable).with_name("ray"))
+    subprocess.run([ray, "start", *start, "--disable-usage-stats"], check=True, capture_output=True)
+    try:
+        said = stillreel("animate", source, tmp_path / "cluster", "ray=127.0.0.1:6399", "shard_size=4")
+    finally:
+        subprocess.run([ray, "stop", "--force"], check=True, capture_output=True)
+    assert said.returncode == 0, said.stderr
+    assert data_digests(tmp_path / "cluster") == data_digests(tmp_path / "alone")
+
+
+def test_unreachable_cluster_is_said(tmp_path: Path) -> None:
+    said = stillreel("animate", picture_folder(tmp_path / "stills", 2), tmp_path / "out", "ray=127.0.0.1:1")
+    assert said.returncode == 2
+    assert "ray=127.0.0.1:1" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_several_workers_without_ray_are_refused() -> None:
+    with pytest.raises(RequestError, match="that is one process"):
+        open_executor("off", 4)
