@@ -1,0 +1,174 @@
+"""The CPU renderer against a slow, double-precision, supersampled one written here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from animate.camera import windows
+from animate.draw import draw_recipe
+from animate.recipe import Recipe, Shot, View
+from animate.render import Renderer, _kernel
+from configs.grammar import load_grammar
+from tests.making import SHARED, needs_shared, picture
+
+Pixels = NDArray[np.uint8]
+
+
+def static(scale: float, picture_size: tuple[int, int], **view: float) -> Recipe:
+    seen = View(**{"x": 0.5, "y": 0.5, "scale": scale, **view})
+    return Recipe("test", picture_size, shots=(Shot("static", (0.0, 1.0), seen, seen),))
+
+
+def reference(recipe: Recipe, pixels: Pixels, frames: int, size: int, samples: int = 6) -> NDArray[np.float64]:
+    """Each output pixel is the mean of samples x samples points of the bilinear picture, in double precision."""
+    height, width = pixels.shape[:2]
+    offsets = (np.arange(size * samples) + 0.5) / (size * samples)
+    u, v = np.meshgrid(offsets, offsets)
+    points = np.stack([u.ravel(), v.ravel(), np.ones(u.size)])
+    matrices, weights = windows(recipe, frames)
+    clip = np.zeros((frames, size, size, 3))
+    for t in range(frames):
+        for which, share in ((0, 1 - weights[t]), (1, weights[t])):
+            if share:
+                mapped = matrices[t, which] @ points
+                x, y = mapped[0] / mapped[2] * width - 0.5, mapped[1] / mapped[2] * height - 0.5
+                values = bilinear(pixels.astype(np.float64), x, y).reshape(size, samples, size, samples, 3)
+                clip[t] += share * values.mean(axis=(1, 3))
+    return clip
+
+
+def bilinear(pixels: NDArray[np.float64], x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
+    height, width = pixels.shape[:2]
+    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
+    left, top = np.minimum(x.astype(int), width - 2), np.minimum(y.astype(int), height - 2)
+    a, b = (x - left)[:, None], (y - top)[:, None]
+    upper = pixels[top, left] * (1 - a) + pixels[top, left + 1] * a
+    lower = pixels[top + 1, left] * (1 - a) + pixels[top + 1, left + 1] * a
+    return np.asarray(upper * (1 - b) + lower * b)
+
+
+def psnr(a: NDArray[Any], b: NDArray[Any]) -> float:
+    return float(10 * np.log10(255**2 / max(1e-9, np.mean((a.astype(np.float64) - b) ** 2))))
+
+
+@needs_shared
+@pytest.mark.parametrize("grammar", ["film", "zoom", "pan", "jump", "nested"])
+def test_frames_are_what_a_careful_renderer_makes(grammar: str) -> None:
+    import simplejpeg
+
+    renderer = Renderer()
+    found = []
+    for path in sorted((SHARED / "data" / "images" / "coco_mini").glob("*.jpg"))[:6]:
+        pixels = simplejpeg.decode_jpeg(path.read_bytes(), "RGB")
+        recipe = draw_recipe(grammar, load_grammar(grammar), None, 0, path.name, pixels.shape[1::-1], ("a",)).recipe
+        found.append(psnr(renderer.render(recipe, pixels, 4, 112), reference(recipe, pixels, 4, 112)))
+    assert np.mean(found) > 37
+    assert min(found) > 31
+
+
+def test_whole_picture_at_its_own_size_is_itself() -> None:
+    pixels = picture(1, 96, 96)
+    clip = Renderer().render(static(1.0, (96, 96)), pixels, 2, 96)
+    assert (clip == pixels).all()
+
+
+def test_flip_is_exact() -> None:
+    pixels = picture(2, 128, 96)
+    recipe = static(0.8, (128, 96))
+    mirrored = Recipe("test", (128, 96), flip=True, shots=recipe.shots)
+    plain = Renderer().render(recipe, pixels, 1, 64)
+    assert psnr(Renderer().render(mirrored, pixels[:, ::-1].copy(), 1, 64), plain) > 48
+
+
+def test_no_aliasing_when_zoomed_out() -> None:
+    """Stripes finer than the output can hold become grey, as they must; a plain bilinear warp would show false ones."""
+    stripes = np.zeros((600, 600, 3), np.uint8)
+    stripes[:, ::2] = 255
+    for scale, size in ((1.0, 100), (1.0, 240), (0.7, 150)):
+        frame = Renderer().render(static(scale, (600, 600)), stripes, 1, size)[0].astype(float)
+        assert frame.std() < 20, (scale, size)
+        assert abs(frame.mean() - 127.5) < 3
+        matrix = np.array([[600 * scale / size, 0, 0.0], [0, 600 * scale / size, 0.0]])
+        plain = cv2.warpAffine(stripes, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP).astype(
+            float
+        )
+        assert frame.std() < 0.5 * plain.std() + 2
+
+
+def test_no_softness_beyond_the_source_when_zoomed_in() -> None:
+    pixels = picture(3, 200, 200)
+    recipe = static(0.5, (200, 200))
+    clip = Renderer().render(recipe, pixels, 1, 224)
+    assert psnr(clip, reference(recipe, pixels, 1, 224, samples=1)) > 45, "a plain bilinear sample, nothing more"
+
+
+def test_no_jitter_in_a_slow_pan() -> None:
+    """A blob that drifts a tenth of a pixel a frame is measured to drift by that, frame after frame."""
+    x, y = np.meshgrid(np.arange(300), np.arange(200))
+    blob = (220 * np.exp(-((x - 150) ** 2 + (y - 100) ** 2) / 400)).astype(np.uint8)
+    pixels = np.repeat(blob[..., None], 3, axis=2)
+    pan = Shot("pan_right", (0.0, 1.0), View(0.48, 0.5, 0.6), View(0.52, 0.5, 0.6))
+    clip = Renderer().render(Recipe("test", (300, 200), shots=(pan,)), pixels, 40, 100)[..., 0].astype(float)
+    centres = (clip * np.arange(100)).sum(axis=(1, 2)) / clip.sum(axis=(1, 2))
+    steps = np.diff(centres)
+    assert steps.mean() == pytest.approx(-0.04 * 300 / (0.6 * 200 / 100) / 39, rel=0.02)
+    assert np.abs(steps - steps.mean()).max() < 0.03
+
+
+def test_dissolve_is_a_blend_in_256ths() -> None:
+    pixels = picture(4, 128, 128)
+    one, two = View(0.4, 0.5, 0.6), View(0.6, 0.5, 0.7)
+    shots = (Shot("static", (0.0, 0.8), one, one), Shot("static", (0.2, 1.0), two, two))
+    clip = Renderer().render(Recipe("test", (128, 128), shots=shots), pixels, 11, 64)
+    first, last = clip[0].astype(int), clip[-1].astype(int)
+    weights = windows(Recipe("test", (128, 128), shots=shots), 11)[1]
+    assert (weights > 0).sum() >= 5
+    for t in range(11):
+        share = round(256 * weights[t])
+        if weights[t]:
+            assert (clip[t] == (first * (256 - share) + last * share + 128) >> 8).all()
+
+
+@pytest.mark.parametrize("variance", [0.06, 0.2, 0.5, 0.9, 2.0, 5.0])
+def test_kernels_have_the_variance_asked_for(variance: float) -> None:
+    size, sigma = _kernel(variance)
+    impulse = np.zeros((63, 63, 1), np.uint8)
+    impulse[31, 31] = 255
+    taps = cv2.getGaussianKernel(size, sigma)[:, 0]
+    offsets = np.arange(size) - size // 2
+    assert (taps * offsets**2).sum() == pytest.approx(variance, rel=0.03)
+
+
+def test_bytes_do_not_depend_on_threads_or_vector_instructions() -> None:
+    pixels = picture(5, 320, 240)
+    clips = []
+    for threads in (1, 2):
+        for optimised in (True, False):
+            renderer = Renderer()
+            cv2.setNumThreads(threads)
+            cv2.setUseOptimized(optimised)
+            for number in range(12):
+                recipe = draw_recipe("film", load_grammar("film"), None, 0, f"{number}", (320, 240), ("a",)).recipe
+                clips.append(renderer.render(recipe, pixels, 6, 64).tobytes())
+    cv2.setUseOptimized(True)
+    cv2.setNumThreads(1)
+    assert clips[:12] == clips[12:24] == clips[24:36] == clips[36:]
+
+
+def test_a_renderer_can_be_used_again_for_pictures_of_other_sizes() -> None:
+    used = Renderer()
+    for number, size in enumerate([(320, 240), (200, 300), (320, 240), (64, 64)]):
+        pixels = picture(number, *size)
+        recipe = draw_recipe("film", load_grammar("film"), None, 0, f"{number}", size, ("a",)).recipe
+        assert (used.render(recipe, pixels, 5, 48) == Renderer().render(recipe, pixels, 5, 48)).all()
+
+
+def test_recipe_of_another_renderer_is_refused() -> None:
+    recipe = Recipe("test", (64, 64), shots=static(1.0, (64, 64)).shots, renderer=99)
+    with pytest.raises(ValueError, match="renderer version 99; this stillreel has 1"):
+        Renderer().render(recipe, picture(0, 64, 64), 1, 32)
