@@ -61,9 +61,6 @@ def _build(A: Any, name: str, values: dict[str, float]) -> Any:
         return A.RandomBrightnessContrast(brightness_limit=fixed("brightness"), contrast_limit=fixed("contrast"), p=1)
     if name == "HueSaturationValue":
         return A.HueSaturationValue(fixed("hue"), fixed("saturation"), fixed("value"), p=1)
-    if name == "PlanckianJitter":
-        kelvin = round(values["kelvin"])
-        return A.PlanckianJitter(mode="blackbody", temperature_limit=(kelvin, kelvin), p=1)
     if name == "RandomGamma":
         return A.RandomGamma(gamma_limit=fixed("gamma"), p=1)
     if name == "ToSepia":

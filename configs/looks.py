@@ -18,7 +18,6 @@ Chance = Annotated[float, Field(ge=0, le=1)]
 TRANSFORMS: dict[str, dict[str, tuple[float, float]]] = {
     "RandomBrightnessContrast": {"brightness": (-0.5, 0.5), "contrast": (-0.5, 0.5)},
     "HueSaturationValue": {"hue": (-30, 30), "saturation": (-80, 80), "value": (-60, 60)},
-    "PlanckianJitter": {"kelvin": (3000, 15000)},
     "RandomGamma": {"gamma": (40, 250)},
     "ToSepia": {},
     "ToGray": {},

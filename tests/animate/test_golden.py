@@ -17,13 +17,13 @@ from configs.looks import load_look
 
 PICTURES = ((640, 480), (300, 400), (512, 512), (1000, 220))
 DRAWN = {
-    "film": "93e517f5d303d58c",
-    "film-1shot": "f045f058d47c13fc",
-    "still": "b7f8adbbce6e6737",
-    "jump": "4ff96be935143a96",
-    "zoom": "7d9f29625fee022f",
-    "pan": "4a951bbeb7044fb8",
-    "nested": "df578a92f1111c47",
+    "film": "83537725fa0bffdb",
+    "film-1shot": "97116506c7581ccc",
+    "still": "d9641d2ccf39eefe",
+    "jump": "16dba93fbd30bbba",
+    "zoom": "ccaf6af6bbdbd9a8",
+    "pan": "ebe7ab03a414a1b0",
+    "nested": "cde64107807a3a15",
 }
 RENDERED = {"film": "f2ea6e55e553a491", "jump": "0638587ead6e33fe", "nested": "77502fca5c98bfe7"}
 

@@ -279,7 +279,7 @@ def test_img2dataset_folder_with_all_its_quirks(tmp_path: Path) -> None:
     assert members_of_tars(tmp_path / "out")["cc3m_000000002.jpg"] == jpeg(3)
     # When it has finished the third tar, its samples are an extension.
     img2dataset_shard(folder, 2, ["000020000"], [])
-    with pytest.raises(RequestError, match="has changed since it was planned.*extend=new"):
+    with pytest.raises(RequestError, match=r"has changed since it was planned.*extend=new"):
         animate(folder, tmp_path / "out", max_rejects=1)
     assert animate(folder, tmp_path / "out", max_rejects=1, extend="new") == 0
     verdict = check(tmp_path / "out")
@@ -336,7 +336,7 @@ def test_extension_with_a_namesake_is_refused(tmp_path: Path) -> None:
     assert animate(first, tmp_path / "out") == 0
     with pytest.raises(RequestError, match=r"holds clips of .*a/photos, not of .*b/photos. To add this source"):
         animate(second, tmp_path / "out")
-    with pytest.raises(RequestError, match="has the name of .* but other contents"):
+    with pytest.raises(RequestError, match=r"has the name of .* but other contents"):
         animate(second, tmp_path / "out", extend="new")
 
 
