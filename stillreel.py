@@ -81,6 +81,10 @@ def _run(name: str, words: list[str]) -> int:
     except StillreelError as error:
         print(f"stillreel {name}: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        # A full disk, a denied permission, a bucket that is not there: nothing that a traceback would help with.
+        print(f"stillreel {name}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"stillreel {name}: {Interrupted('interrupted', 130)}", file=sys.stderr)
         return 130

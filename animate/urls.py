@@ -122,12 +122,13 @@ def _json_pairs(lines: Iterator[str], settings: DownloadSettings, where: str) ->
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            names = list(row)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise RequestError(f"TABLE {where}, line {number}: expected a JSON object: {error}") from None
+        if not isinstance(row, dict):
+            raise RequestError(f"TABLE {where}, line {number}: expected a JSON object, found {type(row).__name__}")
         if not url:
-            url = find_column(names, settings.url, URL_COLUMNS, "url", where)
-            caption = find_column(names, settings.caption, CAPTION_COLUMNS, "caption", where)
+            url = find_column(list(row), settings.url, URL_COLUMNS, "url", where)
+            caption = find_column(list(row), settings.caption, CAPTION_COLUMNS, "caption", where)
         yield str(row.get(url) or ""), str(row.get(caption) or "")
 
 

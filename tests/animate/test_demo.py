@@ -1,0 +1,90 @@
+"""The demo, small; and the pictures it draws."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from animate.scenes import GROUNDS, SHAPES, caption_of, draw_scene, plan_scene
+from tests.making import check, data_digests, stillreel
+
+
+def test_demo_runs_ends_with_a_page_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    words = ("demo", f"out={tmp_path / 'demo'}", "stills=60", "heldout=10", "ray=off", "progress=off")
+    said = stillreel(*words)
+    assert said.returncode == 0, said.stderr
+    page = tmp_path / "demo" / "clips" / "preview.html"
+    assert said.stdout.splitlines()[-1].endswith(f"Open this page: {page.as_uri()}")
+    assert page.read_text().count("<article") == 48
+    for name, count in (("clips", 50), ("clips-heldout", 10)):
+        verdict = check(tmp_path / "demo" / name)
+        assert (verdict.written, verdict.problems) == (count, [])
+    before = data_digests(tmp_path / "demo" / "clips")
+    again = stillreel(*words)
+    assert again.returncode == 0
+    assert "draw" not in again.stdout
+    assert data_digests(tmp_path / "demo" / "clips") == before
+
+
+def test_heldout_captions_are_their_own(tmp_path: Path) -> None:
+    assert stillreel("demo", f"out={tmp_path}", "stills=200", "heldout=60", "ray=off", "progress=off").returncode == 0
+    captions = {}
+    for name in ("stills", "heldout"):
+        with open(tmp_path / name / "captions.tsv") as file:
+            captions[name] = [row["caption"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
+    assert len(captions["heldout"]) == len(set(captions["heldout"])) == 60
+    assert not set(captions["heldout"]) & set(captions["stills"])
+
+
+def test_scenes_are_a_pure_function_of_seed_and_number() -> None:
+    assert (draw_scene(plan_scene(0, 5)) == draw_scene(plan_scene(0, 5))).all()
+    assert caption_of(plan_scene(0, 5)) != caption_of(plan_scene(1, 5))
+    scenes = [plan_scene(0, number) for number in range(400)]
+    assert {scene.ground for scene in scenes} == set(GROUNDS)
+    assert {thing.shape for scene in scenes for thing in scene.things} == set(SHAPES)
+
+
+def test_captions_are_true_of_where_things_are() -> None:
+    for number in range(400):
+        scene = plan_scene(0, number)
+        caption = caption_of(scene)
+        for before, after in zip(scene.things, scene.things[1:], strict=False):
+            relation = caption.split(before.name, 1)[1].split(after.name)[0]
+            if "left of" in relation:
+                assert before.x < after.x
+            elif "right of" in relation:
+                assert before.x > after.x
+            elif "above" in relation:
+                assert before.y < after.y
+            else:
+                assert "below" in relation
+                assert before.y > after.y
+
+
+@pytest.mark.parametrize("colour", ["red", "green", "blue", "yellow"])
+def test_colours_are_as_the_caption_says(colour: str) -> None:
+    """The middle of a plain, filled thing has the colour that is spoken of, more than any other."""
+    from animate.scenes import COLOURS
+
+    checked = 0
+    for number in range(2000):
+        scene = plan_scene(0, number)
+        thing = scene.things[0]
+        filled = thing.shape in ("circle", "square", "hexagon", "diamond", "heart")
+        if len(scene.things) == 1 and filled and (thing.colour, thing.finish) == (colour, "plain"):
+            drawn = draw_scene(scene)
+            x, y = int(thing.x * scene.width), int(thing.y * scene.height)
+            middle = drawn[y - 5 : y + 5, x - 5 : x + 5].mean(axis=(0, 1))
+            distances = {name: float(np.abs(middle - value).sum()) for name, value in COLOURS.items()}
+            assert min(distances, key=lambda name: distances[name]) == colour
+            checked += 1
+    assert checked
+
+
+def test_unlikely_numbers_are_refused(tmp_path: Path) -> None:
+    said = stillreel("demo", f"out={tmp_path}", "stills=20", "heldout=15")
+    assert said.returncode == 2
+    assert "heldout=15 is more than half of stills=20" in said.stderr

@@ -1,0 +1,118 @@
+"""A build into a bucket and out of one: a real S3 server (moto) on this machine, through s3fs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import shards
+from animate import SampleDecoder
+from shards.storage import Folder
+from tests.making import animate, check, data_digests, jpeg, picture_folder, stillreel, write_tar
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    values = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    Folder("s3://clips/x").fs.mkdir("clips")
+    yield "s3://clips"
+    server.stop()
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+
+def fetched(url: str, home: Path) -> Path:
+    """A copy of a bucket's folder on the disk."""
+    folder = Folder(url)
+    for name in folder.sizes(deep=True):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_bytes(folder.read(name))
+    return home
+
+
+def test_build_into_a_bucket_and_resume_there(
+    bucket: str, stills: Path, built: dict[str, Path], tmp_path: Path
+) -> None:
+    out = f"{bucket}/film"
+    words = ("animate", stills, out, "shard_size=10", "frames=5", "size=64")
+    said = stillreel(*words, "ray=local", "workers=2")
+    assert said.returncode == 0, said.stderr
+    assert data_digests(fetched(out, tmp_path / "first")) == data_digests(built["recipe"])
+    assert stillreel("verify", out).returncode == 0
+    # What a killed run leaves: a tar without its receipt, and no manifest.
+    folder = Folder(out)
+    kept = folder.read("shards/stills-000000.json")
+    for name in ("shards/stills-000001.json", "shards/stills-000002.idx", "manifest.json"):
+        folder.remove(name)
+    assert stillreel("verify", out).returncode == 1
+    again = stillreel(*words, "ray=off")
+    assert again.returncode == 0, again.stderr
+    assert "3 shards: 1 valid, 1 damaged, 0 stale, 1 missing" in again.stdout
+    assert folder.read("shards/stills-000000.json") == kept
+    assert data_digests(fetched(out, tmp_path / "second")) == data_digests(built["recipe"])
+    assert not check(out).problems
+
+
+def test_page_and_figures_of_a_bucket(bucket: str, stills: Path) -> None:
+    out = f"{bucket}/seen"
+    assert animate(stills, out) == 0
+    assert stillreel("preview", out, "samples=3").returncode == 0
+    assert Folder(out).read("preview.html").count(b"<article") == 3
+    assert "written 25" in stillreel("stats", out).stdout
+
+
+def test_readers_of_a_bucket(bucket: str, stills: Path, built: dict[str, Path]) -> None:
+    out = f"{bucket}/read"
+    assert animate(stills, out, shard_size=10, frames=5, size=64) == 0
+    here = {
+        clip.key: clip.frames.tobytes() for clip in shards.as_webdataset(str(built["recipe"]), SampleDecoder(5, 64))
+    }
+    there = {clip.key: clip.frames.tobytes() for clip in shards.as_webdataset(out, SampleDecoder(5, 64))}
+    assert there == here
+
+
+@pytest.mark.parametrize("kind", ["tars", "pictures"])
+def test_sources_in_a_bucket(bucket: str, tmp_path: Path, kind: str) -> None:
+    local = tmp_path / "photos"
+    if kind == "pictures":
+        picture_folder(local, 70)
+    else:
+        for tar in range(2):
+            members = [
+                (f"{n:03d}.{e}", d)
+                for n in range(tar * 40, tar * 40 + 40)
+                for e, d in (("jpg", jpeg(n)), ("txt", b"a dog"))
+            ]
+            write_tar(local / f"{tar}.tar", members)
+    remote = Folder(f"{bucket}/{kind}/photos")
+    for path in local.iterdir():
+        remote.publish(path.name, path.read_bytes())
+    assert animate(local, tmp_path / "here", shard_size=30) == 0
+    assert animate(remote.url, tmp_path / "there", shard_size=30) == 0
+    here, there = data_digests(tmp_path / "here"), data_digests(tmp_path / "there")
+    here.pop("plan-000.parquet"), there.pop("plan-000.parquet")  # it says where its source lay
+    assert here == there
+
+
+def test_missing_bucket_is_said(bucket: str, stills: Path) -> None:
+    said = stillreel("animate", stills, "s3://no-such-bucket/out", "ray=off", "attempts=1")
+    assert said.returncode != 0
+    assert "Traceback" not in said.stderr
+    assert "no-such-bucket" in said.stderr or "NoSuchBucket" in said.stderr

@@ -1,0 +1,75 @@
+"""The rooms: arrows point one way, and what a room may not know it does not import."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("configs", "shards", "animate", "pretrain", "finetune")
+
+
+def imported_by(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has after running some code."""
+    script = f"import sys\n{code}\nprint(' '.join(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(said.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("room", "never"),
+    [
+        ("configs", {"cv2", "torch", "ray", "img2dataset", "pyarrow", "numpy"}),
+        ("shards", {"cv2", "torch", "ray", "img2dataset", "PIL", "webdataset"}),
+        ("animate", {"torch", "ray", "img2dataset", "albumentations"}),
+        ("pretrain", {"ray", "img2dataset"}),
+        ("finetune", {"ray", "img2dataset"}),
+        ("stillreel", {"cv2", "torch", "ray", "img2dataset", "pydantic", "numpy", "yaml"}),
+    ],
+)
+def test_importing_a_room_brings_in_nothing_that_it_may_not_know(room: str, never: set[str]) -> None:
+    assert not imported_by(f"import {room}") & never
+
+
+def test_building_needs_no_torch(stills: Path, tmp_path: Path) -> None:
+    code = f"from tests.making import animate; animate({str(stills)!r}, {str(tmp_path)!r})"
+    assert not imported_by(code) & {"torch", "ray", "img2dataset"}
+
+
+def modules(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_arrows_point_one_way(room: str) -> None:
+    later = set(ROOMS[ROOMS.index(room) + 1 :])
+    for path in modules(room):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: relative import"
+                names = [node.module or ""]
+            for name in names:
+                assert name.split(".")[0] not in later | {"tests", "benchmarks"}, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_says_what_it_is(room: str) -> None:
+    text = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text()))
+    assert text is not None
+    assert text.startswith(f"{room}: ")
+    assert 3 <= len(text.splitlines()) <= 12
+
+
+def test_modules_fit_a_sitting() -> None:
+    long = {
+        str(path): lines
+        for room in ROOMS
+        for path in modules(room)
+        if (lines := len(path.read_text().splitlines())) > 400
+    }
+    assert not long
