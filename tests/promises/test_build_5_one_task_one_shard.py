@@ -3,6 +3,7 @@ receipt under a kilobyte; few are in flight. `ray=ADDRESS` runs the same build o
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -36,19 +37,31 @@ def test_few_tasks_are_in_flight() -> None:
         assert executor.capacity == 2, "the one that runs, and one that waits for it"
 
 
-@pytest.mark.slow
-def test_cluster_by_address_makes_the_same(tmp_path: Path) -> None:
+def test_running_cluster_makes_the_same(tmp_path: Path) -> None:
+    """A head node started by hand, as an operator does; Ray asks for a token once it listens beyond loopback."""
     source = picture_folder(tmp_path / "stills", 12)
     assert animate(source, tmp_path / "alone", shard_size=4) == 0
-    start = ["--head", "--port=6399", "--num-cpus=2", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
     ray = str(Path(sys.executable).with_name("ray"))
-    subprocess.run([ray, "start", *start, "--disable-usage-stats"], check=True, capture_output=True)
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**os.environ, **token}
+    start = [
+        ray,
+        "start",
+        "--head",
+        "--port=6399",
+        "--num-cpus=2",
+        "--include-dashboard=false",
+        f"--temp-dir=/tmp/ray-{os.getpid()}",
+    ]
+    subprocess.run(start, check=True, capture_output=True, env=environment)
     try:
-        said = stillreel("animate", source, tmp_path / "cluster", "ray=127.0.0.1:6399", "shard_size=4")
+        said = stillreel("animate", source, tmp_path / "cluster", "ray=auto", "shard_size=4", **token)
+        bounded = stillreel("animate", source, tmp_path / "bounded", "ray=auto", "workers=1", "shard_size=4", **token)
     finally:
-        subprocess.run([ray, "stop", "--force"], check=True, capture_output=True)
+        subprocess.run([ray, "stop", "--force"], check=True, capture_output=True, env=environment)
     assert said.returncode == 0, said.stderr
-    assert data_digests(tmp_path / "cluster") == data_digests(tmp_path / "alone")
+    assert bounded.returncode == 0, bounded.stderr
+    assert data_digests(tmp_path / "cluster") == data_digests(tmp_path / "bounded") == data_digests(tmp_path / "alone")
 
 
 def test_unreachable_cluster_is_said(tmp_path: Path) -> None:
