@@ -20,6 +20,8 @@ from configs.looks import Look, load_look
 from shards.plan import PlanHeader, PlannedSample
 from shards.record import REJECTED, WRITTEN, Record, Rejection
 
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
 
 class Sample(NamedTuple):
     """A clip as it goes into a shard: its row, and its members by ending; no members when it was rejected."""
@@ -102,7 +104,7 @@ class ClipMaker:
             "source_key": planned.source_key,
         }
         members = {
-            "json": json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(),
+            "json": _JSON.encode(described).encode(),
             "txt": planned.captions[0].encode(),
         }
         if self._settings.store == "recipe":

@@ -26,6 +26,7 @@ from shards.storage import Folder
 
 _BATCH = 25  # pictures that a process draws before it reports
 _QUALITY = 90
+_NAMES = {"stills": "demo", "heldout": "demo_heldout"}  # of the data sets, and so of their keys: no two share one
 
 
 def run(settings: DemoSettings) -> int:
@@ -41,7 +42,7 @@ def run(settings: DemoSettings) -> int:
         _announce(f"animate {name}")
         # A few hundred clips are done before Ray has started.
         ray = settings.ray if name == "stills" else "off"
-        build.run(str(out / name), str(out / clips), _animate_settings(settings, ray))
+        build.run(str(out / name), str(out / clips), _animate_settings(settings, _NAMES[name], ray))
         _announce(f"verify {clips}")
         code = verify.run(str(out / clips), VerifySettings(progress=settings.progress))
         if code:
@@ -54,11 +55,11 @@ def run(settings: DemoSettings) -> int:
     return 0
 
 
-def _animate_settings(settings: DemoSettings, ray: str) -> AnimateSettings:
+def _animate_settings(settings: DemoSettings, name: str, ray: str) -> AnimateSettings:
     values = load_preset("demo", "presets")
     workers = settings.workers if ray != "off" else 0
     return AnimateSettings.resolve(
-        {**values, "seed": settings.seed, "ray": ray, "workers": workers, "progress": settings.progress}
+        {**values, "name": name, "seed": settings.seed, "ray": ray, "workers": workers, "progress": settings.progress}
     )
 
 

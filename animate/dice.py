@@ -23,11 +23,10 @@ class Dice:
 
     def units(self, label: str, count: int) -> list[float]:
         """`count` numbers, uniform in [0, 1) with 53 bits each. A longer list begins with the shorter one."""
-        numbers: list[float] = []
+        words: list[int] = []
         for block in range(-(-count // 8)):
-            digest = hashlib.blake2b(self._key + f"{label}\0{block}".encode()).digest()
-            numbers += [(word >> 11) * _SCALE for word in _UNPACK(digest)]
-        return numbers[:count]
+            words += _UNPACK(hashlib.blake2b(self._key + f"{label}\0{block}".encode()).digest())
+        return [(word >> 11) * _SCALE for word in words[:count]]
 
     def unit(self, label: str) -> float:
         """One number, uniform in [0, 1)."""

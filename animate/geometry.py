@@ -22,7 +22,11 @@ def hull(points: Iterable[Point]) -> list[Point]:
 def _chain(points: Iterable[Point]) -> list[Point]:
     chain: list[Point] = []
     for point in points:
-        while len(chain) > 1 and _turn(chain[-2], chain[-1], point) <= 0:
+        x, y = point
+        while len(chain) > 1:
+            (a, b), (c, d) = chain[-2], chain[-1]
+            if (c - a) * (y - b) - (d - b) * (x - a) > 0:
+                break
             chain.pop()
         chain.append(point)
     return chain
@@ -37,14 +41,21 @@ def intersection(first: Polygon, second: Polygon) -> list[Point]:
     """The part of two convex polygons that both cover (Sutherland and Hodgman)."""
     kept = list(first)
     for a, b in zip(second, [*second[1:], *second[:1]], strict=True):
+        x, y = b[0] - a[0], b[1] - a[1]
         corners, kept = kept, []
-        for p, q in zip(corners, [*corners[1:], *corners[:1]], strict=True):
-            side_p, side_q = _turn(a, b, p), _turn(a, b, q)
+        sides = [x * (p[1] - a[1]) - y * (p[0] - a[0]) for p in corners]
+        if sides and min(sides) >= 0:
+            kept = corners
+            continue
+        for at, (p, side_p) in enumerate(zip(corners, sides, strict=True), 1 - len(corners)):
+            q, side_q = corners[at], sides[at]  # the next corner; after the last the first
             if side_p >= 0:
                 kept.append(p)
             if (side_p > 0 > side_q) or (side_p < 0 < side_q):
                 share = side_p / (side_p - side_q)
                 kept.append((p[0] + share * (q[0] - p[0]), p[1] + share * (q[1] - p[1])))
+        if not kept:
+            return kept
     return kept
 
 
@@ -76,7 +87,3 @@ def boxes_hull_area(first: Polygon, second: Polygon) -> float:
             if x * y < 0:
                 area += x * y / 2
     return area
-
-
-def _turn(a: Point, b: Point, c: Point) -> float:
-    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import NamedTuple
-
-import numpy as np
 
 _SOF_BASELINE, _SOF_EXTENDED, _SOF_PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _NOT_SOF = (0xC4, 0xC8, 0xCC)  # DHT, JPG, DAC share the range of the frame headers
 _STANDALONE = (0x01, *range(0xD0, 0xD8))
 _ORIENTATION = 0x0112
+_END = re.compile(rb"\xff\xd9")
 
 
 class JpegHeader(NamedTuple):
@@ -84,11 +84,10 @@ def read_header(data: bytes) -> JpegHeader | None:
 
 def ends_with_picture(data: bytes, scan: int) -> bool:
     """Whether nothing follows the picture: no second one (MPO), no video (motion photo), no padding."""
-    # Inside a scan 0xFF is always followed by 0x00 or a restart marker, so the first FFD9 after it is the end. (Compared
-    # as arrays: bytes.find takes three times as long among so many 0xFF.)
-    rest = np.frombuffer(data, np.uint8, offset=scan)
-    ends = np.flatnonzero((rest[:-1] == 0xFF) & (rest[1:] == 0xD9))
-    return len(ends) > 0 and int(ends[0]) + 2 == len(rest)
+    # Inside a scan 0xFF is always followed by 0x00 or a restart marker, so the first FFD9 after it is the end. (A regular
+    # expression: bytes.find takes half as long again among so many 0xFF.)
+    end = _END.search(data, scan)
+    return end is not None and end.end() == len(data)
 
 
 def read_orientation(tiff: bytes) -> int:

@@ -151,7 +151,9 @@ def _draw_thing(thing: Thing, canvas: Pixels) -> None:
     part = canvas[top:bottom, left:right]
     centre = np.array([thing.x * width - left, thing.y * height - top])
     mask = _mask(thing, centre, part.shape[:2], short)
-    shadow = cv2.GaussianBlur(np.roll(mask, (short // 40, short // 60), (0, 1)), (0, 0), short / 70)
+    fallen = np.zeros_like(mask)
+    fallen[short // 40 :, short // 60 :] = mask[: -(short // 40), : -(short // 60)]
+    shadow = cv2.GaussianBlur(fallen, (0, 0), short / 70)
     lit = part * (1 - 0.45 * shadow[..., None])
     drawn = lit + mask[..., None] * (_surface(thing, centre, part.shape[:2], short) - lit)
     part[:] = np.clip(drawn, 0, 255).astype(np.uint8)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from animate.scenes import GROUNDS, SHAPES, caption_of, draw_scene, plan_scene
-from tests.making import check, data_digests, stillreel
+from tests.making import check, data_digests, rows_of, stillreel
 
 
 def test_demo_runs_ends_with_a_page_and_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -22,6 +22,8 @@ def test_demo_runs_ends_with_a_page_and_goes_on_where_it_was(tmp_path: Path) -> 
     for name, count in (("clips", 50), ("clips-heldout", 10)):
         verdict = check(tmp_path / "demo" / name)
         assert (verdict.written, verdict.problems) == (count, [])
+    keys = [{row["key"] for row in rows_of(tmp_path / "demo" / name)} for name in ("clips", "clips-heldout")]
+    assert not keys[0] & keys[1], "a run may mix them"
     before = data_digests(tmp_path / "demo" / "clips")
     again = stillreel(*words)
     assert again.returncode == 0
