@@ -1,6 +1,6 @@
 """Draw docs/film.webp, the picture that opens the README: a still, the camera's path on it, and the frames it sees.
 
-    python docs/draw_film.py [scene=N] [out=docs/film.webp]
+python docs/draw_film.py [scene=N] [out=docs/film.webp]
 """
 
 from __future__ import annotations
