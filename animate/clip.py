@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from animate.draw import draw_recipe
 from animate.encode import encode_frames, encode_video
 from animate.picture import PictureReader
@@ -70,6 +72,8 @@ class ClipMaker:
         self._grammar_name = self._settings.grammar.rsplit("/", 1)[-1].removesuffix(".yaml")
         self._reader = PictureReader(self._settings)
         self._renderer = Renderer()
+        # One buffer for all clips: fresh memory for each would cost as much as two of its frames.
+        self._frames = np.empty((stage.settings.frames, stage.settings.size, stage.settings.size, 3), np.uint8)
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def make(self, planned: PlannedSample, data: bytes | None) -> Sample:
@@ -110,10 +114,10 @@ class ClipMaker:
         if self._settings.store == "recipe":
             members["jpg"] = picture.jpeg
         else:
-            with self._timed("decode"):
-                pixels = picture.pixels()
             with self._timed("render"):
-                clip = self._renderer.render(recipe, pixels, self._settings.frames, self._settings.size)
+                clip = self._renderer.film(
+                    recipe, picture.pixels, self._settings.frames, self._settings.size, self._frames
+                )
             with self._timed("encode"):
                 if self._settings.store == "video":
                     members["mp4"] = encode_video(clip, self._settings)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +15,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from animate.picture import stored_pixels
-from animate.recipe import Recipe
+from animate.recipe import RENDERER_VERSION, Recipe
 from animate.render import Renderer
 from configs import DataError
 
@@ -57,11 +60,25 @@ class SampleDecoder:
 
     def _film(self, sample: Mapping[str, Any], recipe: Recipe) -> Pixels:
         if "jpg" in sample:
-            return self._renderer.render(recipe, stored_pixels(sample["jpg"]), self._frames, self._size)
+            return self._renderer.film(
+                _for_this_renderer(recipe), partial(stored_pixels, sample["jpg"]), self._frames, self._size
+            )
         if "mp4" in sample:
             return _decode_video(sample["mp4"])
         endings = sorted(ending for ending in sample if ending.endswith(".jpg"))
         return np.stack([simplejpeg.decode_jpeg(sample[ending], "RGB") for ending in endings])
+
+
+def _for_this_renderer(recipe: Recipe) -> Recipe:
+    """The recipe as this renderer films it; one that was drawn for another is said once a process."""
+    if recipe.renderer == RENDERER_VERSION:
+        return recipe
+    warnings.warn(
+        f"these shards were made for renderer version {recipe.renderer}, this stillreel has {RENDERER_VERSION}: frames "
+        "rendered now differ a little from those of the build",
+        stacklevel=2,
+    )
+    return replace(recipe, renderer=RENDERER_VERSION)
 
 
 def _decode_video(data: bytes) -> Pixels:

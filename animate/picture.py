@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from animate import pillow
 from animate.draw import MAX_ASPECT
 from animate.jpeg import JpegHeader, ends_with_picture, read_header
+from animate.render import SAMPLES_PER_PIXEL
 from configs.build import ClipSettings
 from shards.record import Rejection
 
 Pixels = NDArray[np.uint8]
 
-SAMPLES_PER_PIXEL = 1.3  # a picture may be decoded at half its size when this much detail per output pixel is left
 STORED_QUALITY = 95
 
 # What decoding one picture may take, so that a worker stays under 1 GiB whatever a header claims.
@@ -63,8 +63,13 @@ class StoredPicture:
     def size(self) -> tuple[int, int]:
         return self.width, self.height
 
-    def pixels(self) -> Pixels:
-        """RGB of exactly these bytes, uint8 (H, W, 3). Lies in the reader's buffer: use it before the next picture."""
+    def pixels(self, level: int = 0) -> Pixels:
+        """RGB of exactly these bytes, uint8 (H, W, 3), decoded at 1 / 2^level of their size.
+
+        Lies in the reader's buffer: use it before the next picture.
+        """
+        if level:
+            return stored_pixels(self.jpeg, level)
         if self._pixels is None:
             self._pixels = self._reader.decode(self.jpeg, self.width, self.height)
         return self._pixels
@@ -184,7 +189,14 @@ def _judge(complaint: str) -> None:
     raise Rejection("corrupt", f"JPEG: {complaint}")
 
 
-def stored_pixels(jpeg: bytes) -> Pixels:
-    """RGB of a stored picture, uint8 (H, W, 3), in memory of its own: what a loader films. ValueError when damaged."""
-    pixels: Pixels = simplejpeg.decode_jpeg(jpeg, "RGB")
-    return pixels
+def stored_pixels(jpeg: bytes, level: int = 0) -> Pixels:
+    """RGB of a stored picture, uint8 (H, W, 3), decoded at 1 / 2^level of its size, in memory of its own: what a loader
+    films. ValueError when damaged."""
+    if not level:
+        pixels: Pixels = simplejpeg.decode_jpeg(jpeg, "RGB")
+        return pixels
+    height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+    # The least sizes are rounded up, or libjpeg would pick another fraction.
+    least = {"min_height": -(-height >> level), "min_width": -(-width >> level)}
+    smaller: Pixels = simplejpeg.decode_jpeg(jpeg, "RGB", min_factor=1 << level, **least)
+    return smaller

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,9 @@ def built(stills: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     for store in ("recipe", "frames", "video"):
         assert animate(stills, home / store, store=store, shard_size=10, frames=5, size=64) == 0
     return {store: home / store for store in ("recipe", "frames", "video")}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interrupts_are_heard() -> None:
+    """A shell starts its background jobs deaf to Ctrl-C, and their children inherit that; tests send it to children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

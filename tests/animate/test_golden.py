@@ -5,16 +5,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from animate.draw import draw_recipe
 from animate.render import Renderer
+from configs import RequestError
 from configs.grammar import load_grammar
 from configs.looks import load_look
 
+ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ((640, 480), (300, 400), (512, 512), (1000, 220))
 DRAWN = {
     "film": "83537725fa0bffdb",
@@ -25,7 +31,7 @@ DRAWN = {
     "pan": "ebe7ab03a414a1b0",
     "nested": "cde64107807a3a15",
 }
-RENDERED = {"film": "f2ea6e55e553a491", "jump": "0638587ead6e33fe", "nested": "77502fca5c98bfe7"}
+RENDERED = {"film": "e1fd4ea67d6f4bbc", "jump": "1162a69facdbbbf8", "nested": "18e4a07237048f40"}
 
 
 def pattern(width: int, height: int) -> NDArray[np.uint8]:
@@ -55,12 +61,55 @@ def test_drawing_is_pinned(grammar: str) -> None:
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == DRAWN[grammar]
 
 
-@pytest.mark.parametrize("grammar", RENDERED)
-def test_rendering_is_pinned(grammar: str) -> None:
+def rendered(grammar: str) -> str:
     renderer = Renderer()
     digest = hashlib.sha256()
     for number in range(24):
         size = PICTURES[number % 4]
         recipe = draw_recipe(grammar, load_grammar(grammar), None, 0, f"key {number}", size, ("a",)).recipe
         digest.update(renderer.render(recipe, pattern(*size), 6, 96 + 32 * (number % 2)).tobytes())
-    assert digest.hexdigest()[:16] == RENDERED[grammar]
+    return digest.hexdigest()[:16]
+
+
+@pytest.mark.parametrize("grammar", RENDERED)
+def test_rendering_is_pinned(grammar: str) -> None:
+    assert rendered(grammar) == RENDERED[grammar]
+
+
+@pytest.mark.parametrize("grammar", RENDERED)
+def test_threads_and_vector_instructions_change_nothing(grammar: str) -> None:
+    try:
+        for threads in (1, 2):
+            for optimised in (True, False):
+                Renderer()  # sets the threads itself, so before they are set here
+                cv2.setNumThreads(threads)
+                cv2.setUseOptimized(optimised)
+                assert rendered(grammar) == RENDERED[grammar], (threads, optimised)
+    finally:
+        cv2.setUseOptimized(True)
+        cv2.setNumThreads(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["4.10.0.84", "4.11.0.86", "4.12.0.88"])
+def test_other_opencv_4_renders_the_same_bytes(version: str, tmp_path: Path) -> None:
+    """Each in an environment of its own, with what rendering needs and nothing else."""
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run([*uv, "venv", "-q", str(tmp_path / "env")], check=True)
+    python = str(tmp_path / "env" / "bin" / "python")
+    packages = [f"opencv-python-headless=={version}", "numpy<3", "pillow", "simplejpeg", "pydantic", "pyyaml", "pytest"]
+    packages += ["pyarrow", "fsspec", "tqdm"]
+    subprocess.run([*uv, "pip", "install", "-q", "-p", python, *packages], check=True)
+    code = (
+        "import cv2\nfrom tests.animate.test_golden import RENDERED, rendered\n"
+        f"assert cv2.__version__ == {version.rpartition('.')[0]!r}\n"
+        "assert {grammar: rendered(grammar) for grammar in RENDERED} == RENDERED"
+    )
+    said = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert said.returncode == 0, said.stderr
+
+
+def test_opencv_5_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "__version__", "5.0.0")
+    with pytest.raises(RequestError, match=r"OpenCV 5\.0\.0 warps pictures differently"):
+        Renderer()

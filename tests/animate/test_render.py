@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from numpy.typing import NDArray
 
 from animate.camera import windows
+from animate.decode import SampleDecoder
 from animate.draw import draw_recipe
+from animate.picture import stored_pixels
 from animate.recipe import Recipe, Shot, View
-from animate.render import Renderer, _kernel
+from animate.render import Renderer, kernel, plan_warps
 from configs.grammar import load_grammar
 from tests.making import SHARED, needs_shared, picture
 
@@ -59,8 +64,6 @@ def psnr(a: NDArray[Any], b: NDArray[Any]) -> float:
 @needs_shared
 @pytest.mark.parametrize("grammar", ["film", "zoom", "pan", "jump", "nested"])
 def test_frames_are_what_a_careful_renderer_makes(grammar: str) -> None:
-    import simplejpeg
-
     renderer = Renderer()
     found = []
     for path in sorted((SHARED / "data" / "images" / "coco_mini").glob("*.jpg"))[:6]:
@@ -131,33 +134,78 @@ def test_dissolve_is_a_blend_in_256ths() -> None:
     for t in range(11):
         share = round(256 * weights[t])
         if weights[t]:
-            assert (clip[t] == (first * (256 - share) + last * share + 128) >> 8).all()
+            assert (clip[t] == np.rint((first * (256 - share) + last * share) / 256)).all()
 
 
-@pytest.mark.parametrize("variance", [0.06, 0.2, 0.5, 0.9, 2.0, 5.0])
-def test_kernels_have_the_variance_asked_for(variance: float) -> None:
-    size, sigma = _kernel(variance)
-    impulse = np.zeros((63, 63, 1), np.uint8)
-    impulse[31, 31] = 255
-    taps = cv2.getGaussianKernel(size, sigma)[:, 0]
-    offsets = np.arange(size) - size // 2
-    assert (taps * offsets**2).sum() == pytest.approx(variance, rel=0.03)
+@pytest.mark.parametrize("strength", [0.05, 0.3, 0.8, 1.2, 2.0, 3.0])
+def test_kernels_have_the_variance_of_their_strength(strength: float) -> None:
+    taps, sigma = kernel(strength)
+    weights = cv2.getGaussianKernel(taps, sigma)[:, 0]
+    offsets = np.arange(taps) - taps // 2
+    assert (weights * offsets**2).sum() == pytest.approx((4**strength - 1) / 12, rel=0.03)
 
 
-def test_bytes_do_not_depend_on_threads_or_vector_instructions() -> None:
-    pixels = picture(5, 320, 240)
-    clips = []
-    for threads in (1, 2):
-        for optimised in (True, False):
-            renderer = Renderer()
-            cv2.setNumThreads(threads)
-            cv2.setUseOptimized(optimised)
-            for number in range(12):
-                recipe = draw_recipe("film", load_grammar("film"), None, 0, f"{number}", (320, 240), ("a",)).recipe
-                clips.append(renderer.render(recipe, pixels, 6, 64).tobytes())
-    cv2.setUseOptimized(True)
-    cv2.setNumThreads(1)
-    assert clips[:12] == clips[12:24] == clips[24:36] == clips[36:]
+def strengths_of(start: float, end: float, frames: int = 40) -> NDArray[np.float64]:
+    shot = Shot("zoom_out", (0.0, 1.0), View(0.5, 0.5, start), View(0.5, 0.5, end))
+    return plan_warps(Recipe("test", (1200, 1200), shots=(shot,)), frames, 224)[1].strengths[:, 0]
+
+
+def test_strength_follows_the_scale_in_small_steps() -> None:
+    strengths = strengths_of(0.12, 0.4)
+    assert strengths[0] == 0, "enlarged: nothing to filter"
+    steps = np.diff(strengths[strengths > 0])
+    assert (steps >= 0).all() and steps.max() < 0.3
+    assert len(set(strengths.tolist())) <= 7, "each costs as much as a warp"
+    assert strengths[-1] == pytest.approx(np.log2(0.4 * 1200 / 224), abs=0.15)
+
+
+def test_strength_is_exact_where_the_scale_does_not_change() -> None:
+    strengths = strengths_of(0.35, 0.35)
+    assert len(set(strengths.tolist())) == 1
+    assert strengths[0] == pytest.approx(np.log2(0.35 * 1200 / 224), abs=0.001)
+
+
+def test_pictures_are_decoded_smaller_only_where_detail_is_left() -> None:
+    def level(wide: float, close: float) -> int:
+        shot = Shot("zoom_in", (0.0, 1.0), View(0.5, 0.5, wide), View(0.5, 0.5, close))
+        return plan_warps(Recipe("test", (1200, 900), shots=(shot,)), 6, 200)[0]
+
+    assert level(1.0, 0.3) == 0  # 4.5 source pixels per output pixel at the wide end, 1.35 at the close one
+    assert level(1.0, 0.57) == 0
+    assert level(1.0, 0.58) == 1  # 2.61: halved, 1.305 are left
+    assert level(1.0, 1.0) == 1
+
+
+def test_a_smaller_decode_gives_nearly_the_same_frames() -> None:
+    pixels = picture(6, 1201, 903)
+    jpeg = simplejpeg.encode_jpeg(pixels, quality=97, colorspace="RGB", colorsubsampling="444")
+    shot = Shot("zoom_in", (0.0, 1.0), View(0.52, 0.5, 1.0), View(0.45, 0.5, 0.6, roll=4.0))
+    recipe = Recipe("test", (1201, 903), shots=(shot,))
+    asked = []
+
+    def load(level: int) -> Pixels:
+        asked.append(level)
+        return stored_pixels(jpeg, level)
+
+    smaller = Renderer().film(recipe, load, 4, 150)
+    assert asked == [1]
+    assert stored_pixels(jpeg, 1).shape == (452, 601, 3)
+    assert psnr(smaller, Renderer().render(recipe, stored_pixels(jpeg), 4, 150)) > 38
+    assert psnr(smaller, reference(recipe, stored_pixels(jpeg), 4, 150)) > 36
+
+
+def test_a_camera_that_stands_still_repeats_its_frame() -> None:
+    pixels = picture(7, 320, 240)
+    clip = Renderer().render(static(0.9, (320, 240), roll=3.0), pixels, 5, 64)
+    assert (clip == Renderer().render(static(0.9, (320, 240), roll=3.0), pixels, 1, 64)).all()
+
+
+def test_given_memory_is_filled() -> None:
+    pixels = picture(8, 200, 200)
+    recipe = static(0.8, (200, 200))
+    out = np.empty((3, 96, 96, 3), np.uint8)
+    assert Renderer().film(recipe, lambda _: pixels, 3, 96, out) is out
+    assert (out == Renderer().render(recipe, pixels, 3, 96)).all()
 
 
 def test_a_renderer_can_be_used_again_for_pictures_of_other_sizes() -> None:
@@ -172,3 +220,17 @@ def test_recipe_of_another_renderer_is_refused() -> None:
     recipe = Recipe("test", (64, 64), shots=static(1.0, (64, 64)).shots, renderer=99)
     with pytest.raises(ValueError, match="renderer version 99; this stillreel has 1"):
         Renderer().render(recipe, picture(0, 64, 64), 1, 32)
+
+
+def test_shards_of_another_renderer_are_read_and_it_is_said_once() -> None:
+    recipe = Recipe("test", (64, 64), shots=static(0.7, (64, 64)).shots, renderer=99)
+    data = simplejpeg.encode_jpeg(picture(0, 64, 64), quality=90, colorspace="RGB")
+    described = json.dumps({"recipe": recipe.to_json(), "captions": ["a"]})
+    sample = {"__key__": "k", "jpg": data, "json": described.encode(), "txt": b"a"}
+    decoder = SampleDecoder(frames=2, size=32)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        clips = [decoder(sample) for _ in range(3)]
+    assert len(said) == 1
+    assert "made for renderer version 99, this stillreel has 1" in str(said[0].message)
+    assert (clips[0].frames == Renderer().render(static(0.7, (64, 64)), stored_pixels(data), 2, 32)).all()

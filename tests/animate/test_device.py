@@ -1,0 +1,104 @@
+"""The device renderer, on CPU tensors and on a GPU where there is one, against the CPU renderer."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from animate.draw import draw_recipe
+from animate.picture import stored_pixels
+from animate.recipe import Recipe
+from animate.render import Renderer
+from configs.grammar import load_grammar
+from configs.looks import load_look
+from configs.settings import preset_names
+from tests.making import SHARED, jpeg, needs_shared
+
+torch = pytest.importorskip("torch", reason="the device renderer is torch's: pip install '.[train]'")
+
+from animate.device import Still, batch_stills, normalised, prepare_still, render_stills  # noqa: E402
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def recipe_of(grammar: str, key: str, data: bytes) -> Recipe:
+    height, width = simplejpeg.decode_jpeg_header(data)[:2]
+    return draw_recipe(grammar, load_grammar(grammar), None, 0, key, (width, height), ("a",)).recipe
+
+
+def compare(grammar: str, pictures: dict[str, bytes], frames: int, size: int, device: str) -> list[np.ndarray]:
+    """Differences of the two renderers, a clip each, rendered as one batch."""
+    loads = {key: partial(stored_pixels, data) for key, data in pictures.items()}
+    recipes = {key: recipe_of(grammar, key, data) for key, data in pictures.items()}
+    stills = [prepare_still(recipes[key], loads[key], frames, size) for key in pictures]
+    clips = render_stills(batch_stills(stills).to(device), size).cpu().numpy()
+    renderer = Renderer()
+    return [
+        np.abs(clip.astype(int) - renderer.film(recipes[key], loads[key], frames, size))
+        for key, clip in zip(pictures, clips, strict=True)
+    ]
+
+
+@needs_shared
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("grammar", preset_names("grammars"))
+def test_frames_are_the_cpu_s(grammar: str, device: str) -> None:
+    paths = sorted((SHARED / "data" / "images" / "coco_mini").glob("*.jpg"))[:8]
+    differences = compare(grammar, {path.name: path.read_bytes() for path in paths}, 12, 224, device)
+    everything = np.concatenate([difference.ravel() for difference in differences])
+    assert 10 * np.log10(255**2 / max(1e-9, np.mean(everything.astype(float) ** 2))) >= 48
+    assert (everything <= 1).mean() >= 0.99
+    assert min((difference <= 1).mean() for difference in differences) >= 0.97
+    assert everything.max() <= 8
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_frames_are_the_cpu_s_for_pictures_of_all_shapes(device: str) -> None:
+    """Long ones, tiny ones and ones that are decoded smaller, padded into one batch; dissolves and all moves."""
+    shapes = [(900, 700), (64, 320), (320, 64), (32, 32), (640, 427), (1400, 300)]
+    pictures = {f"{number} {shape}": jpeg(number, *shape) for number, shape in enumerate(shapes * 5)}
+    for difference in compare("film", pictures, 5, 96, device):
+        assert difference.max() <= 1
+        assert (difference == 0).mean() > 0.99
+
+
+def test_wide_filters_are_the_cpu_s() -> None:
+    data = jpeg(1, 700, 700)
+    pixels = stored_pixels(data)
+    recipe = recipe_of("zoom", "wide", data)
+    still = prepare_still(recipe, lambda level: stored_pixels(data, level), 6, 40)
+    assert still.picture.shape[0] < pixels.shape[0], "decoded smaller"
+    clip = render_stills(batch_stills([still]), 40).numpy()[0]
+    assert (clip == Renderer().film(recipe, lambda level: stored_pixels(data, level), 6, 40)).all()
+
+
+def test_recipes_with_a_look_are_refused() -> None:
+    data = jpeg(2)
+    recipe = draw_recipe("film", load_grammar("film"), load_look("drifting"), 0, "k", (160, 120), ("a",)).recipe
+    with pytest.raises(ValueError, match=r"has a look \(RandomBrightnessContrast.*render on the CPU"):
+        prepare_still(recipe, lambda level: stored_pixels(data, level), 4, 64)
+
+
+def test_normalised_frames_are_what_clip_eats() -> None:
+    frames = torch.randint(0, 256, (2, 3, 8, 8, 3), dtype=torch.uint8)
+    ready = normalised(frames, dtype=torch.float32)
+    assert ready.shape == (2, 3, 3, 8, 8)
+    expected = (frames[1, 2, 4, 5].double() / 255 - torch.tensor([0.48145466, 0.4578275, 0.40821073])) / torch.tensor(
+        [0.26862954, 0.26130258, 0.27577711]
+    )
+    assert torch.allclose(ready[1, 2, :, 4, 5].double(), expected, atol=1e-5)
+    assert normalised(frames).dtype == torch.bfloat16
+
+
+def test_a_batch_keeps_each_picture_once() -> None:
+    """No copy for each frame: what travels is pictures, padded, and thirty numbers a frame."""
+    data = jpeg(3)
+    still = prepare_still(recipe_of("film", "k", data), lambda level: stored_pixels(data, level), 48, 64)
+    batch = batch_stills([still, Still(still.picture[:100, :90], still.warps)])
+    assert batch.pictures.shape == (2, 120, 160, 3)
+    assert batch.sizes.tolist() == [[160, 120], [90, 100]]
+    assert (batch.pictures[1, 100:] == batch.pictures[1, 99]).all()
+    assert (batch.pictures[1, :, 90:] == batch.pictures[1, :, 89:90]).all()
