@@ -1,17 +1,16 @@
-"""What all sources are, and how the right one is found for a path."""
+"""What all sources are."""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from configs import RequestError
 from configs.build import SourceSettings
 from configs.settings import canonical_json
-from shards.plan import Listed, PlanHeader, PlannedSample
+from shards.plan import Listed, PlannedSample
 from shards.storage import Folder
 
 # A larger file is no photograph; it is read up to one byte beyond this, and rejected for its size.
@@ -63,50 +62,3 @@ class Source(ABC):
     def relative(self, source: str) -> str:
         """A sample's `source`, which begins with the label, as a name in the folder."""
         return source[len(self.label) + 1 :]
-
-
-def open_source(url: str, settings: SourceSettings) -> Source:
-    """The source at a path or URL: a folder, or one tar, Parquet file or captions table. RequestError when it is none."""
-    from animate.sources.parquet import ParquetSource
-    from animate.sources.pictures import TABLE_ENDINGS, PictureSource
-    from animate.sources.tars import TarSource
-
-    folder = Folder(url)
-    if not folder.exists():
-        raise RequestError(f"SOURCE {url}: no such file or folder")
-    if not folder.is_folder():
-        parent, _, name = folder.url.rpartition("/")
-        if name.endswith(".tar"):
-            return TarSource(Folder(parent), settings, only=name)
-        if name.endswith(TABLE_ENDINGS) and not settings.captions:
-            if name.endswith(".parquet") and ParquetSource.holds_pictures(Folder(parent), name, settings):
-                return ParquetSource(Folder(parent), settings, only=name)
-            return PictureSource(Folder(parent), settings.model_copy(update={"captions": name}))
-        raise RequestError(
-            f"SOURCE {url}: expected a folder, a .tar, a .parquet or a captions table ({', '.join(TABLE_ENDINGS)})"
-        )
-    names = list(folder.sizes())
-    if settings.captions:
-        return PictureSource(folder, settings)
-    # A captions table beside a stray tar means pictures; img2dataset's stats beside one mean its shards.
-    captioned = any(name.startswith("captions") and name.endswith(TABLE_ENDINGS) for name in names)
-    downloaded = any(name.endswith("_stats.json") for name in names)
-    if any(name.endswith(".tar") for name in names) and (downloaded or not captioned):
-        return TarSource(folder, settings)
-    if captioned:
-        return PictureSource(folder, settings)
-    tables = [name for name in names if name.endswith(".parquet")]
-    if tables and ParquetSource.holds_pictures(folder, tables[0], settings):
-        return ParquetSource(folder, settings)
-    return PictureSource(folder, settings)
-
-
-def source_of_plan(header: PlanHeader, url: str) -> Source:
-    """The source that a plan was made from, which may have moved to `url` since."""
-    from animate.sources.parquet import ParquetSource
-    from animate.sources.pictures import PictureSource
-    from animate.sources.tars import TarSource
-
-    kinds: Iterable[type[Source]] = (TarSource, PictureSource, ParquetSource)
-    settings = SourceSettings.resolve(header.source["settings"])
-    return next(kind for kind in kinds if kind.kind == header.source["kind"])(Folder(url), settings)
