@@ -10,7 +10,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, Self
 
 from animate.task import ShardTask, build_shard, check_libraries, library_versions
@@ -117,9 +116,8 @@ class OnRay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for reference in self._running:
-            with suppress(Exception):  # a worker that is gone already needs no cancelling
-                self._ray.cancel(reference, force=True)
+        # Ray ends the workers of a driver that leaves. Cancelling their tasks first would be a race: one that completes
+        # meanwhile fails a check in Ray's core, which takes the driver down with it.
         self._ray.shutdown()
 
     @property
