@@ -1,8 +1,8 @@
 """The device renderer: a batch of pictures through their windows, on a GPU or any torch device. uint8 to uint8.
 
 It repeats the CPU renderer's integer arithmetic (OpenCV's: kernels in 256ths, coordinates in 32nds of a pixel, weights in
-1024ths), so its frames are the CPU's, but for a few pixels in perspective. A loader sends a picture and thirty numbers a
-frame instead of frames; the pictures are gathered from where they lie, never copied for each frame.
+1024ths), so its frames are the CPU's, but for a few pixels in perspective. A loader sends a picture and twenty-one numbers
+a frame instead of frames; the pictures are gathered from where they lie, never copied for each frame.
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ Pixels = NDArray[np.uint8]
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-_PIXELS_AT_ONCE = {
-    "cpu": 1 << 21,
-    "cuda": 1 << 25,
-}  # output pixels: what is worked on at once takes about 100 bytes each
+# Output pixels worked on at once, about 100 bytes each: what a cache of a CPU likes, and what fills a GPU.
+_PIXELS_AT_ONCE, _PIXELS_AT_ONCE_CUDA = 1 << 21, 1 << 25
 _SHARE = 256  # weights of a dissolve are in these parts
 
 
@@ -160,7 +158,8 @@ def _taps(strength: float) -> tuple[int, ...]:
 
 def _warp(sources: Tensor, index: Tensor, sizes: Tensor, matrices: Tensor, out: Tensor) -> None:
     """Fill frames (F, S, S, 3): frame f is source `index[f]`, of `sizes[f]`, through `matrices[f]` (F, 3, 3)."""
-    at_once = max(1, _PIXELS_AT_ONCE.get(out.device.type, 1 << 21) // out.shape[1] ** 2)
+    most = _PIXELS_AT_ONCE_CUDA if out.is_cuda else _PIXELS_AT_ONCE
+    at_once = max(1, most // out.shape[1] ** 2)
     upright = (matrices[:, 2, :2] == 0).all(dim=1)
     for chosen, place in ((upright, _affine_places), (~upright, _perspective_places)):
         for frames in chosen.nonzero().flatten().split(at_once):

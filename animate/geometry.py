@@ -54,8 +54,6 @@ def intersection(first: Polygon, second: Polygon) -> list[Point]:
             if (side_p > 0 > side_q) or (side_p < 0 < side_q):
                 share = side_p / (side_p - side_q)
                 kept.append((p[0] + share * (q[0] - p[0]), p[1] + share * (q[1] - p[1])))
-        if not kept:
-            return kept
     return kept
 
 

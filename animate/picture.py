@@ -58,6 +58,7 @@ class StoredPicture:
         self.height = height
         self._reader = reader
         self._pixels = pixels
+        self._level = 0  # of `pixels`
 
     @property
     def size(self) -> tuple[int, int]:
@@ -68,10 +69,9 @@ class StoredPicture:
 
         Lies in the reader's buffer: use it before the next picture.
         """
-        if level:
-            return stored_pixels(self.jpeg, level)
-        if self._pixels is None:
-            self._pixels = self._reader.decode(self.jpeg, self.width, self.height)
+        if self._pixels is None or level != self._level:
+            self._pixels = self._reader.decode(self.jpeg, self.width, self.height, level)
+            self._level = level
         return self._pixels
 
 
@@ -101,19 +101,10 @@ class PictureReader:
 
     def decode(self, jpeg: bytes, width: int, height: int, level: int = 0, *, strict: bool = True) -> Pixels:
         """Decode a colour JPEG to RGB (H, W, 3), at 1 / 2^level of its size, into the buffer. ValueError as simplejpeg's."""
-        across, down = -(-width >> level) if level else width, -(-height >> level) if level else height
-        if self._buffer.nbytes < across * down * 3:
-            self._buffer = np.empty(across * down * 3, np.uint8)
-        pixels: Pixels = simplejpeg.decode_jpeg(
-            jpeg,
-            "RGB",
-            min_factor=1 << level,
-            min_width=across if level else 0,
-            min_height=down if level else 0,
-            buffer=self._buffer,
-            strict=strict,
-        )
-        return pixels
+        needed = -(-width >> level) * -(-height >> level) * 3
+        if self._buffer.nbytes < needed:
+            self._buffer = np.empty(needed, np.uint8)
+        return _decode(jpeg, (width, height), level, self._buffer, strict)
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self._max_pixels:
@@ -192,11 +183,16 @@ def _judge(complaint: str) -> None:
 def stored_pixels(jpeg: bytes, level: int = 0) -> Pixels:
     """RGB of a stored picture, uint8 (H, W, 3), decoded at 1 / 2^level of its size, in memory of its own: what a loader
     films. ValueError when damaged."""
-    if not level:
-        pixels: Pixels = simplejpeg.decode_jpeg(jpeg, "RGB")
-        return pixels
     height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+    return _decode(jpeg, (width, height), level)
+
+
+def _decode(
+    jpeg: bytes, size: tuple[int, int], level: int, buffer: Pixels | None = None, strict: bool = True
+) -> Pixels:
     # The least sizes are rounded up, or libjpeg would pick another fraction.
-    least = {"min_height": -(-height >> level), "min_width": -(-width >> level)}
-    smaller: Pixels = simplejpeg.decode_jpeg(jpeg, "RGB", min_factor=1 << level, **least)
-    return smaller
+    width, height = (-(-side >> level) if level else 0 for side in size)
+    pixels: Pixels = simplejpeg.decode_jpeg(
+        jpeg, "RGB", min_factor=1 << level, min_width=width, min_height=height, buffer=buffer, strict=strict
+    )
+    return pixels

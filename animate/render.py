@@ -78,10 +78,7 @@ class Renderer:
 
         What `film` makes, but for clips that shrink the whole picture so much that `film` would decode it smaller.
         """
-        _check_version(recipe)
-        views, weights = windows(recipe, frames)
-        strengths = _strengths(_scales(views, recipe.picture, size), weights, level=0)
-        warps = Warps(_in_pixels(views, recipe.picture, size, level=0), weights, strengths)
+        _, warps = plan_warps(recipe, frames, size, deepest=0)
         return self._render(recipe, picture, warps, size, None)
 
     def _render(self, recipe: Recipe, picture: Pixels, warps: Warps, size: int, out: Pixels | None) -> Pixels:
@@ -141,15 +138,16 @@ def kernel(strength: float) -> tuple[int, float]:
     return 2 * math.ceil(3 * sigma) + 1, sigma
 
 
-def plan_warps(recipe: Recipe, frames: int, size: int) -> tuple[int, Warps]:
-    """The level at which to decode a recipe's picture, and the warps of its clip at that level.
+def plan_warps(recipe: Recipe, frames: int, size: int, deepest: int = DEEPEST_LEVEL) -> tuple[int, Warps]:
+    """The level, `deepest` at most, at which to decode a recipe's picture, and the warps of its clip at that level.
 
     ValueError when the recipe was drawn for another renderer.
     """
-    _check_version(recipe)
+    if recipe.renderer != RENDERER_VERSION:
+        raise ValueError(f"the recipe is for renderer version {recipe.renderer}; this stillreel has {RENDERER_VERSION}")
     views, weights = windows(recipe, frames)
     scales = _scales(views, recipe.picture, size)
-    level = _level(scales)
+    level = min(deepest, _level(scales))
     return level, Warps(_in_pixels(views, recipe.picture, size, level), weights, _strengths(scales, weights, level))
 
 
@@ -208,7 +206,7 @@ def _determinants(m: Array) -> Any:
 def _level(scales: Array) -> int:
     """How often the picture may be halved while it is decoded."""
     spare = float(scales.min()) / SAMPLES_PER_PIXEL
-    return min(DEEPEST_LEVEL, int(math.log2(spare))) if spare >= 2 else 0
+    return int(math.log2(spare)) if spare >= 2 else 0
 
 
 def _bounds(matrices: Array, picture: Pixels, size: int, margin: int) -> tuple[int, int, int, int]:
@@ -223,8 +221,3 @@ def _bounds(matrices: Array, picture: Pixels, size: int, margin: int) -> tuple[i
         min(width, math.ceil(x.max()) + 1 + margin),
         min(height, math.ceil(y.max()) + 1 + margin),
     )
-
-
-def _check_version(recipe: Recipe) -> None:
-    if recipe.renderer != RENDERER_VERSION:
-        raise ValueError(f"the recipe is for renderer version {recipe.renderer}; this stillreel has {RENDERER_VERSION}")

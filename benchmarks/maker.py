@@ -27,7 +27,8 @@ from PIL import Image
 
 from animate import SampleDecoder, build
 from animate.clip import ClipMaker, Stage
-from benchmarks.renderer import FRAMES, SIZE, make_job, make_sets
+from benchmarks.peers import matrix_of
+from benchmarks.renderer import FRAMES, SIZE, Job, make_job, make_sets
 from configs.build import AnimateSettings, ClipSettings
 from shards import as_webdataset
 from shards.plan import PlannedSample
@@ -112,21 +113,14 @@ def make_ours(jpegs: list[bytes]) -> Callable[[], None]:
     return run
 
 
-def make_floor(jpegs: list[bytes]) -> Callable[[], None]:
+def upright_jobs(jpegs: list[bytes]) -> list[Job]:
     moves = ("pan", "zoom in", "tilt", "zoom out")
-    jobs = [make_job(jpeg, moves[number % len(moves)]) for number, jpeg in enumerate(jpegs)]
-    matrices = [
-        [
-            np.array(
-                [
-                    [b.side / SIZE, 0, b.left + b.side / SIZE / 2 - 0.5],
-                    [0, b.side / SIZE, b.top + b.side / SIZE / 2 - 0.5],
-                ]
-            )
-            for b in job.boxes
-        ]
-        for job in jobs
-    ]
+    return [make_job(jpeg, moves[number % len(moves)]) for number, jpeg in enumerate(jpegs)]
+
+
+def make_floor(jpegs: list[bytes]) -> Callable[[], None]:
+    jobs = upright_jobs(jpegs)
+    matrices = [[matrix_of(box, SIZE) for box in job.boxes] for job in jobs]
     frame = np.empty((SIZE, SIZE, 3), np.uint8)
     buffer = np.empty(max(np.prod(simplejpeg.decode_jpeg_header(jpeg)[:2]) * 3 for jpeg in jpegs), np.uint8)
 
@@ -141,8 +135,7 @@ def make_floor(jpegs: list[bytes]) -> Callable[[], None]:
 
 
 def make_pil(jpegs: list[bytes]) -> Callable[[], None]:
-    moves = ("pan", "zoom in", "tilt", "zoom out")
-    jobs = [make_job(jpeg, moves[number % len(moves)]) for number, jpeg in enumerate(jpegs)]
+    jobs = upright_jobs(jpegs)
 
     def run() -> None:
         with tempfile.TemporaryFile() as file, wds.TarWriter(file) as tar:

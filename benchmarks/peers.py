@@ -19,6 +19,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
+from animate import Recipe, windows
 from benchmarks.quality import Box
 
 Pixels = NDArray[np.uint8]
@@ -39,7 +40,7 @@ class Warp:
             self._clip = np.empty((len(boxes), size, size, 3), np.uint8)
         for out, box in zip(self._clip, boxes, strict=True):
             cv2.warpAffine(
-                picture, _matrix(box, size), (size, size), dst=out, flags=_FLAGS, borderMode=cv2.BORDER_REPLICATE
+                picture, matrix_of(box, size), (size, size), dst=out, flags=_FLAGS, borderMode=cv2.BORDER_REPLICATE
             )
         return self._clip
 
@@ -50,7 +51,7 @@ def supersampled(jpeg: bytes, boxes: Sequence[Box], size: int) -> Pixels:
     clip = np.empty((len(boxes), size, size, 3), np.uint8)
     twice = np.empty((2 * size, 2 * size, 3), np.uint8)
     for frame, box in zip(clip, boxes, strict=True):
-        matrix = _matrix(box, 2 * size)
+        matrix = matrix_of(box, 2 * size)
         cv2.warpAffine(picture, matrix, (2 * size, 2 * size), dst=twice, flags=_FLAGS, borderMode=cv2.BORDER_REPLICATE)
         cv2.resize(twice, (size, size), dst=frame, interpolation=cv2.INTER_AREA)
     return clip
@@ -108,7 +109,8 @@ def kornia_warp(jpeg: bytes, boxes: Sequence[Box], size: int) -> Pixels:
 
     picture = torch.from_numpy(simplejpeg.decode_jpeg(jpeg, "RGB")).permute(2, 0, 1)[None].float()
     ahead = torch.tensor(
-        np.array([np.linalg.inv(np.vstack([_matrix(box, size), [0, 0, 1]]))[:2] for box in boxes]), dtype=torch.float32
+        np.array([np.linalg.inv(np.vstack([matrix_of(box, size), [0, 0, 1]]))[:2] for box in boxes]),
+        dtype=torch.float32,
     )
     frames = kornia.geometry.warp_affine(
         picture.expand(len(boxes), -1, -1, -1), ahead, (size, size), padding_mode="border"
@@ -237,7 +239,15 @@ def _static_ffmpeg() -> str | None:
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
-def _matrix(box: Box, size: int) -> NDArray[np.float64]:
+def boxes_of(recipe: Recipe, frames: int) -> list[Box]:
+    """What an upright recipe's frames show, as peers are given it."""
+    views = windows(recipe, frames)[0][:, 0]
+    width, height = recipe.picture
+    return [Box(view[0, 2] * width, view[1, 2] * height, view[0, 0] * width) for view in views]
+
+
+def matrix_of(box: Box, size: int) -> NDArray[np.float64]:
+    """A box as warpAffine takes it, from output pixel indices to picture pixel indices."""
     step = box.side / size
     return np.array([[step, 0, box.left + step / 2 - 0.5], [0, step, box.top + step / 2 - 0.5]])
 

@@ -28,11 +28,12 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from animate import Recipe, Renderer, draw_recipe, windows
+from animate import Recipe, Renderer, draw_recipe
 from animate.picture import stored_pixels
 from animate.recipe import Shot, View
-from benchmarks.peers import Peer, Zoompan, find_peers
+from benchmarks.peers import Peer, Zoompan, boxes_of, find_peers
 from benchmarks.quality import Box, Quality, judge, judge_zone_plate, zone_plate
+from benchmarks.side_by_side import write_page
 from configs.grammar import load_grammar
 
 Pixels = NDArray[np.uint8]
@@ -77,8 +78,6 @@ def main(words: list[str]) -> None:
         report(name, len(jobs), {method: (cost, qualities.get(method)) for method, cost in costs.items()})
     report_zone_plate(peers)
     if "page" in options:
-        from benchmarks.side_by_side import write_page
-
         write_page(Path(options["page"]), Zoompan("ffmpeg"))
 
 
@@ -126,13 +125,7 @@ def make_job(jpeg: bytes, move: str) -> Job:
     short = min(height, width)
     start, end = (View(0.5 + x * short / width, 0.5 + y * short / height, side) for x, y, side in _MOVES[move])
     recipe = Recipe("benchmark", (width, height), shots=(Shot(move, (0.0, 1.0), start, end),))
-    return Job(jpeg, recipe, boxes_of(recipe), move)
-
-
-def boxes_of(recipe: Recipe) -> list[Box]:
-    views = windows(recipe, FRAMES)[0][:, 0]
-    width, height = recipe.picture
-    return [Box(view[0, 2] * width, view[1, 2] * height, view[0, 0] * width) for view in views]
+    return Job(jpeg, recipe, boxes_of(recipe, FRAMES), move)
 
 
 class Ours:
@@ -239,7 +232,7 @@ def report_zone_plate(peers: dict[str, Peer]) -> None:
     side = plate.shape[0]
     start, end = (View(0.5, 0.5, SIZE * scale / side) for scale in (1.05, 3.3))
     recipe = Recipe("benchmark", (side, side), shots=(Shot("zoom out", (0.0, 1.0), start, end),))
-    boxes = boxes_of(recipe)
+    boxes = boxes_of(recipe, FRAMES)
     print("\nzone plate: rings beyond what the output holds, dB; amplitude kept at 30 to 60 % of it")
     ours = Ours()
     methods: dict[str, Callable[[], Pixels]] = {"ours": lambda: ours(jpeg, recipe)}

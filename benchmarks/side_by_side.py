@@ -18,8 +18,7 @@ from PIL import Image
 from animate import Recipe, Renderer
 from animate.recipe import Shot, View
 from animate.scenes import caption_of, draw_scene, plan_scene
-from benchmarks.peers import Zoompan
-from benchmarks.quality import Box
+from benchmarks.peers import Zoompan, boxes_of
 
 Pixels = NDArray[np.uint8]
 
@@ -47,7 +46,7 @@ def write_page(file: Path, zoompan: Zoompan) -> None:
         recipe = Recipe("page", (width, height), shots=(shot,))
         ours = Renderer().render(recipe, picture, _FRAMES, _SIZE)
         jpeg = simplejpeg.encode_jpeg(picture, quality=95, colorspace="RGB", colorsubsampling="444")
-        theirs = zoompan(jpeg, _boxes(recipe), _SIZE)
+        theirs = zoompan(jpeg, boxes_of(recipe, _FRAMES), _SIZE)
         figures.append(
             f"<figure><div><b>stillreel</b><img alt='stillreel' src='{_animation(ours)}'></div>"
             f"<div><b>ffmpeg zoompan</b><img alt='zoompan' src='{_animation(theirs)}'></div>"
@@ -60,14 +59,6 @@ def write_page(file: Path, zoompan: Zoompan) -> None:
         f"{''.join(figures)}</html>"
     )
     file.write_text(page)
-
-
-def _boxes(recipe: Recipe) -> list[Box]:
-    from animate import windows
-
-    width, height = recipe.picture
-    views = windows(recipe, _FRAMES)[0][:, 0]
-    return [Box(view[0, 2] * width, view[1, 2] * height, view[0, 0] * width) for view in views]
 
 
 def _animation(frames: Pixels) -> str:

@@ -94,7 +94,7 @@ def test_normalised_frames_are_what_clip_eats() -> None:
 
 
 def test_a_batch_keeps_each_picture_once() -> None:
-    """No copy for each frame: what travels is pictures, padded, and thirty numbers a frame."""
+    """No copy for each frame: what travels is pictures, padded, and twenty-one numbers a frame."""
     data = jpeg(3)
     still = prepare_still(recipe_of("film", "k", data), lambda level: stored_pixels(data, level), 48, 64)
     batch = batch_stills([still, Still(still.picture[:100, :90], still.warps)])

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from animate.interrupt import stoppable
+from configs import Interrupted
 from tests.making import animate, check, data_digests, picture_folder
 
 _SETTINGS = ("store=frames", "frames=24", "shard_size=20", "name=clips", "progress=off")
@@ -173,3 +175,19 @@ def test_stopping_keeps_what_is_finished(
     assert "finished shards are kept. Run the same command again to go on" in said
     assert "Traceback" not in said
     assert_no_half_shard(tmp_path)
+
+
+def test_sigterm_is_told_from_ctrl_c_when_ray_replaces_the_exception() -> None:
+    """As Ray does on a cluster: it catches the interrupt and raises one that says nothing of its cause."""
+
+    @stoppable("what is finished is kept")
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+
+    with pytest.raises(Interrupted) as stopped:
+        work()
+    assert stopped.value.exit_code == 75

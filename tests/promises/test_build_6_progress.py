@@ -15,11 +15,15 @@ from shards.progress import Progress, amount, duration, tally
 from tests.making import picture_folder
 
 
-def test_log_gets_lines_with_rate_time_left_and_rejects(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the clock shows, to be moved."""
+    shown = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: shown[0])
+    return shown
+
+
+def test_log_gets_lines_with_rate_time_left_and_rejects(capsys: pytest.CaptureFixture[str], now: list[float]) -> None:
     with Progress(1000, "clips", "lines") as shown:
         now[0] += 5
         shown.advance(100, "rejected 3 (corrupt 2, truncated 1)")
@@ -33,11 +37,7 @@ def test_log_gets_lines_with_rate_time_left_and_rejects(
     assert len(lines) == 3
 
 
-def test_resumed_work_does_not_count_towards_the_rate(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+def test_resumed_work_does_not_count_towards_the_rate(capsys: pytest.CaptureFixture[str], now: list[float]) -> None:
     with Progress(1000, "clips", "lines") as shown:
         shown.skip(900)
         now[0] += 10
