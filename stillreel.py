@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """A command: the module whose `run` does it, its settings, its positional arguments, and a line about it."""
+    """A command: the module whose `run` does it, its settings in `configs`, its positional arguments, a line about it."""
 
     module: str
     settings: str
@@ -20,21 +20,21 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("animate.demo", "DemoSettings", (), "everything below, small, on pictures drawn by code"),
+    "demo": Command("animate.demo", "build.DemoSettings", (), "everything below, small, on pictures drawn by code"),
     "download": Command(
         "animate.download",
-        "DownloadSettings",
+        "build.DownloadSettings",
         ("TABLE", "OUT"),
         "image URLs and captions -> image shards, by img2dataset",
     ),
     "animate": Command(
-        "animate.build", "AnimateSettings", ("SOURCE", "OUT"), "image shards or folders -> clip shards, by Ray"
+        "animate.build", "build.AnimateSettings", ("SOURCE", "OUT"), "image shards or folders -> clip shards, by Ray"
     ),
     "verify": Command(
-        "shards.verify", "VerifySettings", ("OUT",), "prove that nothing is missing and every byte is as written"
+        "shards.verify", "build.VerifySettings", ("OUT",), "prove that nothing is missing and every byte is as written"
     ),
-    "preview": Command("animate.preview", "PreviewSettings", ("OUT",), "a page that shows what was made"),
-    "stats": Command("shards.stats", "StatsSettings", ("OUT",), "count it"),
+    "preview": Command("animate.preview", "build.PreviewSettings", ("OUT",), "a page that shows what was made"),
+    "stats": Command("shards.stats", "build.StatsSettings", ("OUT",), "count it"),
 }
 
 USAGE = """stillreel: captioned stills in, pseudo-video shards out
@@ -69,7 +69,8 @@ def _run(name: str, words: list[str]) -> int:
         if name not in COMMANDS:
             raise RequestError(f"no command {name!r}; there are {', '.join(COMMANDS)}")
         command = COMMANDS[name]
-        model = getattr(importlib.import_module("configs.build"), command.settings)
+        module, _, settings_name = command.settings.rpartition(".")
+        model = getattr(importlib.import_module(f"configs.{module}"), settings_name)
         if "--help" in words or "-h" in words:
             print(_help(name, command, model))
             return 0
