@@ -1,8 +1,8 @@
 """The device renderer: a batch of pictures through their windows, on a GPU or any torch device. uint8 to uint8.
 
-It repeats the CPU renderer's integer arithmetic (OpenCV's: kernels in 256ths, coordinates in 32nds of a pixel, weights in
-1024ths), so its frames are the CPU's, but for a few pixels in perspective. A loader sends a picture and twenty-one numbers
-a frame instead of frames; the pictures are gathered from where they lie, never copied for each frame.
+It repeats the CPU renderer's integer arithmetic (its own for straight frames; OpenCV's for others: kernels in 256ths,
+coordinates in 32nds of a pixel, weights in 1024ths), so its frames are the CPU's, but for a few pixels in perspective. A
+loader sends a picture and twenty-one numbers a frame instead of frames.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from animate.filters import PHASES, UNIT, kernel, taps
 from animate.recipe import Recipe
-from animate.render import Warps, kernel, plan_warps
+from animate.render import Warps, are_straight, plan_warps
 
 Pixels = NDArray[np.uint8]
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-# Output pixels worked on at once, about 100 bytes each: what a cache of a CPU likes, and what fills a GPU.
-_PIXELS_AT_ONCE, _PIXELS_AT_ONCE_CUDA = 1 << 21, 1 << 25
 _SHARE = 256  # weights of a dissolve are in these parts
 
 
@@ -84,15 +83,12 @@ def batch_stills(stills: Sequence[Still]) -> StillBatch:
 def render_stills(batch: StillBatch, size: int) -> Tensor:
     """Frames uint8 (B, T, size, size, 3) of a batch, on its device."""
     clips, frames = batch.weights.shape
-    sources, first, second = _sources(batch)
-    out = batch.pictures.new_empty((clips * frames, size, size, 3))
-    owner = torch.arange(clips, device=out.device).repeat_interleave(frames)
-    matrices = batch.matrices.flatten(0, 1)
-    _warp(sources, first.flatten(), batch.sizes[owner], matrices[:, 0], out)
+    owner = torch.arange(clips, device=batch.weights.device).repeat_interleave(frames)
+    matrices, strengths = batch.matrices.flatten(0, 1), batch.strengths.flatten(0, 1)
+    out = _render(batch, owner, matrices[:, 0], strengths[:, 0], size)
     fading = batch.weights.flatten().nonzero().flatten()
     if len(fading):
-        other = torch.empty_like(out[fading])
-        _warp(sources, second.flatten()[fading], batch.sizes[owner[fading]], matrices[fading, 1], other)
+        other = _render(batch, owner[fading], matrices[fading, 1], strengths[fading, 1], size)
         share = (batch.weights.flatten()[fading] * _SHARE).round().float()[:, None, None, None] / _SHARE
         out[fading] = (out[fading].float() * (1 - share) + other.float() * share).round().to(torch.uint8)
     return out.view(clips, frames, size, size, 3)
@@ -110,43 +106,86 @@ def normalised(
     return (frames.float() * scale + shift).to(dtype).movedim(-1, -3)
 
 
-def _sources(batch: StillBatch) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures and their filtered copies, uint8 (N, H, W, 3), and which of them each frame's views read, (B, T) each."""
-    clips = len(batch.pictures)
-    used = batch.strengths
-    owner = torch.arange(clips, device=used.device)[:, None, None].expand_as(used)
-    sources, index = [batch.pictures], owner.clone()
-    count = clips
-    for strength in used.unique().tolist():
+def _render(batch: StillBatch, owner: Tensor, matrices: Tensor, strengths: Tensor, size: int) -> Tensor:
+    """Frames uint8 (F, size, size, 3): frame f is picture `owner[f]` through `matrices[f]` (F, 3, 3)."""
+    out = batch.pictures.new_empty((len(owner), size, size, 3))
+    straight = are_straight(matrices)
+    frames = straight.nonzero().flatten()
+    if len(frames):
+        _mix(batch, owner, matrices, strengths, frames, out)
+    frames = (~straight).nonzero().flatten()
+    if len(frames):
+        sources, index = _sources(batch.pictures, owner[frames], strengths[frames])
+        _warp(sources, index, batch.sizes[owner], matrices, frames, out)
+    return out
+
+
+def _mix(batch: StillBatch, owner: Tensor, matrices: Tensor, strengths: Tensor, frames: Tensor, out: Tensor) -> None:
+    """Fill the straight `frames` of `out`: columns first, then rows, as `straight` does."""
+    used, which = strengths[frames].unique(return_inverse=True)
+    filters = [taps(strength) for strength in used.tolist()]
+    weights = torch.zeros(len(filters), PHASES, max(weights.shape[1] for _, weights in filters), dtype=torch.int32)
+    for place, (_, some) in zip(weights, filters, strict=True):
+        place[:, : some.shape[1]] = torch.from_numpy(some)
+    weights = weights.to(out.device)
+    first = torch.tensor([first for first, _ in filters], device=out.device)
+    size, height = out.shape[1], batch.pictures.shape[1]
+    at_once = max(1, _pixels_at_once(out) // (size * height))
+    for chosen, filtered in zip(frames.split(at_once), which.split(at_once), strict=True):
+        across, down = (
+            _straight_places(matrices[chosen], axis, size) + PHASES * first[filtered, None] for axis in (0, 1)
+        )
+        table = weights[filtered]
+        right, bottom = (batch.sizes[owner[chosen]] - 1).unbind(1)
+        columns = _add_up(batch.pictures[owner[chosen]].transpose(1, 2), table, across, right)
+        out[chosen] = _add_up(columns.transpose(1, 2), table, down, bottom)
+
+
+def _add_up(sources: Tensor, table: Tensor, places: Tensor, last: Tensor) -> Tensor:
+    """Weighted sums of the slices (F, N, M, 3) of `sources` along N, uint8 (F, S, M, 3); see `straight`."""
+    frame = torch.arange(len(sources), device=sources.device)[:, None]
+    first, phase = places // PHASES, places % PHASES
+    total = torch.full((*places.shape, *sources.shape[2:]), UNIT // 2, dtype=torch.int32, device=sources.device)
+    for tap in range(table.shape[2]):
+        at = (first + tap).clamp(min=0).minimum(last[:, None])
+        total += table[frame, phase, tap][..., None, None] * sources[frame, at].int()
+    return (total // UNIT).clamp(0, 255).to(torch.uint8)
+
+
+def _sources(pictures: Tensor, owner: Tensor, strengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Pictures and their filtered copies, uint8 (N, H, W, 3), and which of them each frame reads, (F,)."""
+    sources, index = [pictures], owner.clone()
+    count = len(pictures)
+    for strength in strengths.unique().tolist():
         if not strength:
             continue
-        mine = used == strength
+        mine = strengths == strength
         owners = owner[mine].unique()
-        sources.append(_low_pass(batch.pictures[owners], strength))
+        sources.append(_low_pass(pictures[owners], strength))
         index[mine] = count + torch.searchsorted(owners, owner[mine])
         count += len(owners)
-    return torch.cat(sources), index[..., 0], index[..., 1]
+    return torch.cat(sources), index
 
 
 def _low_pass(pictures: Tensor, strength: float) -> Tensor:
     """uint8 (n, H, W, 3) through the Gaussian of a strength, rounded once, as OpenCV does it."""
-    taps = _taps(strength)
-    rows = _slide(pictures.int(), taps, dim=2)
-    return (_slide(rows, taps, dim=1) + (1 << 15) >> 16).to(torch.uint8)
+    weights = _gaussian(strength)
+    rows = _slide(pictures.int(), weights, dim=2)
+    return (_slide(rows, weights, dim=1) + (1 << 15) >> 16).to(torch.uint8)
 
 
-def _slide(pixels: Tensor, taps: Sequence[int], dim: int) -> Tensor:
-    """The sum over taps of shifted copies along a dimension; edges are repeated."""
-    length, reach = pixels.shape[dim], len(taps) // 2
+def _slide(pixels: Tensor, weights: Sequence[int], dim: int) -> Tensor:
+    """The weighted sum of shifted copies along a dimension; edges are repeated."""
+    length, reach = pixels.shape[dim], len(weights) // 2
     total = torch.zeros_like(pixels)
-    for number, tap in enumerate(taps):
+    for number, weight in enumerate(weights):
         at = torch.arange(length, device=pixels.device).add(number - reach).clamp(0, length - 1)
-        total += tap * pixels.index_select(dim, at)
+        total += weight * pixels.index_select(dim, at)
     return total
 
 
 @lru_cache(64)
-def _taps(strength: float) -> tuple[int, ...]:
+def _gaussian(strength: float) -> tuple[int, ...]:
     """OpenCV's taps of a strength, in 256ths, read off what it makes of a line."""
     count, sigma = kernel(strength)
     line = np.zeros((count, 2 * count + 1), np.uint8)
@@ -156,15 +195,25 @@ def _taps(strength: float) -> tuple[int, ...]:
     return (*half, 256 - 2 * sum(half), *half[::-1])
 
 
-def _warp(sources: Tensor, index: Tensor, sizes: Tensor, matrices: Tensor, out: Tensor) -> None:
-    """Fill frames (F, S, S, 3): frame f is source `index[f]`, of `sizes[f]`, through `matrices[f]` (F, 3, 3)."""
-    most = _PIXELS_AT_ONCE_CUDA if out.is_cuda else _PIXELS_AT_ONCE
-    at_once = max(1, most // out.shape[1] ** 2)
-    upright = (matrices[:, 2, :2] == 0).all(dim=1)
-    for chosen, place in ((upright, _affine_places), (~upright, _perspective_places)):
-        for frames in chosen.nonzero().flatten().split(at_once):
-            x, y = place(matrices[frames], out.shape[1])
-            out[frames] = _gather(sources, index[frames], sizes[frames], x, y)
+def _warp(sources: Tensor, index: Tensor, sizes: Tensor, matrices: Tensor, frames: Tensor, out: Tensor) -> None:
+    """Fill the `frames` (n,) of `out`: from source `index[i]` (n,) of the size, through the matrix, of frame `frames[i]`."""
+    at_once = max(1, _pixels_at_once(out) // out.shape[1] ** 2)
+    upright = (matrices[frames, 2, :2] == 0).all(dim=1)
+    for chosen, find in ((upright, _affine_places), (~upright, _perspective_places)):
+        for some in chosen.nonzero().flatten().split(at_once):
+            mine = frames[some]
+            out[mine] = _gather(sources, index[some], sizes[mine], *find(matrices[mine], out.shape[1]))
+
+
+def _straight_places(matrices: Tensor, axis: int, size: int) -> Tensor:
+    """Where output columns (axis 0) or rows (1) lie in the picture, in parts of PHASES: int64 (F, S)."""
+    at = torch.arange(size, device=matrices.device, dtype=matrices.dtype)
+    return ((matrices[:, axis, axis, None] * at + matrices[:, axis, 2, None]) * PHASES).round().long()
+
+
+def _pixels_at_once(out: Tensor) -> int:
+    """How many pixels to work on, about 100 bytes each: what a cache of a CPU likes, and what fills a GPU."""
+    return 1 << 25 if out.is_cuda else 1 << 21
 
 
 def _affine_places(matrices: Tensor, size: int) -> tuple[Tensor, Tensor]:

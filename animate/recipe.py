@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 RECIPE_VERSION = 1
 
 # The arithmetic that turns a picture and its windows into pixels (animate/render.py). Raised when any byte changes.
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 
 _VIEW_DEFAULTS = {"roll": 0.0, "yaw": 0.0, "pitch": 0.0}
 

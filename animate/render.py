@@ -1,13 +1,12 @@
 """The CPU renderer, the reference: a picture through its windows, uint8 to uint8.
 
-Each frame is one bilinear warp of a copy of the picture that was low-pass filtered for the frame's scale. A box of s
-source pixels, the right filter where s of them meet in one output pixel, has variance s^2 / 12. Bilinear sampling passes for
-a box of one pixel (measured on photographs: contrast is then the ideal's), and a Gaussian of variance (s^2 - 1) / 12
-supplies the rest; a picture at its own size stays itself. The frames of a clip share a few filtered copies, fine enough apart
-that no step between two of them shows; one costs about as much as a warp.
+A frame that lies straight in its picture, as most do, is the picture's mean over each output pixel, exact for its scale
+(`straight`). A frame that is turned or in perspective is one bilinear warp of a copy of the picture that a Gaussian
+low-passed for the frame's scale; the frames of a clip share a few copies, fine enough apart that no step between two of them
+shows, since one costs about as much as a warp.
 
-Filter (8-bit fixed point in OpenCV), warp and dissolve (weights in 256ths, exact in any float) do not depend on threads,
-vector instructions or OpenCV 4.x. Their bytes are RENDERER_VERSION 1; OpenCV 5 warps differently and is refused.
+Filters (small integers), warp (OpenCV's, in fixed point) and dissolve (weights in 256ths, exact in any float) do not depend
+on threads, vector instructions or OpenCV 4.x. Their bytes are RENDERER_VERSION; OpenCV 5 warps differently and is refused.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from animate.camera import windows
+from animate.filters import STEPS_AN_OCTAVE, kernel
 from animate.looks import apply_look
 from animate.recipe import RENDERER_VERSION, Recipe
 from configs import RequestError
@@ -35,6 +35,7 @@ _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 _MOST_COPIES = 6  # filtered copies a clip
 _FINEST = 1 / 7  # octaves of scale between two copies of a zoom that needs fewer
 _WEAKEST = 0.04  # octaves; a filter weaker than this would not show
+_LEAST = 1 / 16  # of a squared scale: a smaller box is a point
 _GRID = np.linspace(0.0, 1.0, 3)  # where in a frame its scale is taken, along either axis
 
 
@@ -42,7 +43,7 @@ class Warps(NamedTuple):
     """A clip as the renderer sees it, at 1 / 2^level of the recipe's picture.
 
     `matrices` (T, 2, 3, 3) map output pixel indices to picture pixel indices, `weights` (T,) are those of the second view,
-    `strengths` (T, 2) those of the filters (0: none; see `kernel`).
+    `strengths` (T, 2) those of its filters: of `filters.taps` where a view is straight, else of `filters.kernel` (0: none).
     """
 
     matrices: Array
@@ -59,6 +60,10 @@ class Renderer:
                 f"OpenCV {cv2.__version__} warps pictures differently; install opencv-python-headless>=4.10,<5"
             )
         cv2.setNumThreads(1)  # clips are the unit of parallel work
+        # Not needed where a device renders, and half a second to import.
+        from animate.straight import StraightRenderer
+
+        self._straight = StraightRenderer()
         self._copy = np.empty(0, np.uint8)
         self._second = np.empty((0, 0, 0, 3), np.uint8)
 
@@ -95,20 +100,21 @@ class Renderer:
         return apply_look(recipe.look, clip) if recipe.look else clip
 
     def _shoot(self, picture: Pixels, matrices: Array, strengths: Array, out: Pixels) -> None:
-        """Fill `out` (n, size, size, 3) through warps (n, 3, 3); frames by strength, one filtered copy at a time."""
-        size = out.shape[1]
-        repeats = [False, *(matrices[1:] == matrices[:-1]).all(axis=(1, 2)).tolist()]
-        upright = (matrices[:, 2, :2] == 0).all(axis=1).tolist()
-        for strength in dict.fromkeys(strengths.tolist()):
-            mine = np.flatnonzero(strengths == strength)
-            source, shifted = self._filter(picture, strength, matrices[mine], size)
+        """Fill `out` (n, size, size, 3) through warps (n, 3, 3)."""
+        repeats = np.zeros(len(out), bool)  # the camera stands still
+        repeats[1:] = (matrices[1:] == matrices[:-1]).all(axis=(1, 2))
+        straight = are_straight(matrices)
+        direct = np.flatnonzero(straight & ~repeats)
+        if len(direct):
+            self._straight.render(picture, matrices[direct], strengths[direct], [out[t] for t in direct.tolist()])
+        turned = np.flatnonzero(~straight & ~repeats)
+        for strength in dict.fromkeys(strengths[turned].tolist()):
+            mine = turned[strengths[turned] == strength]
+            source, shifted = self._filter(picture, strength, matrices[mine], out.shape[1])
             for t, matrix in zip(mine.tolist(), shifted, strict=True):
-                if repeats[t]:  # the camera stands still
-                    out[t] = out[t - 1]
-                elif upright[t]:
-                    cv2.warpAffine(source, matrix[:2], (size, size), out[t], _WARP, cv2.BORDER_REPLICATE)
-                else:
-                    cv2.warpPerspective(source, matrix, (size, size), out[t], _WARP, cv2.BORDER_REPLICATE)
+                _warp(source, matrix, out[t])
+        for t in np.flatnonzero(repeats).tolist():
+            out[t] = out[t - 1]
 
     def _filter(self, picture: Pixels, strength: float, matrices: Array, size: int) -> tuple[Pixels, Array]:
         """The part of the picture that some warps see, low-passed, and the warps relative to that part."""
@@ -127,15 +133,17 @@ class Renderer:
         return copy, shifted
 
 
-def kernel(strength: float) -> tuple[int, float]:
-    """Odd size and sigma of the Gaussian of a strength, which is log2 of the scale s that it is right for."""
-    variance = (4.0**strength - 1) / 12
-    if variance <= 0.5:
-        # Three taps [a, 1 - 2a, a] have variance 2a; OpenCV makes them from a = e / (1 + 2e), e = exp(-1 / (2 sigma^2)).
-        tap = variance / 2
-        return 3, math.sqrt(-1 / (2 * math.log(tap / (1 - 2 * tap))))
-    sigma = math.sqrt(variance)
-    return 2 * math.ceil(3 * sigma) + 1, sigma
+def _warp(source: Pixels, matrix: Array, frame: Pixels) -> None:
+    size = frame.shape[:2]
+    if matrix[2, 0] or matrix[2, 1]:
+        cv2.warpPerspective(source, matrix, size, frame, _WARP, cv2.BORDER_REPLICATE)
+    else:
+        cv2.warpAffine(source, matrix[:2], size, frame, _WARP, cv2.BORDER_REPLICATE)
+
+
+def are_straight(matrices: Any) -> Any:
+    """Which of some warps (..., 3, 3) only move, scale and mirror; numpy or torch."""
+    return (matrices[..., [0, 1, 2, 2], [1, 0, 0, 1]] == 0).all(-1)
 
 
 def plan_warps(recipe: Recipe, frames: int, size: int, deepest: int = DEEPEST_LEVEL) -> tuple[int, Warps]:
@@ -148,7 +156,14 @@ def plan_warps(recipe: Recipe, frames: int, size: int, deepest: int = DEEPEST_LE
     views, weights = windows(recipe, frames)
     scales = _scales(views, recipe.picture, size)
     level = min(deepest, _level(scales))
-    return level, Warps(_in_pixels(views, recipe.picture, size, level), weights, _strengths(scales, weights, level))
+    matrices = _in_pixels(views, recipe.picture, size, level)
+    wanted = _boxes(scales, level)
+    strengths = np.rint(wanted * STEPS_AN_OCTAVE) / STEPS_AN_OCTAVE
+    turned = ~are_straight(matrices)
+    if turned.any():
+        turned[:, 1] &= weights > 0
+        strengths[turned] = _shared(wanted[turned])
+    return level, Warps(matrices, weights, strengths)
 
 
 def _in_pixels(views: Array, picture: tuple[int, int], size: int, level: int) -> Array:
@@ -160,17 +175,20 @@ def _in_pixels(views: Array, picture: tuple[int, int], size: int, level: int) ->
     return np.asarray(np.rint(outer @ views @ inner * 2**30) / 2**30)
 
 
-def _strengths(scales: Array, weights: Array, level: int) -> Array:
-    """Strengths of the filters (T, 2) for scales in pixels of the whole picture: at most _MOST_COPIES of them."""
-    # Decoding at a smaller size has averaged already: a box of 2^level pixels, of which one pixel's box is the start.
+def _boxes(scales: Array, level: int) -> Array:
+    """log2 of the boxes that are left to filter, in pixels at a level, for scales in pixels of the whole picture."""
+    # Decoding at a smaller size has averaged already, over 2^level pixels.
     squared = scales**2 / 4**level - (1 - 4.0**-level)
-    wanted = np.log2(np.maximum(squared, 1)) / 2
-    wanted[:, 1] *= weights > 0
-    wanted = np.rint(wanted * 1000) / 1000  # the last bits of a logarithm are each machine's own
-    wanted[wanted < _WEAKEST] = 0
+    # The last bits of a logarithm are each machine's own.
+    return np.asarray(np.rint(np.log2(np.maximum(squared, _LEAST)) / 2 * 1000) / 1000)
+
+
+def _shared(wanted: Array) -> Array:
+    """Strengths of Gaussians near the wanted ones (n,): none below 0, and at most _MOST_COPIES different ones."""
+    wanted = np.where(wanted < _WEAKEST, 0.0, wanted)
     values = np.unique(wanted[wanted > 0])
     if len(values) <= _MOST_COPIES:
-        return np.asarray(wanted)
+        return wanted
     lowest, span = values[0], values[-1] - values[0]
     copies = min(_MOST_COPIES, math.ceil(span / _FINEST))
     place = np.minimum(np.floor((wanted - lowest) / span * copies), copies - 1)

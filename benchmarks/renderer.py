@@ -1,13 +1,13 @@
 """Speed and quality of the renderer beside what people use, in one interleaved run on one pinned core.
 
-    python -m benchmarks.renderer PICTURES [large=FOLDER] [pictures=12] [rounds=5] [judged=6] [page=FILE]
+    python -m benchmarks.renderer PICTURES [large=FOLDER] [pictures=12] [rounds=5] [judged=6] [page=FILE] [plot=FILE]
 
 PICTURES is a folder of photographs (COCO: about 640 x 480); they become sets at 500 x 375, at 640 x 480 (q90) and with
 256 on the short side (q95, as img2dataset makes them); `large` names a folder of photographs for 1024 x 768. T = 12 at
 224; six upright moves, since the peers can do no others, and for ours and the plain warp all of `film` as well.
 
 Costs are CPU milliseconds a clip, decoding included, medians over the rounds, of this process and of those it starts.
-Peers beyond our own dependencies: torch, kornia, moviepy, imageio-ffmpeg, Debian's ffmpeg.
+Peers beyond our own dependencies: torch, kornia, moviepy, imageio-ffmpeg, Debian's ffmpeg; the plot needs matplotlib.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ Pixels = NDArray[np.uint8]
 SIZE, FRAMES = 224, 12
 _SLOW = ("ffmpeg zoompan", "ffmpeg x8 zoompan", "static ffmpeg zoompan", "static ffmpeg x8 zoompan", "moviepy")
 _SLOW_CLIPS = 3  # of these peers in a round
+_PLOTTED = "500x375"
 _MOVES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     # Within the middle square, in its sides: centre x, centre y, side at the start and at the end.
     "pan": ((-0.14, 0.02, 0.7), (0.14, 0.02, 0.7)),
@@ -75,7 +76,12 @@ def main(words: list[str]) -> None:
         jobs = [make_job(jpeg, list(_MOVES)[number % len(_MOVES)]) for number, jpeg in enumerate(jpegs)]
         costs = time_all(jobs, peers, rounds)
         qualities = judge_all(jobs[:judged], peers)
-        report(name, len(jobs), {method: (cost, qualities.get(method)) for method, cost in costs.items()})
+        results = {method: (cost, qualities.get(method)) for method, cost in costs.items()}
+        report(name, len(jobs), results)
+        if "plot" in options and name == _PLOTTED:
+            from benchmarks.plot import draw  # needs matplotlib, which nothing else does
+
+            draw(results, f"photographs of {name}", Path(options["plot"]))
     report_zone_plate(peers)
     if "page" in options:
         write_page(Path(options["page"]), Zoompan("ffmpeg"))

@@ -23,15 +23,15 @@ from configs.looks import load_look
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ((640, 480), (300, 400), (512, 512), (1000, 220))
 DRAWN = {
-    "film": "83537725fa0bffdb",
-    "film-1shot": "97116506c7581ccc",
-    "still": "d9641d2ccf39eefe",
-    "jump": "16dba93fbd30bbba",
-    "zoom": "ccaf6af6bbdbd9a8",
-    "pan": "ebe7ab03a414a1b0",
-    "nested": "cde64107807a3a15",
+    "film": "6c47eaae5f6beea7",
+    "film-1shot": "2ee6ea3ebb315a3c",
+    "still": "31d25765f3e196fd",
+    "jump": "41eb9b637329094f",
+    "zoom": "152049634b36819c",
+    "pan": "d0a2669b1d2d8f99",
+    "nested": "686177469a6b2526",
 }
-RENDERED = {"film": "e1fd4ea67d6f4bbc", "jump": "1162a69facdbbbf8", "nested": "18e4a07237048f40"}
+RENDERED = {"film": "c8bc053177a2b623", "jump": "10f159534db1b4d2", "nested": "9498a0e62258ad55"}
 
 
 def pattern(width: int, height: int) -> NDArray[np.uint8]:
@@ -98,7 +98,7 @@ def test_other_opencv_4_renders_the_same_bytes(version: str, tmp_path: Path) -> 
     subprocess.run([*uv, "venv", "-q", str(tmp_path / "env")], check=True)
     python = str(tmp_path / "env" / "bin" / "python")
     packages = [f"opencv-python-headless=={version}", "numpy<3", "pillow", "simplejpeg", "pydantic", "pyyaml", "pytest"]
-    packages += ["pyarrow", "fsspec", "tqdm"]
+    packages += ["pyarrow", "fsspec", "tqdm", "numba"]
     subprocess.run([*uv, "pip", "install", "-q", "-p", python, *packages], check=True)
     code = (
         "import cv2\nfrom tests.animate.test_golden import RENDERED, rendered\n"
