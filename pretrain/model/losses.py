@@ -1,0 +1,16 @@
+"""Losses over a matrix of logits (texts, videos) whose diagonal holds the true pairs."""
+
+from __future__ import annotations
+
+from torch import Tensor, arange
+from torch.nn import functional as F
+
+
+def contrastive_loss(logits: Tensor, *, summed: bool = False) -> Tensor:
+    """Cross entropy of each caption among the clips and of each clip among the captions: the mean of the two directions.
+
+    `summed` adds them instead, as STAN publishes it: twice the loss, and under a fixed learning rate twice the step.
+    """
+    truth = arange(len(logits), device=logits.device)
+    both = F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)
+    return both if summed else both / 2
