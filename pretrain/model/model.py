@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -39,7 +38,9 @@ class VideoTextModel(nn.Module):
         super().__init__()
         self.settings = settings
         self.clip = clip
-        self.patches = Patches3d(clip.visual.transformer.width, clip.visual.patch_size[0]) if settings.patches == "3d" else None
+        self.patches = (
+            Patches3d(clip.visual.transformer.width, clip.visual.patch_size[0]) if settings.patches == "3d" else None
+        )
         self.temporal = build_temporal(settings, clip)
         self.align = None if settings.align == "none" else TemporalAlignment(settings, clip)
         self.head = build_head(settings, clip)
@@ -141,7 +142,12 @@ class VideoTextModel(nn.Module):
     def _frame_mask(self, frames: Tensor, mask: Tensor | None) -> Tensor:
         """The mask (B, T) as booleans. RequestError where frames or mask are not what the towers read."""
         size = tuple(self.clip.visual.image_size)
-        if frames.ndim != 5 or frames.shape[2] != 3 or tuple(frames.shape[3:]) != size or not frames.is_floating_point():
+        if (
+            frames.ndim != 5
+            or frames.shape[2] != 3
+            or tuple(frames.shape[3:]) != size
+            or not frames.is_floating_point()
+        ):
             raise RequestError(
                 f"frames are {frames.dtype} {tuple(frames.shape)}; expected normalised floats (B, T, 3, {size[0]}, {size[1]})"
             )

@@ -71,7 +71,8 @@ class Mug(nn.Module):
         of_words = self.word_weight(text.tokens)[..., 0].masked_fill(~text.mask, -torch.inf).softmax(dim=-1)
         of_frames = self.frame_weight(video.frames)[..., 0].masked_fill(~video.mask, -torch.inf).softmax(dim=-1)
         by_word = each.masked_fill(~video.mask[None, :, None, :], -torch.inf).amax(dim=3)
-        by_frame = each.masked_fill(~text.mask[:, None, :, None], -torch.inf).amax(dim=2)
+        nothing = 0 if self.zero_is_padding else -torch.inf
+        by_frame = each.masked_fill(~text.mask[:, None, :, None], nothing).amax(dim=2)
         text_side = torch.einsum("abw,aw->ab", by_word, of_words)
         return (text_side + torch.einsum("abt,bt->ab", by_frame, of_frames)) / 2
 

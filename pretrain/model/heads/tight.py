@@ -29,9 +29,7 @@ class Tight(nn.Module):
             raise RequestError(f"tight.heads={self.heads} does not divide the joint width {width}")
         self.positions = nn.Parameter(torch.zeros(clip.context_length, width))
         self.dropout = nn.Dropout(settings.tight.dropout)
-        self.blocks = nn.ModuleList(
-            Block(width, self.heads, activation_of(clip), eps) for _ in range(settings.layers)
-        )
+        self.blocks = nn.ModuleList(Block(width, self.heads, activation_of(clip), eps) for _ in range(settings.layers))
         self.norm = nn.LayerNorm(width, eps=eps)
         self.dense = nn.Linear(width, width)
         self.activation = activation_of(clip)()
@@ -40,7 +38,9 @@ class Tight(nn.Module):
     def forward(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
         captions, (clips, count) = len(text.pooled), video.mask.shape
         if count + 1 > len(self.positions):
-            raise RequestError(f"a clip of {count} frames is too long: the tight head has {len(self.positions)} positions")
+            raise RequestError(
+                f"a clip of {count} frames is too long: the tight head has {len(self.positions)} positions"
+            )
         first = text.pooled[:, None, None].expand(-1, clips, -1, -1)
         pairs = torch.cat([first, video.frames.expand(captions, -1, -1, -1)], dim=2).flatten(0, 1)
         mask = torch.cat([video.mask.new_ones(clips, 1), video.mask], dim=1).repeat(captions, 1)

@@ -24,7 +24,14 @@ from pretrain.model.towers import build_towers, causal_mask
 
 FAMILIES: dict[str, ModuleType] = {"clip4clip": clip4clip, "clip2video": clip2video, "stan": stan}
 
-_OF_CLIP2VIDEO = ("trans_layernorm.", "weight_center", "emb_center", "type_position_embeddings.", "frame2t_", "actionClip.")
+_OF_CLIP2VIDEO = (
+    "trans_layernorm.",
+    "weight_center",
+    "emb_center",
+    "type_position_embeddings.",
+    "frame2t_",
+    "actionClip.",
+)
 _RENAMED = {"timesFPN_": "STAN_"}  # STAN's first release
 _NO_WEIGHTS = {  # what old files carry beside the weights -> why it is left out
     r".*embeddings\.position_ids": "indices that old versions of transformers stored",

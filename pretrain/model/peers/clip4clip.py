@@ -27,7 +27,9 @@ _PREFIXES = {
 
 
 def towers(state: Mapping[str, Tensor]) -> TowerConfig:
-    return infer_tower({name.removeprefix("clip."): tensor for name, tensor in state.items() if name.startswith("clip.")})
+    return infer_tower(
+        {name.removeprefix("clip."): tensor for name, tensor in state.items() if name.startswith("clip.")}
+    )
 
 
 def settings(state: Mapping[str, Tensor], options: PeerOptions) -> ModelSettings:

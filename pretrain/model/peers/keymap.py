@@ -80,9 +80,7 @@ def collect(
     ]
     if problems:
         more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise DataError(
-            f"these tensors do not make a {family} model:\n  " + "\n  ".join(problems[:_SHOWN]) + more
-        )
+        raise DataError(f"these tensors do not make a {family} model:\n  " + "\n  ".join(problems[:_SHOWN]) + more)
     return {
         name: one.join(state[theirs] for theirs in one.names).to(torch.float32, copy=True)
         for name, one in places.items()

@@ -19,9 +19,9 @@ class Lstm(nn.Module):
         self.lstm = nn.LSTM(width, width, batch_first=True)
 
     def forward(self, frames: Frames) -> Tensor:
-        # Valid frames go to the front, where none of the padding behind them reaches them; then all go back.
+        # Valid frames go to the front, where nothing of the padding behind them reaches them; then all go back.
         order = frames.mask.logical_not().int().argsort(dim=1, stable=True)
         there = order[:, :, None].expand_as(frames.features)
         hidden, _ = self.lstm(frames.features.gather(1, there))
         back = order.argsort(dim=1)[:, :, None].expand_as(hidden)
-        return hidden.gather(1, back) + frames.features
+        return hidden.gather(1, back) * frames.mask[:, :, None] + frames.features
