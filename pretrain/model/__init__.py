@@ -1,0 +1,1 @@
+"""The video-text model: towers, temporal modules, heads, losses, and the checkpoints of others."""
