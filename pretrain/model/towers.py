@@ -1,0 +1,272 @@
+"""The two towers: open_clip's own CLIP, taken as it is and walked here.
+
+What a tower computes stays open_clip's: these functions call its modules, one after another, because a video model needs
+what `encode_image` and `encode_text` keep to themselves: the tokens after each of the last blocks, the features of all
+words, captions shorter than 77 tokens. Supported are its `ViT-*` models of OpenAI's architecture (a class token, a causal
+text tower read at the end-of-text token); SigLIP, CLIPA and the like pool otherwise and are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mode
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import CLIP
+from open_clip.transformer import QuickGELU, VisionTransformer
+from torch import Tensor, nn
+
+from configs import DataError, RequestError
+from configs.model import TowerSettings
+
+Shape = Sequence[int]
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """Sizes of a CLIP of OpenAI's architecture. Attention heads are 64 wide, as in all of OpenAI's."""
+
+    embed_dim: int
+    image_size: int  # H = W, pixels
+    patch_size: int
+    vision_width: int
+    vision_layers: int
+    text_width: int
+    text_layers: int
+    context_length: int
+    vocab_size: int
+    quick_gelu: bool = True
+
+    def model_cfg(self) -> dict[str, Any]:
+        """The same as open_clip writes it, in its configuration files and in `open_clip_config.json`."""
+        return {
+            "embed_dim": self.embed_dim,
+            "quick_gelu": self.quick_gelu,
+            "vision_cfg": {
+                "image_size": self.image_size,
+                "patch_size": self.patch_size,
+                "width": self.vision_width,
+                "layers": self.vision_layers,
+                "head_width": self.vision_width // heads_of(self.vision_width),
+            },
+            "text_cfg": {
+                "context_length": self.context_length,
+                "vocab_size": self.vocab_size,
+                "width": self.text_width,
+                "heads": heads_of(self.text_width),
+                "layers": self.text_layers,
+            },
+        }
+
+
+# For tests and the demo: every module of the zoo at its default depth, on a CPU, with CLIP's own tokenizer.
+TINY = TowerConfig(
+    embed_dim=64,
+    image_size=64,
+    patch_size=16,
+    vision_width=64,
+    vision_layers=4,
+    text_width=64,
+    text_layers=4,
+    context_length=77,
+    vocab_size=49408,
+)
+
+
+def heads_of(width: int) -> int:
+    """Attention heads of a width, as OpenAI and all three peers have them."""
+    return max(1, width // 64)
+
+
+def load_towers(settings: TowerSettings) -> CLIP:
+    """The CLIP that is asked for, in fp32 on the CPU.
+
+    Weights that were trained with QuickGELU get it, whether the name says so or not. Raises RequestError for an unknown name
+    or architecture, or for weights that are not there.
+    """
+    name, pretrained = settings.name, settings.pretrained
+    if name == "tiny":
+        if pretrained:
+            raise RequestError(f"towers.pretrained={pretrained}: there are no weights for towers.name=tiny")
+        return build_towers(TINY.model_cfg())
+    named = ":" not in name
+    if named and name not in open_clip.list_models():
+        known = [model for model in open_clip.list_models() if model.startswith("ViT")]
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
+        raise RequestError(f"towers.name={name}: open_clip knows no such model; the nearest are {', '.join(near)}")
+    if named and pretrained and not Path(pretrained).is_file():
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        if pretrained not in tags:
+            raise RequestError(
+                f"towers.pretrained={pretrained}: neither a file nor a tag of {name}, which are {', '.join(tags)}"
+            )
+    trained_with = open_clip.get_pretrained_cfg(name, pretrained) if named and pretrained else {}
+    try:
+        clip = open_clip.create_model(name, pretrained or None, force_quick_gelu=bool(trained_with.get("quick_gelu")))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise RequestError(f"towers.name={name} towers.pretrained={pretrained}: {error}") from None
+    _check_architecture(clip, name)
+    return clip
+
+
+def build_towers(model_cfg: Mapping[str, Any]) -> CLIP:
+    """An untrained CLIP of an open_clip configuration, on torch's default device. RequestError when unsupported."""
+    clip = CLIP(**model_cfg)
+    _check_architecture(clip, "model_cfg")
+    return clip
+
+
+def model_cfg_of(clip: CLIP) -> dict[str, Any]:
+    """The open_clip configuration of a CLIP, read off its modules: `build_towers` makes the same architecture of it."""
+    visual, text = clip.visual, clip.transformer
+    image, patch = visual.image_size, visual.patch_size
+    unscaled = isinstance(visual.transformer.resblocks[0].ls_1, nn.Identity)
+    return {
+        "embed_dim": clip.text_projection.shape[1],
+        "quick_gelu": activation_of(clip) is QuickGELU,
+        "vision_cfg": {
+            "image_size": image[0] if image[0] == image[1] else image,
+            "patch_size": patch[0] if patch[0] == patch[1] else patch,
+            "head_width": visual.transformer.width // visual.transformer.resblocks[0].attn.num_heads,
+            "ls_init_value": None if unscaled else 1e-5,
+            **_transformer_cfg(visual.transformer),
+        },
+        "text_cfg": {
+            "context_length": clip.context_length,
+            "vocab_size": clip.vocab_size,
+            "heads": text.resblocks[0].attn.num_heads,
+            **_transformer_cfg(text),
+        },
+    }
+
+
+def _transformer_cfg(transformer: nn.Module) -> dict[str, Any]:
+    width, hidden = transformer.width, transformer.resblocks[0].mlp.c_fc.out_features
+    # open_clip truncates width * ratio: where the ratio is no round number, half a unit keeps it from falling short.
+    ratio = hidden / width if hidden % width == 0 else (hidden + 0.5) / width
+    return {"width": width, "layers": transformer.layers, "mlp_ratio": ratio}
+
+
+def infer_tower(state: Mapping[str, Tensor]) -> TowerConfig:
+    """Sizes of the CLIP whose tensors, by OpenAI's names, these are; other names are ignored. See `infer_sizes`."""
+    return infer_sizes({name: tuple(tensor.shape) for name, tensor in state.items()})
+
+
+def infer_sizes(shapes: Mapping[str, Shape], *, quick_gelu: bool = True) -> TowerConfig:
+    """Sizes of a CLIP from shapes by OpenAI's names.
+
+    Each size is what most of the tensors that share it say, so that a single wrong one is found, later, by its own name.
+    Raises DataError where a size cannot be told.
+    """
+
+    def size(what: str, *voters: tuple[str, int]) -> int:
+        votes = [shapes[name][axis] for name, axis in voters if len(shapes.get(name, ())) > axis]
+        if not votes:
+            names = ", ".join(dict.fromkeys(name for name, _ in voters))
+            raise DataError(f"not a CLIP with a ViT image tower: its {what} cannot be told without {names}")
+        return int(mode(votes))
+
+    patch = size("patch size", ("visual.conv1.weight", 2), ("visual.conv1.weight", 3))
+    rows = size("image size", ("visual.positional_embedding", 0))
+    grid = round((rows - 1) ** 0.5)
+    if grid * grid + 1 != rows:
+        raise DataError(
+            f"visual.positional_embedding has {rows} rows; expected one for the class token and a square of patches"
+        )
+    return TowerConfig(
+        embed_dim=size("joint width", ("visual.proj", 1), ("text_projection", 1)),
+        image_size=patch * grid,
+        patch_size=patch,
+        vision_width=size(
+            "image width",
+            ("visual.conv1.weight", 0),
+            ("visual.class_embedding", 0),
+            ("visual.positional_embedding", 1),
+            ("visual.ln_pre.weight", 0),
+            ("visual.ln_post.weight", 0),
+            ("visual.proj", 0),
+        ),
+        vision_layers=count_blocks(shapes, "visual.transformer.resblocks."),
+        text_width=size(
+            "text width",
+            ("ln_final.weight", 0),
+            ("positional_embedding", 1),
+            ("token_embedding.weight", 1),
+            ("text_projection", 0),
+        ),
+        text_layers=count_blocks(shapes, "transformer.resblocks."),
+        context_length=size("context length", ("positional_embedding", 0)),
+        vocab_size=size("vocabulary", ("token_embedding.weight", 0)),
+        quick_gelu=quick_gelu,
+    )
+
+
+def count_blocks(names: Iterable[str], prefix: str) -> int:
+    """Blocks named `PREFIXn.`: the largest n and one more, so that one that is left out is missed by name."""
+    numbered = re.compile(re.escape(prefix) + r"(\d+)\.")
+    return 1 + max((int(match[1]) for name in names if (match := numbered.match(name))), default=-1)
+
+
+def causal_mask(length: int) -> Tensor:
+    """Additive (L, L): a word sees itself and the words before it."""
+    return torch.full((length, length), float("-inf")).triu_(1)
+
+
+def embed_patches(visual: VisionTransformer, patches: Tensor) -> Tensor:
+    """What the image tower's first block reads: patches (N, D, h, w) -> tokens (N, 1 + L, D), the class token first."""
+    patches = patches.flatten(2).transpose(1, 2)
+    token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    tokens = torch.cat([token, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
+    return visual.ln_pre(visual.patch_dropout(tokens))
+
+
+def run_blocks(visual: VisionTransformer, tokens: Tensor, keep: int) -> tuple[Tensor, list[Tensor]]:
+    """Tokens (N, 1 + L, D) through all blocks; also their values after each of the last `keep` blocks."""
+    if not keep:
+        return visual.transformer(tokens), []
+    tokens, kept = visual.transformer.forward_intermediates(tokens, indices=keep)
+    return tokens, kept
+
+
+def project_class_token(visual: VisionTransformer, token: Tensor) -> Tensor:
+    """Class tokens (..., D) of the last block -> image features (..., E)."""
+    return visual.ln_post(token) @ visual.proj
+
+
+def encode_words(clip: CLIP, token_ids: Tensor) -> Tensor:
+    """Hidden states (B, W, D) of all W <= context_length tokens, normed but not projected.
+
+    A shorter caption uses the first W positions and the mask's first W rows. The mask is causal, so this is to the bit what
+    a caption padded to the full length gives; open_clip's own resizing would interpolate the positions.
+    """
+    words = token_ids.shape[1]
+    hidden = clip.token_embedding(token_ids) + clip.positional_embedding[:words]
+    return clip.ln_final(clip.transformer(hidden, attn_mask=clip.attn_mask[:words, :words]))
+
+
+def activation_of(clip: CLIP) -> type[nn.Module]:
+    """The class of the towers' activation: QuickGELU or GELU."""
+    return type(clip.transformer.resblocks[0].mlp.gelu)
+
+
+def _check_architecture(clip: nn.Module, name: str) -> None:
+    if not (
+        isinstance(clip, CLIP)
+        and isinstance(clip.visual, VisionTransformer)
+        and clip.visual.attn_pool is None
+        and clip.visual.pool_type == "tok"
+        and not clip.visual.final_ln_after_pool
+        and clip.text_pool_type == "argmax"
+        and clip.attn_mask is not None
+        and isinstance(clip.text_projection, nn.Parameter)
+    ):
+        raise RequestError(
+            f"towers.name={name}: not OpenAI's architecture (a ViT with a class token and a causal text tower), "
+            "which the video models are built on; see ViT-B-32, ViT-B-16, ViT-L-14 and their variants"
+        )
