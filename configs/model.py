@@ -50,10 +50,14 @@ class ModelSettings(Settings):
     align: Align = Field(
         "none", description="TAB over frames; with slow: also over every second one; with slow_tdb: and its differences"
     )
-    head: Head = Field("dot", description="dot: a vector each; mug: words with frames; tight: every pair through blocks")
+    head: Head = Field(
+        "dot", description="dot: a vector each; mug: words with frames; tight: every pair through blocks"
+    )
     patches: Literal["2d", "3d"] = Field("2d", description="3d: a patch sees the frames before and after its own")
     pool: Literal["unit", "plain"] = Field("unit", description="the mean of frames of length one, or as they come")
-    tau: float = Field(0, ge=0, description="fixed temperature, applied in the loss; 0: CLIP's learned scale, in scores")
+    tau: float = Field(
+        0, ge=0, description="fixed temperature, applied in the loss; 0: CLIP's learned scale, in scores"
+    )
     layers: Count = Field(4, description="blocks of seq, tdb and tight")
     difference: Difference = Field("attention", description="how tdb projects the differences of frames")
     stan: StanSettings = StanSettings()
@@ -78,7 +82,9 @@ class ModelSettings(Settings):
 class PeerOptions(Settings):
     """What a published checkpoint does not say of itself. The defaults are those of the released ones."""
 
-    family: Literal["auto", "clip4clip", "clip2video", "stan"] = Field("auto", description="auto: by its tensors' names")
+    family: Literal["auto", "clip4clip", "clip2video", "stan"] = Field(
+        "auto", description="auto: by its tensors' names"
+    )
     faithful: Faithful = Field("no", description="as in the model's settings")
     center_weight: Weight = Field(0.5, description="CLIP2Video: of the main similarity beside the aligned one")
     center_proj: Literal["TAB", "TAB_TDB"] = Field(

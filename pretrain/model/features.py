@@ -13,7 +13,9 @@ class Frames(NamedTuple):
 
     features: Tensor  # (B, T, E), not normalised
     mask: Tensor  # (B, T) bool, False for padding
-    blocks: tuple[Tensor, ...]  # (B, T, 1 + L, D) after each of its last blocks: as many as the temporal module asks for
+    blocks: tuple[
+        Tensor, ...
+    ]  # (B, T, 1 + L, D) after each of its last blocks: as many as the temporal module asks for
     visual: VisionTransformer  # itself, for modules that share its weights
 
 
