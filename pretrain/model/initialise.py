@@ -31,9 +31,13 @@ def build_model(settings: ModelSettings) -> VideoTextModel:
     return model
 
 
-@torch.no_grad()
 def initialise(model: VideoTextModel) -> None:
     """Fill all that is not CLIP's own. RequestError where CLIP's text tower has another width than the joint space."""
+    with torch.no_grad():
+        _fill(model)
+
+
+def _fill(model: VideoTextModel) -> None:
     clip, temporal = model.clip, model.temporal
     if model.settings.tau:
         clip.logit_scale.fill_(math.log(1 / model.settings.tau))

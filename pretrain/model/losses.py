@@ -9,7 +9,7 @@ from torch.nn import functional as F
 def contrastive_loss(logits: Tensor, *, summed: bool = False) -> Tensor:
     """Cross entropy of each caption among the clips and of each clip among the captions: the mean of the two directions.
 
-    True pairs lie on the diagonal. `summed` adds them instead, as STAN publishes it: twice the loss, and under a fixed learning rate twice the step.
+    True pairs lie on the diagonal. `summed` adds the directions instead, as STAN publishes it: twice the loss.
     """
     truth = arange(len(logits), device=logits.device)
     both = F.cross_entropy(logits, truth) + F.cross_entropy(logits.T, truth)

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from configs import DataError
 from configs.model import PeerOptions
+from pretrain.model.files import read_tensors
+from pretrain.model.keys import KeyLine
 from pretrain.model.model import VideoTextModel
 from pretrain.model.peers import clip2video, clip4clip, stan
-from pretrain.model.peers.keymap import Report, collect
+from pretrain.model.peers.keymap import collect
 from pretrain.model.towers import build_towers, causal_mask
 
 FAMILIES: dict[str, ModuleType] = {"clip4clip": clip4clip, "clip2video": clip2video, "stan": stan}
@@ -43,48 +45,42 @@ def load_peer(source: Mapping[str, Tensor] | str | Path, options: PeerOptions | 
     """The model of a published checkpoint (a state dict, or a file of one), in evaluation mode on the CPU.
 
     Sizes come from the tensors alone; half precision is cast up; tensors of the meta device make a model of it. Raises
-    DataError that names every missing, unexpected or wrong-shaped tensor.
+    DataError for every missing, unexpected or wrong-shaped tensor.
     """
     return read_peer(source, options)[0]
 
 
 def read_peer(
     source: Mapping[str, Tensor] | str | Path, options: PeerOptions | None = None
-) -> tuple[VideoTextModel, Report]:
+) -> tuple[VideoTextModel, list[KeyLine]]:
     """`load_peer`, and what became of every tensor."""
     options = options or PeerOptions()
     if isinstance(source, str | Path):
-        from pretrain.model.files import read_tensors
-
-        source = read_tensors(Path(source))
-    state, left_out = _weights(source)
+        return read_peer(read_tensors(source), options)
+    state, lines = _weights(source)
     family = FAMILIES[_family(state) if options.family == "auto" else options.family]
     tower, settings = family.towers(state), family.settings(state, options)
     with torch.device("meta"):
         model = VideoTextModel(build_towers(tower.model_cfg()), settings)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    unused = family.unused(tower, settings)
-    tensors = collect(family.NAME, state, shapes, family.place, unused)
-    report = Report(
-        family.NAME,
-        {name: family.place(name).names for name in tensors},
-        left_out | dict.fromkeys(unused, "the published model has it and does not use it"),
-        family.assumed(settings),
-    )
-    return _fill(model, tensors), report
+    tensors, found = collect(state, shapes, family.place, family.unused(tower, settings))
+    lines += found
+    lines += [KeyLine("initialised", "", name, f"{value}: not in the file") for name, value in family.assumed(settings)]
+    _fill(model, tensors)
+    return model, lines
 
 
-def _weights(source: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _weights(source: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[KeyLine]]:
     """Tensors under the names of the newest release, and what was left out."""
     state: dict[str, Tensor] = {}
-    left_out: dict[str, str] = {}
+    left_out: list[KeyLine] = []
     for given, tensor in source.items():
         name = given.removeprefix("module.")  # of DistributedDataParallel
         for old, new in _RENAMED.items():
             name = name.replace(old, new)
         why = next((why for pattern, why in _NO_WEIGHTS.items() if re.fullmatch(pattern, name)), None)
         if why:
-            left_out[name] = why
+            left_out.append(KeyLine("unused", given, "", why))
         elif name in state:
             raise DataError(f"{given}: the file has {name} twice, under an old and a new name")
         else:
@@ -105,10 +101,10 @@ def _family(state: Mapping[str, Tensor]) -> str:
     )
 
 
-def _fill(model: VideoTextModel, tensors: dict[str, Tensor]) -> VideoTextModel:
+def _fill(model: VideoTextModel, tensors: dict[str, Tensor]) -> None:
+    device = tensors["clip.positional_embedding"].device
     if model.settings.tau:
-        tensors["clip.logit_scale"] = torch.tensor(math.log(1 / model.settings.tau))
+        tensors["clip.logit_scale"] = torch.tensor(math.log(1 / model.settings.tau), device=device)
     model.load_state_dict(tensors, strict=True, assign=True)
-    device = model.clip.positional_embedding.device
-    model.clip.attn_mask = causal_mask(model.clip.context_length).to(device)  # no weight: the file has none
-    return model.eval()
+    model.clip.attn_mask = causal_mask(model.clip.context_length).to(device)  # no weight: no file has it
+    model.eval()

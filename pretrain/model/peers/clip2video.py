@@ -57,11 +57,11 @@ def unused(tower: TowerConfig, chosen: ModelSettings) -> dict[str, tuple[int, ..
     return {f"trans_layernorm.{name}": (tower.embed_dim,) for name in ("weight", "bias")}
 
 
-def assumed(chosen: ModelSettings) -> dict[str, str]:
+def assumed(chosen: ModelSettings) -> list[tuple[str, str]]:
     """What the file cannot tell, and was taken from the options."""
     if chosen.align == "none":
-        return {}
-    taken = {"center_weight": str(chosen.tab.weight)}
-    if chosen.align != "frames":
-        taken["center_proj"] = "TAB_TDB" if chosen.align == "slow_tdb" else "TAB"
-    return taken
+        return []
+    weight = ("center_weight", str(chosen.tab.weight))
+    if chosen.align == "frames":
+        return [weight]
+    return [weight, ("center_proj", "TAB_TDB" if chosen.align == "slow_tdb" else "TAB")]

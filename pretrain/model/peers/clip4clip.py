@@ -59,9 +59,9 @@ def unused(tower: TowerConfig, chosen: ModelSettings) -> dict[str, tuple[int, ..
     return {"frame_position_embeddings.weight": (tower.context_length, tower.embed_dim)}
 
 
-def assumed(chosen: ModelSettings) -> dict[str, str]:
+def assumed(chosen: ModelSettings) -> list[tuple[str, str]]:
     """What the file cannot tell, and was taken from the options."""
-    return {"heads of the cross encoder": str(chosen.tight.heads or "width / 64")} if chosen.head == "tight" else {}
+    return [("cross_heads", str(chosen.tight.heads or "width / 64"))] if chosen.head == "tight" else []
 
 
 def renamed(ours: str, prefixes: Mapping[str, str]) -> Place:

@@ -8,9 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from configs import DataError
-
-_SHOWN = 8  # wrong tensors that an error names
+from pretrain.model.keys import Fate, KeyLine, check_shapes
 
 
 class Place(NamedTuple):
@@ -33,56 +31,30 @@ class Place(NamedTuple):
     def split(self, ours: Tensor) -> dict[str, Tensor]:
         """The published ones from ours: weights, or their gradients."""
         whole = ours.T if self.transposed else ours
-        return dict(zip(self.names, whole.chunk(len(self.names)) if len(self.names) > 1 else [whole], strict=True))
-
-
-class Report(NamedTuple):
-    """What became of every tensor of a file."""
-
-    family: str
-    loaded: dict[str, tuple[str, ...]]  # our name -> the published names it was made of
-    unused: dict[str, str]  # published name -> why the model has no use for it
-    assumed: dict[str, str]  # what the file does not say -> what was taken for it
-
-    def lines(self) -> list[str]:
-        """For people: a line per tensor."""
-        return [
-            f"{self.family}: {len(self.loaded)} tensors loaded, {len(self.unused)} not used",
-            *(f"  {name} = {value}   (not in the file)" for name, value in self.assumed.items()),
-            *(f"  {' + '.join(names)} -> {ours}" for ours, names in self.loaded.items()),
-            *(f"  {name}: {why}" for name, why in self.unused.items()),
-        ]
+        parts = whole.chunk(len(self.names)) if len(self.names) > 1 else [whole] * len(self.names)
+        return dict(zip(self.names, parts, strict=True))
 
 
 def collect(
-    family: str,
     state: Mapping[str, Tensor],
     shapes: Mapping[str, torch.Size],
     place: Callable[[str], Place],
     unused: Mapping[str, tuple[int, ...]],
-) -> dict[str, Tensor]:
-    """Tensors by our names, in fp32, from those of a file.
+) -> tuple[dict[str, Tensor], list[KeyLine]]:
+    """Tensors by our names, in fp32, from those of a file; and what became of each of those.
 
-    `shapes` are ours, `unused` those that the file must have although the model does not use them. Raises DataError that
-    names every missing, unexpected or wrong-shaped tensor of the file; nothing is skipped and nothing resized.
+    `shapes` are ours, `unused` those that the file must have although the model does not use them. Raises DataError for
+    every missing, unexpected or wrong-shaped tensor of the file; nothing is skipped and nothing resized.
     """
-    places = {name: place(name) for name in shapes}
-    expected = {
-        theirs: places[name].shape_of_each(shape) for name, shape in shapes.items() for theirs in places[name].names
-    }
-    expected.update(unused)
-    problems = [f"{name}: missing, expected {shape}" for name, shape in expected.items() if name not in state]
-    problems += [f"{name}: not a tensor of this model" for name in state if name not in expected]
-    problems += [
-        f"{name}: {tuple(state[name].shape)}, expected {shape}"
-        for name, shape in expected.items()
-        if name in state and tuple(state[name].shape) != shape
-    ]
-    if problems:
-        more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise DataError(f"these tensors do not make a {family} model:\n  " + "\n  ".join(problems[:_SHOWN]) + more)
-    return {
-        name: one.join(state[theirs] for theirs in one.names).to(torch.float32, copy=True)
-        for name, one in places.items()
-        if one.names
-    }
+    places = {name: where for name in shapes if (where := place(name)).names}
+    expected = {theirs: where.shape_of_each(shapes[name]) for name, where in places.items() for theirs in where.names}
+    check_shapes({name: tuple(tensor.shape) for name, tensor in state.items()}, expected | dict(unused))
+    tensors: dict[str, Tensor] = {}
+    lines: list[KeyLine] = []
+    for name, where in places.items():
+        joined = where.join(state[theirs] for theirs in where.names)
+        tensors[name] = joined.to(torch.float32, copy=True)
+        fate: Fate = "merged" if len(where.names) > 1 else "kept" if where.names == (name,) else "renamed"
+        lines += [KeyLine(fate, theirs, name, "transposed" if where.transposed else "") for theirs in where.names]
+    lines += [KeyLine("unused", name, "", "the published model has it and never uses it") for name in unused]
+    return tensors, lines

@@ -108,7 +108,7 @@ def unused(tower: TowerConfig, chosen: ModelSettings) -> dict[str, tuple[int, ..
     return {}
 
 
-def assumed(chosen: ModelSettings) -> dict[str, str]:
+def assumed(chosen: ModelSettings) -> list[tuple[str, str]]:
     """What the file cannot tell, and was taken from the options."""
     head = f"mug, {chosen.mug}" if chosen.head == "mug" else chosen.head
-    return {"tau": str(chosen.tau), "head": head}
+    return [("tau", str(chosen.tau)), ("head", head)]
