@@ -12,6 +12,7 @@ from configs import RequestError
 from configs.model import StanSettings
 from pretrain.model.blocks import Attention, DropPath, key_bias
 from pretrain.model.features import Frames, masked_mean
+from pretrain.model.patches3d import convolve_in_time
 from pretrain.model.towers import project_class_token
 
 
@@ -110,8 +111,8 @@ class ConvolutionInTime(nn.Module):
 
     def forward(self, patches: Tensor, mask: Tensor) -> Tensor:
         # Padding frames read as the zeros that a convolution puts around a clip.
-        volume = (patches * mask[:, :, None, None]).unflatten(2, self.grid).movedim(4, 1)
-        moved = self.conv(volume).movedim(1, 4).flatten(2, 3)
+        volume = (patches * mask[:, :, None, None]).mT.unflatten(3, self.grid)
+        moved = convolve_in_time(self.conv, volume).flatten(3).mT
         return patches + self.fc(self.drop_path(moved))
 
 
