@@ -100,12 +100,9 @@ def _differences(settings: ModelSettings, frames: int, joint: int) -> int:
 def _stan_layer(settings: ModelSettings, frames: int, places: int, width: int, ratio: float) -> int:
     """Every patch along time, then every frame's patches with the clip's class token, of which there is one."""
     patches = frames * places
-    if settings.stan.time == "attention":
-        time = places * _attention(frames, width)
-    else:
-        time = _product(patches, 27 * width, width)
+    in_time = {"attention": places * _attention(frames, width), "conv": _product(patches, 27 * width, width)}
     space = frames * _attention(1 + places, width) + _perceptron(1 + patches, width, ratio)
-    return time + _product(patches, width, width) + space
+    return in_time[settings.stan.time] + _product(patches, width, width) + space
 
 
 def _align(settings: ModelSettings, frames: int, words: int, joint: int) -> int:
