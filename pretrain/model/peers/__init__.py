@@ -1,0 +1,110 @@
+"""Published checkpoints: CLIP4Clip, CLIP2Video, STAN and Mug-STAN, by their own names, strictly.
+
+One module a family says which tensors it has, what they tell of the model, and what they cannot tell; `keymap` exchanges
+them for ours. What every family may carry that is no weight of it is taken off here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from configs import DataError
+from configs.model import PeerOptions
+from pretrain.model.files import read_tensors
+from pretrain.model.keys import KeyLine
+from pretrain.model.model import VideoTextModel
+from pretrain.model.peers import clip2video, clip4clip, stan
+from pretrain.model.peers.keymap import collect
+from pretrain.model.towers import build_towers, causal_mask
+
+FAMILIES: dict[str, ModuleType] = {"clip4clip": clip4clip, "clip2video": clip2video, "stan": stan}
+
+_OF_CLIP2VIDEO = (
+    "trans_layernorm.",
+    "weight_center",
+    "emb_center",
+    "type_position_embeddings.",
+    "frame2t_",
+    "actionClip.",
+)
+_RENAMED = {"timesFPN_": "STAN_"}  # STAN's first release
+_NO_WEIGHTS = {  # what old files carry beside the weights -> why it is left out
+    r".*embeddings\.position_ids": "indices that old versions of transformers stored",
+    r"backbone\.STAN_(pos_embed|cls_token)": "never used, not even by STAN's first release",
+}
+
+
+def load_peer(source: Mapping[str, Tensor] | str | Path, options: PeerOptions | None = None) -> VideoTextModel:
+    """The model of a published checkpoint (a state dict, or a file of one), in evaluation mode on the CPU.
+
+    Sizes come from the tensors alone; half precision is cast up; tensors of the meta device make a model of it. Raises
+    DataError for every missing, unexpected or wrong-shaped tensor.
+    """
+    return read_peer(source, options)[0]
+
+
+def read_peer(
+    source: Mapping[str, Tensor] | str | Path, options: PeerOptions | None = None
+) -> tuple[VideoTextModel, list[KeyLine]]:
+    """`load_peer`, and what became of every tensor."""
+    options = options or PeerOptions()
+    if isinstance(source, str | Path):
+        return read_peer(read_tensors(source), options)
+    state, lines = _weights(source)
+    family = FAMILIES[_family(state) if options.family == "auto" else options.family]
+    tower, settings = family.towers(state), family.settings(state, options)
+    with torch.device("meta"):
+        model = VideoTextModel(build_towers(tower.model_cfg()), settings)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    tensors, found = collect(state, shapes, family.place, family.unused(tower, settings))
+    lines += found
+    lines += [KeyLine("initialised", "", name, f"{value}: not in the file") for name, value in family.assumed(settings)]
+    _fill(model, tensors)
+    return model, lines
+
+
+def _weights(source: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[KeyLine]]:
+    """Tensors under the names of the newest release, and what was left out."""
+    state: dict[str, Tensor] = {}
+    left_out: list[KeyLine] = []
+    for given, tensor in source.items():
+        name = given.removeprefix("module.")  # of DistributedDataParallel
+        for old, new in _RENAMED.items():
+            name = name.replace(old, new)
+        why = next((why for pattern, why in _NO_WEIGHTS.items() if re.fullmatch(pattern, name)), None)
+        if why:
+            left_out.append(KeyLine("unused", given, "", why))
+        elif name in state:
+            raise DataError(f"{given}: the file has {name} twice, under an old and a new name")
+        else:
+            state[name] = tensor
+    return state, left_out
+
+
+def _family(state: Mapping[str, Tensor]) -> str:
+    if any(name.startswith("backbone.") for name in state):
+        return "stan"
+    if any(name.startswith(_OF_CLIP2VIDEO) for name in state):
+        return "clip2video"
+    if any(name.startswith("clip.") for name in state):
+        return "clip4clip"
+    given = ", ".join(list(state)[:3]) or "none"
+    raise DataError(
+        f"no checkpoint of CLIP4Clip, CLIP2Video or STAN: their tensors begin with clip. or backbone.; here are {given}"
+    )
+
+
+def _fill(model: VideoTextModel, tensors: dict[str, Tensor]) -> None:
+    device = tensors["clip.positional_embedding"].device
+    if model.settings.tau:
+        tensors["clip.logit_scale"] = torch.tensor(math.log(1 / model.settings.tau), device=device)
+    model.load_state_dict(tensors, strict=True, assign=True)
+    model.clip.attn_mask = causal_mask(model.clip.context_length).to(device)  # no weight: no file has it
+    model.eval()
