@@ -61,6 +61,17 @@ def test_every_container_reads_to_the_tensors_that_were_written(
     assert_same(read_tensors(WRITERS[kind](tmp_path / "file", state)), state)
 
 
+def test_safetensors_whose_length_reads_as_a_pickle_is_safetensors(tmp_path: Path) -> None:
+    """The file begins with the length of its header: at 0x180 bytes, with the first byte of every pickle."""
+    for length in range(1, 60):
+        path = containers.write_safetensors(tmp_path / "file", {"a" * length * 4: torch.ones(1)})
+        assert len(read_tensors(path)) == 1
+    assert any(
+        containers.write_safetensors(tmp_path / "file", {"a" * length * 4: torch.ones(1)}).read_bytes()[0] == 0x80
+        for length in range(1, 60)
+    )
+
+
 def test_a_torchscript_archive_reads_without_its_code(state: dict[str, Tensor], tmp_path: Path) -> None:
     del state["visual.ln.num_batches"]  # parameters are floating
     found = read_checkpoint(containers.write_torchscript(tmp_path / "ViT.pt", state))
