@@ -17,9 +17,9 @@ from configs import RequestError
 from configs.model import ModelSettings
 from pretrain.model.heads import Tight
 from pretrain.model.model import VideoTextModel
+from pretrain.model.pretrained import load_towers
 from pretrain.model.temporal import SequenceTransformer, Stan, TemporalAlignment, TemporalDifference
 from pretrain.model.temporal.stan import AttentionInTime
-from pretrain.model.towers import load_towers
 
 _STD = 0.02
 

@@ -8,24 +8,25 @@ text tower read at the end-of-text token); SigLIP, CLIPA and the like pool other
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mode
 from typing import Any
 
-import open_clip
 import torch
 from open_clip.model import CLIP
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
 from configs import DataError, RequestError
-from configs.model import TowerSettings
 
 Shape = Sequence[int]
+
+_UNSUPPORTED = (
+    "not of OpenAI's architecture (a ViT with a class token, a causal text tower read at its end token), which the video "
+    "models are built on; choose ViT-B-32, ViT-B-16, ViT-L-14 or one of their variants"
+)
 
 
 @dataclass(frozen=True)
@@ -84,42 +85,28 @@ def heads_of(width: int) -> int:
     return max(1, width // 64)
 
 
-def load_towers(settings: TowerSettings) -> CLIP:
-    """The CLIP that is asked for, in fp32 on the CPU.
-
-    Weights that were trained with QuickGELU get it, whether the name says so or not. Raises RequestError for an unknown name
-    or architecture, or for weights that are not there.
-    """
-    name, pretrained = settings.name, settings.pretrained
-    if name == "tiny":
-        if pretrained:
-            raise RequestError(f"towers.pretrained={pretrained}: there are no weights for towers.name=tiny")
-        return build_towers(TINY.model_cfg())
-    named = ":" not in name
-    if named and name not in open_clip.list_models():
-        known = [model for model in open_clip.list_models() if model.startswith("ViT")]
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
-        raise RequestError(f"towers.name={name}: open_clip knows no such model; the nearest are {', '.join(near)}")
-    if named and pretrained and not Path(pretrained).is_file():
-        tags = open_clip.list_pretrained_tags_by_model(name)
-        if pretrained not in tags:
-            raise RequestError(
-                f"towers.pretrained={pretrained}: neither a file nor a tag of {name}, which are {', '.join(tags)}"
-            )
-    trained_with = open_clip.get_pretrained_cfg(name, pretrained) if named and pretrained else {}
-    try:
-        clip = open_clip.create_model(name, pretrained or None, force_quick_gelu=bool(trained_with.get("quick_gelu")))
-    except (RuntimeError, ValueError, OSError) as error:
-        raise RequestError(f"towers.name={name} towers.pretrained={pretrained}: {error}") from None
-    _check_architecture(clip, name)
-    return clip
-
-
 def build_towers(model_cfg: Mapping[str, Any]) -> CLIP:
     """An untrained CLIP of an open_clip configuration, on torch's default device. RequestError when unsupported."""
+    if {"custom_text", "multimodal_cfg"} & set(model_cfg):
+        raise RequestError(_UNSUPPORTED)
     clip = CLIP(**model_cfg)
-    _check_architecture(clip, "model_cfg")
+    check_architecture(clip)
     return clip
+
+
+def check_architecture(clip: nn.Module) -> None:
+    """RequestError when a model of open_clip is not of OpenAI's architecture."""
+    if not (
+        isinstance(clip, CLIP)
+        and isinstance(clip.visual, VisionTransformer)
+        and clip.visual.attn_pool is None
+        and clip.visual.pool_type == "tok"
+        and not clip.visual.final_ln_after_pool
+        and clip.text_pool_type == "argmax"
+        and clip.attn_mask is not None
+        and isinstance(clip.text_projection, nn.Parameter)
+    ):
+        raise RequestError(_UNSUPPORTED)
 
 
 def model_cfg_of(clip: CLIP) -> dict[str, Any]:
@@ -253,20 +240,3 @@ def encode_words(clip: CLIP, token_ids: Tensor) -> Tensor:
 def activation_of(clip: CLIP) -> type[nn.Module]:
     """The class of the towers' activation: QuickGELU or GELU."""
     return type(clip.transformer.resblocks[0].mlp.gelu)
-
-
-def _check_architecture(clip: nn.Module, name: str) -> None:
-    if not (
-        isinstance(clip, CLIP)
-        and isinstance(clip.visual, VisionTransformer)
-        and clip.visual.attn_pool is None
-        and clip.visual.pool_type == "tok"
-        and not clip.visual.final_ln_after_pool
-        and clip.text_pool_type == "argmax"
-        and clip.attn_mask is not None
-        and isinstance(clip.text_projection, nn.Parameter)
-    ):
-        raise RequestError(
-            f"towers.name={name}: not OpenAI's architecture (a ViT with a class token and a causal text tower), "
-            "which the video models are built on; see ViT-B-32, ViT-B-16, ViT-L-14 and their variants"
-        )
