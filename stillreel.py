@@ -47,6 +47,12 @@ COMMANDS = {
         ("CHECKPOINT", "OUT"),
         "a checkpoint of ours -> safetensors, and towers that open_clip loads",
     ),
+    "doctor": Command(
+        "pretrain.doctor",
+        "doctor.DoctorSettings",
+        (),
+        "what this machine can do, what it lacks, and what a model costs on it",
+    ),
 }
 
 # What a command may miss, and the extra that has it.

@@ -30,7 +30,7 @@ def load_towers(settings: TowerSettings) -> CLIP:
             return _from_file(Path(rest), None)
         if scheme:
             return _from_open_clip(name, None, quick_gelu=False)
-        model_cfg = _named(name)
+        model_cfg = named_cfg(name)
         if not pretrained:
             return build_towers(model_cfg)
         if Path(pretrained).exists():
@@ -43,7 +43,8 @@ def load_towers(settings: TowerSettings) -> CLIP:
         raise DataError(f"towers.name={name} towers.pretrained={pretrained}: {error}") from None
 
 
-def _named(name: str) -> dict[str, Any]:
+def named_cfg(name: str) -> dict[str, Any]:
+    """The open_clip configuration of a name of its list, or of `tiny`. RequestError for an unknown name."""
     if name == "tiny":
         return TINY.model_cfg()
     known = open_clip.list_models()
