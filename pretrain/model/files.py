@@ -8,6 +8,7 @@ memory is taken, and only the tensors of the state dict are read: an optimizer's
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import zipfile
@@ -170,7 +171,11 @@ def _read_zip(handle: BinaryIO) -> Checkpoint:
             attributes = dict(_attributes(value, ""))
             return _from_value(attributes, archive.load, "TorchScript")
         return _from_value(value, archive.load, "torch")
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a disk's own failure, not a place before the file's beginning
+            raise
+        raise DataError("damaged or cut off: its directory points outside of it") from None
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
         raise DataError(f"damaged or cut off: {error}") from None
 
 
