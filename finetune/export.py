@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP
-from safetensors.torch import save
 
 from configs.exchange import ExportSettings
-from pretrain.model.checkpoint import check_free, in_json, load_model, save_model
+from pretrain.model.checkpoint import check_free, in_json, load_model, publish_tensors, save_model
 from pretrain.model.clip_files import hub_config, hub_state
 from pretrain.model.towers import model_cfg_of
 from shards.storage import Folder
@@ -65,5 +64,5 @@ def _publish(
     folder: Folder, weights: str, state: Mapping[str, Any], dtype: str, config_name: str, config: Mapping[str, Any]
 ) -> None:
     tensors = {name: tensor.detach().to(getattr(torch, dtype)).contiguous() for name, tensor in state.items()}
-    folder.publish(weights, save(tensors, {"format": "pt"}))
+    publish_tensors(folder, weights, tensors)
     folder.publish(config_name, in_json(config))

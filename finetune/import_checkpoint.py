@@ -27,13 +27,15 @@ def run(file: str, out: str, settings: ImportSettings) -> int:
     folder = Folder(out)
     check_free(folder)
     checkpoint = read_checkpoint(file)
+    about = _about_file(file, checkpoint)
     model, lines = _read(file, checkpoint, settings)
+    checkpoint.tensors.clear()  # the model has its own: a large one fits in memory twice, and not three times
     origin = {"file": file, "container": checkpoint.container, "settings": settings.model_dump(mode="json")}
     save_model(model, folder, origin)
-    report = [*_about_file(file, checkpoint), summarise(lines), *map(str, lines)]
+    report = [*about, summarise(lines), *map(str, lines)]
     folder.publish(_REPORT, ("\n".join(report) + "\n").encode())
     loud = [str(line) for line in lines if line.what in ("initialised", "unused")]
-    print("\n".join([*_about_file(file, checkpoint), *loud]))
+    print("\n".join([*about, *loud]))
     print(f"{summarise(lines)}; each key: {folder.locate(_REPORT)}")
     print(f"{folder.url}: {_in_words(model)}")
     return 0

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import save_file
+from torch import Tensor
 
 from configs import DataError, RequestError
 from configs.model import ModelSettings
@@ -39,8 +40,15 @@ def save_model(model: VideoTextModel, folder: Folder, origin: Mapping[str, Any])
         "towers": model_cfg_of(model.clip),
         "origin": dict(origin),
     }
-    folder.publish(WEIGHTS, save(dict(model.state_dict()), {"format": "pt"}))
+    publish_tensors(folder, WEIGHTS, model.state_dict())
     folder.publish(CONFIG, in_json(config))
+
+
+def publish_tensors(folder: Folder, name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write safetensors whole or not at all."""
+    with folder.draft(name) as draft:
+        save_file(dict(tensors), draft.path, {"format": "pt"})
+        draft.publish()
 
 
 def check_free(folder: Folder) -> None:

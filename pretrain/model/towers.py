@@ -9,7 +9,7 @@ text tower read at the end-of-text token); SigLIP, CLIPA and the like pool other
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mode
 from typing import Any
@@ -145,8 +145,10 @@ def infer_tower(state: Mapping[str, Tensor]) -> TowerConfig:
     return infer_sizes({name: tuple(tensor.shape) for name, tensor in state.items()})
 
 
-def infer_sizes(shapes: Mapping[str, Shape], *, quick_gelu: bool = True) -> TowerConfig:
-    """Sizes of a CLIP from shapes by OpenAI's names.
+def infer_sizes(
+    shapes: Mapping[str, Shape], *, quick_gelu: bool = True, called: Callable[[str], str] = str
+) -> TowerConfig:
+    """Sizes of a CLIP from shapes by OpenAI's names; in errors, names are as the file has them (`called`).
 
     Each size is what most of the tensors that share it say, so that a single wrong one is found, later, by its own name.
     Raises DataError where a size cannot be told.
@@ -155,8 +157,8 @@ def infer_sizes(shapes: Mapping[str, Shape], *, quick_gelu: bool = True) -> Towe
     def size(what: str, *voters: tuple[str, int]) -> int:
         votes = [shapes[name][axis] for name, axis in voters if len(shapes.get(name, ())) > axis]
         if not votes:
-            names = ", ".join(dict.fromkeys(name for name, _ in voters))
-            raise DataError(f"not a CLIP with a ViT image tower: its {what} cannot be told without {names}")
+            names = " or ".join(dict.fromkeys(called(name) for name, _ in voters))
+            raise DataError(f"missing or without axes: {names}, which would tell the {what} of a CLIP with a ViT")
         return int(mode(votes))
 
     patch = size("patch size", ("visual.conv1.weight", 2), ("visual.conv1.weight", 3))
@@ -164,7 +166,7 @@ def infer_sizes(shapes: Mapping[str, Shape], *, quick_gelu: bool = True) -> Towe
     grid = round((rows - 1) ** 0.5)
     if grid * grid + 1 != rows:
         raise DataError(
-            f"visual.positional_embedding has {rows} rows; expected one for the class token and a square of patches"
+            f"{called('visual.positional_embedding')} has {rows} rows; expected one for the class token and a square of patches"
         )
     return TowerConfig(
         embed_dim=size("joint width", ("visual.proj", 1), ("text_projection", 1)),

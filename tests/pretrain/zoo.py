@@ -1,70 +1,82 @@
-"""Small models of the zoo with random weights, and their state dicts by the names of the published codes."""
+"""Small models of every kind, and clips and captions for them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from configs.model import ModelSettings
-from pretrain.model import VideoTextModel
-from pretrain.model.peers import FAMILIES
-from pretrain.model.towers import TowerConfig, build_towers
+from pretrain.model import ModelSettings, VideoTextModel, build_model
 
-SIZES = TowerConfig(
-    embed_dim=64,
-    image_size=32,
-    patch_size=16,
-    vision_width=128,
-    vision_layers=3,
-    text_width=64,
-    text_layers=2,
-    context_length=20,
-    vocab_size=90,
-)
-
-# One published model of each kind: its family, and what it is.
-PUBLISHED: dict[str, tuple[str, dict[str, object]]] = {
-    "CLIP4Clip meanP": ("clip4clip", {}),
-    "CLIP4Clip 3d": ("clip4clip", {"patches": "3d"}),
-    "CLIP4Clip seqLSTM": ("clip4clip", {"temporal": "lstm"}),
-    "CLIP4Clip seqTransf": ("clip4clip", {"temporal": "seq", "layers": 2}),
-    "CLIP4Clip tightTransf": ("clip4clip", {"head": "tight", "layers": 2}),
-    "CLIP2Video": ("clip2video", {"temporal": "tdb", "align": "slow_tdb", "layers": 2}),
-    "STAN": ("stan", {"temporal": "stan", "stan": {"depth": 2}, "pool": "plain", "tau": 0.01}),
-    "STAN conv": ("stan", {"temporal": "stan", "stan": {"depth": 2, "time": "conv"}, "pool": "plain", "tau": 0.01}),
+ZOO: dict[str, dict[str, Any]] = {
+    "mean": {},
+    "mean, plain": {"pool": "plain", "tau": 0.05},
+    "3d": {"patches": "3d"},
+    "seq": {"temporal": "seq"},
+    "lstm": {"temporal": "lstm"},
+    "tdb": {"temporal": "tdb"},
+    "tdb, mlp": {"temporal": "tdb", "difference": "mlp"},
+    "tdb, plain": {"temporal": "tdb", "difference": "plain"},
+    "tab": {"align": "frames"},
+    "tab, slow": {"temporal": "seq", "align": "slow"},
+    "clip2video": {"temporal": "tdb", "align": "slow_tdb"},
+    "stan": {"temporal": "stan", "pool": "plain", "tau": 0.05},
+    "stan, conv": {"temporal": "stan", "stan": {"time": "conv"}},
+    "mug": {"temporal": "stan", "head": "mug", "tau": 0.05},
+    "mug, attended": {"head": "mug", "mug": "frame_token"},
+    "mug, pooled": {"head": "mug", "mug": "frame_text"},
+    "mug, weighted": {"head": "mug", "mug": "wti"},
+    "tight": {"head": "tight"},
 }
 
 
-def random_model(settings: Mapping[str, object], sizes: TowerConfig = SIZES) -> VideoTextModel:
-    """Every tensor drawn, those that a fresh model has at zero too."""
-    torch.manual_seed(0)
-    model = VideoTextModel(build_towers(sizes.model_cfg()), ModelSettings.resolve(settings))
+def tiny(kind: str = "mean", **settings: Any) -> VideoTextModel:
+    """A fresh model on tiny towers; the same for the same words."""
+    torch.manual_seed(7)
+    values = {"towers": {"name": "tiny"}, "layers": 2, **ZOO[kind], **settings}
+    return build_model(ModelSettings.resolve(values)).eval()
+
+
+@cache
+def shaken(kind: str, **settings: Any) -> VideoTextModel:
+    """`tiny` with noise on all weights, so that nothing is zero or the identity, as fresh parts are. Shared: change none."""
+    model = tiny(kind, **settings)
+    generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.normal_(std=0.05)
-        if model.settings.tau:
-            model.clip.logit_scale.fill_(torch.tensor(1 / model.settings.tau).log())
-    return model.eval()
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return model
 
 
-def published_state(model: VideoTextModel, family: str, sizes: TowerConfig = SIZES) -> dict[str, Tensor]:
-    """The model's tensors as the family's code would save them, the ones that it never uses included."""
-    named = FAMILIES[family]
-    state: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        state.update(named.place(name).split(tensor))
-    return state | {name: torch.ones(shape) for name, shape in named.unused(sizes, model.settings).items()}
+class Inputs(NamedTuple):
+    frames: Tensor
+    frame_mask: Tensor | None
+    token_ids: Tensor
+    token_mask: Tensor | None
 
 
-def clips(count: int = 3, frames: int = 4, words: int = 9, sizes: TowerConfig = SIZES) -> tuple[Tensor, ...]:
-    """Frames, their mask with padding, token ids that end, and their mask."""
-    generator = torch.Generator().manual_seed(1)
-    seen = torch.randn(count, frames, 3, sizes.image_size, sizes.image_size, generator=generator)
-    mask = torch.arange(frames) < torch.arange(frames, frames - count, -1).clamp(min=1)[:, None]
-    ids = torch.randint(1, sizes.vocab_size - 2, (count, words), generator=generator)
-    lengths = torch.arange(words, words - count, -1).clamp(min=2)[:, None]
-    places = torch.arange(words)
-    ids = ids.masked_fill(places == lengths - 1, sizes.vocab_size - 1).masked_fill(places >= lengths, 0)
-    return seen, mask, ids, places < lengths
+def inputs(clips: int = 3, frames: int = 5, words: int = 9, seed: int = 0) -> Inputs:
+    """Random clips without padding, and captions of different lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    return Inputs(
+        torch.randn(clips, frames, 3, 64, 64, generator=generator),
+        None,
+        captions([4 + row % (words - 3) for row in range(clips)], words, seed),
+        None,
+    )
+
+
+def captions(lengths: list[int], words: int, seed: int = 0) -> Tensor:
+    """Token ids (A, words) of captions with this many tokens, start and end included."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1, 49000, (len(lengths), words), generator=generator)
+    for row, length in zip(ids, lengths, strict=True):
+        row[0], row[length - 1], row[length:] = 49406, 49407, 0
+    return ids
+
+
+def mask_of(counts: list[int], width: int) -> Tensor:
+    """(B, width): the first `count` of each row."""
+    return torch.arange(width) < torch.tensor(counts)[:, None]

@@ -56,23 +56,27 @@ def read_peer(
     """`load_peer`, and what became of every tensor."""
     options = options or PeerOptions()
     if isinstance(source, str | Path):
-        return read_peer(read_tensors(source), options)
-    state, lines = _weights(source)
+        try:
+            return read_peer(read_tensors(source), options)
+        except DataError as error:
+            raise DataError(str(error) if str(source) in str(error) else f"{source}: {error}") from None
+    state, given, lines = _weights(source)
     family = FAMILIES[_family(state) if options.family == "auto" else options.family]
     tower, settings = family.towers(state), family.settings(state, options)
     with torch.device("meta"):
         model = VideoTextModel(build_towers(tower.model_cfg()), settings)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     tensors, found = collect(state, shapes, family.place, family.unused(tower, settings))
-    lines += found
+    lines += [line._replace(given=given[line.given]) for line in found]
     lines += [KeyLine("initialised", "", name, f"{value}: not in the file") for name, value in family.assumed(settings)]
     _fill(model, tensors)
     return model, lines
 
 
-def _weights(source: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[KeyLine]]:
-    """Tensors under the names of the newest release, and what was left out."""
+def _weights(source: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str], list[KeyLine]]:
+    """Tensors under the names of the newest release; by these, their names in the file; and what was left out."""
     state: dict[str, Tensor] = {}
+    names: dict[str, str] = {}
     left_out: list[KeyLine] = []
     for given, tensor in source.items():
         name = given.removeprefix("module.")  # of DistributedDataParallel
@@ -84,8 +88,8 @@ def _weights(source: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[KeyL
         elif name in state:
             raise DataError(f"{given}: the file has {name} twice, under an old and a new name")
         else:
-            state[name] = tensor
-    return state, left_out
+            state[name], names[name] = tensor, given
+    return state, names, left_out
 
 
 def _family(state: Mapping[str, Tensor]) -> str:

@@ -35,8 +35,9 @@ def settings(state: Mapping[str, Tensor], options: PeerOptions) -> ModelSettings
     slow = any(name.startswith("actionClip.") for name in state)
     centres = [len(state[name]) for name in ("weight_center", "emb_center") if name in state and state[name].ndim]
     attention = any(name.startswith("frame2t_attention.") for name in state)
+    differences = attention or "frame2t_projection" in state or "type_position_embeddings.weight" in state
     return ModelSettings(
-        temporal="tdb" if "type_position_embeddings.weight" in state or attention else "seq" if blocks else "mean",
+        temporal="tdb" if differences else "seq" if blocks else "mean",
         difference="attention" if attention else "mlp" if "frame2t_projection" in state else "plain",
         align=("slow_tdb" if options.center_proj == "TAB_TDB" else "slow") if slow else "frames" if centres else "none",
         tab=TabSettings(centres=max(1, *centres), weight=options.center_weight) if centres else TabSettings(),

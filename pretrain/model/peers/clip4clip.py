@@ -8,7 +8,7 @@ from torch import Tensor
 
 from configs.model import ModelSettings, PeerOptions, TightSettings
 from pretrain.model.peers.keymap import Place
-from pretrain.model.towers import TowerConfig, count_blocks, infer_tower
+from pretrain.model.towers import TowerConfig, count_blocks, infer_sizes
 
 NAME = "CLIP4Clip"
 
@@ -27,9 +27,9 @@ _PREFIXES = {
 
 
 def towers(state: Mapping[str, Tensor]) -> TowerConfig:
-    return infer_tower(
-        {name.removeprefix("clip."): tensor for name, tensor in state.items() if name.startswith("clip.")}
-    )
+    """Sizes, from the tensors' shapes."""
+    shapes = {name.removeprefix("clip."): tuple(one.shape) for name, one in state.items() if name.startswith("clip.")}
+    return infer_sizes(shapes, called="clip.".__add__)
 
 
 def settings(state: Mapping[str, Tensor], options: PeerOptions) -> ModelSettings:

@@ -60,7 +60,7 @@ def towers(state: Mapping[str, Tensor]) -> TowerConfig:
         ("transformer.resblocks", "text_backbone.text_model.encoder.layers."),
     ):
         shapes.update({f"{ours}.{index}.": () for index in range(count_blocks(state, theirs))})
-    return infer_sizes(shapes)
+    return infer_sizes(shapes, called=lambda ours: place(f"clip.{ours}").names[0])
 
 
 def settings(state: Mapping[str, Tensor], options: PeerOptions) -> ModelSettings:
