@@ -17,12 +17,13 @@ from torch import Tensor
 from configs import DataError
 from pretrain.model.files import Checkpoint
 from pretrain.model.keys import KeyLine
-from pretrain.model.peers.keymap import Place, collect
+from pretrain.model.peers.keymap import Place, collect, place_in_hub_block
 from pretrain.model.towers import build_towers, count_blocks, infer_sizes, model_cfg_of
 
 # In checkpoints, and computed from sizes: OpenAI's three numbers, the causal mask, the positions 0, 1, 2, ...
 _COMPUTED = re.compile(r"(input_resolution|context_length|vocab_size|(.*\.)?attn_mask|(.*\.)?position_ids)")
 _CUSTOM_TEXT = "text."
+_OF_BLOCKS = ("attn.in_proj_", "attn.out_proj.", "ln_1.", "ln_2.", "mlp.c_fc.", "mlp.c_proj.")
 
 
 class ClipCheckpoint(NamedTuple):
@@ -125,20 +126,8 @@ def _hub_places(names: Mapping[str, object]) -> Iterator[tuple[str, Place]]:
         ("transformer.resblocks.", "text_model.encoder.layers."),
     ):
         for block in range(max(count_blocks(names, ours), count_blocks(names, theirs))):
-            yield from _hub_block_places(f"{ours}{block}", f"{theirs}{block}")
-
-
-def _hub_block_places(ours: str, theirs: str) -> Iterator[tuple[str, Place]]:
-    for part in ("weight", "bias"):
-        yield f"{ours}.attn.in_proj_{part}", Place(tuple(f"{theirs}.self_attn.{one}_proj.{part}" for one in "qkv"))
-    for one, other in (
-        ("attn.out_proj", "self_attn.out_proj"),
-        ("ln_1", "layer_norm1"),
-        ("ln_2", "layer_norm2"),
-        ("mlp.c_fc", "mlp.fc1"),
-        ("mlp.c_proj", "mlp.fc2"),
-    ):
-        yield from _both(f"{ours}.{one}", f"{theirs}.{other}")
+            for leaf in (kind + part for kind in _OF_BLOCKS for part in ("weight", "bias")):
+                yield f"{ours}{block}.{leaf}", place_in_hub_block(f"{theirs}{block}.", leaf)
 
 
 def _both(ours: str, theirs: str) -> Iterator[tuple[str, Place]]:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -93,7 +93,7 @@ class VideoTextModel(nn.Module):
 
     def similarities(self, video: VideoFeatures, text: TextFeatures) -> tuple[Tensor, Tensor | None]:
         """The head's scores and, with TAB, those of the aligned vectors, each (texts, videos), in fp32."""
-        with torch.autocast(text.pooled.device.type, enabled=False):
+        with _without_autocast(text.pooled.device.type):
             video, text = _in_fp32(video), _in_fp32(text)
             scale = self.clip.logit_scale.exp() if self.head.scaled and not self.settings.tau else 1.0
             main = scale * self.head(text, video)
@@ -184,6 +184,11 @@ class VideoTextModel(nn.Module):
         last = (places * mask).amax(dim=1)[:, None]
         cut = ~ends.any(dim=1)[:, None] & (places == last)
         return token_ids.masked_fill(cut, end), mask
+
+
+def _without_autocast(device: str) -> AbstractContextManager[None]:
+    """Nothing to switch off on devices that have none, such as meta."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import torch
 from open_clip.model import CLIP
 
 from configs import DataError, RequestError
@@ -31,11 +32,12 @@ def load_towers(settings: TowerSettings) -> CLIP:
         if scheme:
             return _from_open_clip(name, None, quick_gelu=False)
         model_cfg = named_cfg(name)
+        with torch.device("meta"):
+            build_towers(model_cfg)  # refused before anything large is made or downloaded
         if not pretrained:
             return build_towers(model_cfg)
         if Path(pretrained).exists():
             return _from_file(Path(pretrained), model_cfg)
-        build_towers(model_cfg)  # before anything is downloaded
         return _tagged(name, pretrained)
     except RequestError as error:
         raise RequestError(f"towers.name={name} towers.pretrained={pretrained}: {error}") from None

@@ -17,6 +17,8 @@ from pretrain.model.towers import TINY, build_towers
 from tests.pretrain.zoo import ZOO, inputs, shaken
 
 FRAMES, WORDS = 5, 9
+# torch says so wherever its oneDNN flags are set.
+pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration")
 
 
 @pytest.fixture(autouse=True)
