@@ -12,7 +12,7 @@ import errno
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, NamedTuple
 
@@ -38,7 +38,7 @@ _FOLDER_CONFIGS = ("open_clip_config.json", "config.json")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _BIG_ENDIAN = "written on a big-endian machine; save it anew on a common one"
 _CHUNK = 1 << 24
-_DEEPEST = 16
+_MOST_ATTRIBUTES, _LONGEST_NAME = 1_000_000, 1000  # of TorchScript modules
 
 # A storage of the file, by its key, as a flat tensor.
 Load = Callable[[Storage], Tensor]
@@ -168,8 +168,7 @@ def _read_zip(handle: BinaryIO) -> Checkpoint:
         with archive.zip.open(archive.member("data.pkl")) as pickled:
             value, _ = unpickle(io.BytesIO(pickled.read()))
         if isinstance(value, ScriptObject):
-            attributes = dict(_attributes(value, ""))
-            return _from_value(attributes, archive.load, "TorchScript")
+            return _from_value(_attributes(value), archive.load, "TorchScript")
         return _from_value(value, archive.load, "torch")
     except OSError as error:
         if error.errno != errno.EINVAL:  # a disk's own failure, not a place before the file's beginning
@@ -220,15 +219,21 @@ class _Archive:
         return self.loaded[storage.key]
 
 
-def _attributes(module: ScriptObject, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of a TorchScript module's tensors and other attributes, submodules' included."""
-    if prefix.count(".") > _DEEPEST:
-        raise DataError("refused: its modules are nested without end")
-    for name, value in module.attributes.items():
-        if isinstance(value, ScriptObject):
-            yield from _attributes(value, f"{prefix}{name}.")
-        elif isinstance(value, PickledTensor):
-            yield prefix + name, value
+def _attributes(root: ScriptObject) -> dict[str, Any]:
+    """A TorchScript module's tensors, those of its submodules by dotted names."""
+    tensors: dict[str, Any] = {}
+    visited, waiting = 0, [("", root)]
+    while waiting:
+        prefix, module = waiting.pop()
+        for name, value in module.attributes.items():
+            visited += 1
+            if visited > _MOST_ATTRIBUTES or len(prefix) > _LONGEST_NAME:
+                raise DataError("refused: its modules hold each other without end")
+            if isinstance(value, ScriptObject):
+                waiting.append((f"{prefix}{name}.", value))
+            elif isinstance(value, PickledTensor):
+                tensors[prefix + name] = value
+    return tensors
 
 
 def _read_legacy(handle: BinaryIO) -> Checkpoint:
@@ -244,7 +249,7 @@ def _read_legacy(handle: BinaryIO) -> Checkpoint:
     for key in keys.value if isinstance(keys.value, list) else []:
         handle.seek(position)
         count = int.from_bytes(handle.read(8), "little")
-        storage = storages.get(str(key))
+        storage = storages.get(key) if isinstance(key, str) else None
         if storage is None or count != storage.numel or position + 8 + storage.nbytes > end:
             raise DataError("damaged or cut off: it ends before its tensors do")
         positions[storage.key] = position + 8
@@ -278,9 +283,9 @@ def _from_value(value: Any, load: Load, container: str) -> Checkpoint:
     """Find the state dict in what a pickle held, and read its tensors."""
     place, state = _find_state_dict(value)
     pickled = {name: one for name, one in state.items() if isinstance(name, str) and isinstance(one, PickledTensor)}
-    left = [str(name) for name in state if name not in pickled]
+    left = [_spelt(name) for name in state if name not in pickled]
     if place:
-        left = [str(name) for name in value if name != place] + [f"{place}.{name}" for name in left]
+        left = [_spelt(name) for name in value if name != place] + [f"{place}.{name}" for name in left]
     tensors = {
         name: torch.as_strided(load(one.storage), one.shape, one.stride, one.offset) for name, one in pickled.items()
     }
@@ -293,8 +298,13 @@ def _find_state_dict(value: Any) -> tuple[str, dict[Any, Any]]:
     for place, inner in [(place, value.get(place)) for place in _PLACES] + [("", value)]:
         if isinstance(inner, dict) and any(isinstance(one, PickledTensor) for one in inner.values()):
             return place, inner
-    entries = ", ".join(map(repr, list(value)[:8])) or "none"
+    entries = ", ".join(map(_spelt, list(value)[:8])) or "none"
     raise DataError(f"it holds no state dict; its entries: {entries}. Expected tensors, or one of {', '.join(_PLACES)}")
+
+
+def _spelt(name: object) -> str:
+    """A key of a dictionary; of what is no name, its type, since a crafted tuple can take for ever to print."""
+    return name if isinstance(name, str) else type(name).__name__
 
 
 def _unwrapped(

@@ -32,6 +32,8 @@ _DTYPES = {
     "BoolStorage": torch.bool,
 }
 
+_MOST_AXES = 64  # of a tensor, as torch has it
+
 # What training frameworks leave beside the weights: log buffers, configurations, arguments, numpy's numbers.
 _INERT_PACKAGES = frozenset({"mmengine", "mmcv", "mmaction", "addict", "numpy"})
 _INERT_NAMES = frozenset(
@@ -115,6 +117,11 @@ class ScriptObject:
 
     attributes: dict[str, Any]
 
+    def __new__(cls, *_args: object) -> Self:
+        made = super().__new__(cls)
+        made.attributes = {}
+        return made
+
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
             raise pickle.UnpicklingError("a TorchScript object whose state is not a dictionary of attributes")
@@ -184,20 +191,19 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Storage:
         kind, dtype, key, _location, numel, *view = pid
-        if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(numel, int) or numel < 0:
-            raise pickle.UnpicklingError(f"not a storage of tensors: {kind!r}")
+        known = kind == "storage" and isinstance(dtype, torch.dtype) and isinstance(key, str)
+        if not known or type(numel) is not int or numel < 0:
+            raise pickle.UnpicklingError("it refers to something that is not a storage of tensors")
         if view not in ([], [None]):
             raise pickle.UnpicklingError("a storage that is a view of another (torch before 0.4)")
-        return self.storages.setdefault(str(key), Storage(str(key), dtype, numel))
+        return self.storages.setdefault(key, Storage(key, dtype, numel))
 
 
 def _rebuild_tensor(storage: Storage, offset: int, shape: Any, stride: Any, *_rest: object) -> PickledTensor:
     """Stands for `torch._utils._rebuild_tensor_v2`: checks that the view lies in its storage."""
-    shape, stride = tuple(shape), tuple(stride)
-    numbers = (offset, *shape, *stride)
-    whole = isinstance(storage, Storage) and all(type(number) is int and number >= 0 for number in numbers)
-    if not whole or len(shape) != len(stride):
-        raise DataError(f"damaged: a tensor of shape {shape}, stride {stride} at offset {offset} is no tensor")
+    shape, stride = _sizes(shape), _sizes(stride)
+    if not isinstance(storage, Storage) or len(shape) != len(stride) or _sizes([offset]) != (offset,):
+        raise DataError("damaged: its pickle describes something that is no tensor")
     numel, last = 1, offset
     for size, step in zip(shape, stride, strict=True):
         numel *= size
@@ -205,6 +211,23 @@ def _rebuild_tensor(storage: Storage, offset: int, shape: Any, stride: Any, *_re
     if numel > storage.numel or (numel and last >= storage.numel):
         raise DataError(f"damaged: a tensor of shape {shape} does not fit its storage of {storage.numel:,} elements")
     return PickledTensor(storage, offset, shape, stride)
+
+
+def _sizes(numbers: Any = ()) -> tuple[int, ...]:
+    """Stands for `torch.Size`: few, whole and not negative."""
+    if not isinstance(numbers, list | tuple) or len(numbers) > _MOST_AXES:
+        raise DataError("damaged: the sizes of a tensor are no list of numbers")
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise DataError("damaged: the sizes of a tensor are not whole numbers")
+    return tuple(numbers)
+
+
+def _ordered(pairs: Any = ()) -> _Dict:
+    """Stands for `OrderedDict`. A list of pairs is spent: copied again and again, a short file could fill the memory."""
+    made = _Dict(pairs)
+    if isinstance(pairs, list):
+        pairs.clear()
+    return made
 
 
 def _getattr(target: object, _name: object) -> type[Inert]:
@@ -219,12 +242,12 @@ def _first(value: Any, *_rest: object) -> Any:
 
 
 _ADMITTED: dict[str, Any] = {
-    "collections.OrderedDict": _Dict,
-    "builtins.set": set,
-    "builtins.frozenset": frozenset,
+    "collections.OrderedDict": _Call(_ordered),
+    "builtins.set": Inert,
+    "builtins.frozenset": Inert,
     "builtins.getattr": _Call(_getattr),
     "copyreg._reconstructor": Inert,
-    "torch.Size": tuple,
+    "torch.Size": _Call(_sizes),
     "torch._utils._rebuild_tensor": _Call(_rebuild_tensor),
     "torch._utils._rebuild_tensor_v2": _Call(_rebuild_tensor),
     "torch._utils._rebuild_parameter": _Call(_first),

@@ -240,10 +240,11 @@ def test_the_pickle_made_by_hand_is_read(tmp_path: Path) -> None:
         (2, "(I1099511627776\nt", "(I0\nt", "does not fit its storage"),
         (2, "(I3\nt", "(I1\nt", "does not fit its storage"),
         (2, "(I2\nt", "(I5\nt", "does not fit its storage"),
-        (2, "(I-2\nt", "(I1\nt", "is no tensor"),
-        (2, "(I2\nt", "(I-1\nt", "is no tensor"),
+        (2, "(I-2\nt", "(I1\nt", "not whole numbers"),
+        (2, "(I2\nt", "(I-1\nt", "not whole numbers"),
         (2, "(I1\nI2\nt", "(I1\nt", "is no tensor"),
-        (2, "(Vtwo\nt", "(I1\nt", "is no tensor"),
+        (2, "(Vtwo\nt", "(I1\nt", "not whole numbers"),
+        (2, "(" + "I1\n" * 65 + "t", "(" + "I1\n" * 65 + "t", "no list of numbers"),
         (-2, "(I2\nt", "(I1\nt", "not a storage"),
     ],
 )
@@ -253,6 +254,26 @@ def test_declared_sizes_are_held_against_the_bytes(
     path = zip_of(tensor_pickle(numel, shape, stride), tmp_path / "a.pt", _0=struct.pack("<2f", 1, 2))
     with pytest.raises(DataError, match=message):
         read_tensors(path)
+
+
+def test_modules_that_hold_each_other_end(tmp_path: Path) -> None:
+    """A TorchScript module that is its own submodule; one without attributes; and one whose state is none."""
+    module = b"c__torch__.a\nA\n)\x81"
+    for pickled, message in (
+        (b"\x80\x02" + module + b"q\x00}Vself\nh\x00sb.", "without end"),
+        (b"\x80\x02" + module + b".", "no state dict"),
+        (b"\x80\x02" + module + b"I1\nb.", "damaged"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_tensors(zip_of(pickled, tmp_path / "a.pt"))
+
+
+def test_copying_a_list_again_and_again_costs_nothing(tmp_path: Path) -> None:
+    """A list of 100,000 pairs made into 2,000 dictionaries would be 20 GB, from a file of a megabyte."""
+    pairs = b"](" + b"K\x00K\x00\x86" * 100_000 + b"eq\x00"
+    pickled = b"\x80\x02" + pairs + b"ccollections\nOrderedDict\nq\x01" + b"h\x01h\x00\x85R" * 2000 + b"."
+    with pytest.raises(DataError, match="no state dict"):
+        read_tensors(zip_of(pickled, tmp_path / "a.pt"))
 
 
 def test_compressed_and_overlapping_members_are_refused(tmp_path: Path) -> None:
