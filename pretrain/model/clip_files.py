@@ -7,7 +7,7 @@ differ in every one, have query, key and value apart, and the two projections tr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import open_clip
@@ -16,12 +16,14 @@ from torch import Tensor
 
 from configs import DataError
 from pretrain.model.files import Checkpoint
-from pretrain.model.keys import Fate, KeyLine, check_shapes, list_some
+from pretrain.model.keys import KeyLine
+from pretrain.model.peers.keymap import Place, collect, place_in_hub_block
 from pretrain.model.towers import build_towers, count_blocks, infer_sizes, model_cfg_of
 
 # In checkpoints, and computed from sizes: OpenAI's three numbers, the causal mask, the positions 0, 1, 2, ...
 _COMPUTED = re.compile(r"(input_resolution|context_length|vocab_size|(.*\.)?attn_mask|(.*\.)?position_ids)")
 _CUSTOM_TEXT = "text."
+_OF_BLOCKS = ("attn.in_proj_", "attn.out_proj.", "ln_1.", "ln_2.", "mlp.c_fc.", "mlp.c_proj.")
 
 
 class ClipCheckpoint(NamedTuple):
@@ -30,14 +32,6 @@ class ClipCheckpoint(NamedTuple):
     state: dict[str, Tensor]
     model_cfg: dict[str, Any]
     lines: tuple[KeyLine, ...]
-
-
-class _Pair(NamedTuple):
-    """A tensor by OpenAI's name, and the hub's that it is made of."""
-
-    openai: str
-    hub: tuple[str, ...]
-    transposed: bool = False
 
 
 def is_clip(names: Mapping[str, object]) -> bool:
@@ -52,29 +46,24 @@ def read_clip(checkpoint: Checkpoint, *, quick_gelu: bool | None = None) -> Clip
     default, GELU. DataError lists the tensors that are missing, too many, or of another shape than the others imply.
     """
     given = {name: tensor for name, tensor in checkpoint.tensors.items() if not _COMPUTED.fullmatch(name)}
-    lines = [KeyLine("unused", name, "", "computed from sizes") for name in checkpoint.tensors if name not in given]
+    extras = [KeyLine("unused", name, "", "computed from sizes") for name in checkpoint.tensors if name not in given]
     from_hub = any(name.startswith("vision_model.") for name in given)
-    state, renamed = _from_hub(given) if from_hub else _from_open_clip(given)
+    places = dict(_hub_places(given)) if from_hub else _own_places(given)
     if quick_gelu is None:
         of_openai = checkpoint.container == "TorchScript" or "input_resolution" in checkpoint.tensors
         quick_gelu = _told_activation(checkpoint.config, from_hub=from_hub, of_openai=of_openai)
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    shapes = {name: _shape(where, given) for name, where in places.items() if given.keys() >= set(where.names)}
     with torch.device("meta"):
         towers = build_towers(_model_cfg(shapes, checkpoint.config, quick_gelu=quick_gelu))
-    expected = {name: tuple(tensor.shape) for name, tensor in towers.state_dict().items()}
-    check_shapes(shapes, expected)
-    tensors = {name: state[name].float() for name in expected}
-    return ClipCheckpoint(tensors, model_cfg_of(towers), (*renamed, *lines))
+    expected = {name: tensor.shape for name, tensor in towers.state_dict().items()}
+    state, lines = collect(given, expected, lambda name: places.get(name, Place((name,))), {})
+    return ClipCheckpoint(state, model_cfg_of(towers), (*lines, *extras))
 
 
 def hub_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of open_clip's towers by the names of HF's `CLIPModel`."""
-    tensors: dict[str, Tensor] = {}
-    for pair in _pairs(state):
-        whole = state[pair.openai].T if pair.transposed else state[pair.openai]
-        parts = whole.chunk(len(pair.hub)) if len(pair.hub) > 1 else (whole,)
-        tensors.update(zip(pair.hub, (part.contiguous() for part in parts), strict=True))
-    return tensors
+    parts = (where.split(state[name]) for name, where in _hub_places(state))
+    return {name: tensor.contiguous() for one in parts for name, tensor in one.items()}
 
 
 def hub_config(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,74 +103,42 @@ def hub_config(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _from_open_clip(given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[KeyLine]]:
-    state: dict[str, Tensor] = {}
-    lines = []
-    for name, tensor in given.items():
-        bare = name.removeprefix(_CUSTOM_TEXT)
-        state[bare] = tensor
-        lines.append(KeyLine("kept" if bare == name else "renamed", name, bare))
-    return state, lines
+def _own_places(names: Iterable[str]) -> dict[str, Place]:
+    """By OpenAI's names; a custom text tower's are under a prefix."""
+    return {name.removeprefix(_CUSTOM_TEXT): Place((name,)) for name in names}
 
 
-def _from_hub(given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[KeyLine]]:
-    pairs = list(_pairs(given))
-    known = {name for pair in pairs for name in pair.hub}
-    missing, extra = known - given.keys(), given.keys() - known
-    if missing or extra:
-        raise DataError(
-            "not the CLIPModel of HF that its names say: "
-            + list_some(missing=sorted(missing), unexpected=sorted(extra))
-        )
-    state: dict[str, Tensor] = {}
-    lines = []
-    for pair in pairs:
-        parts = [given[name] for name in pair.hub]
-        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
-        state[pair.openai] = whole.T.contiguous() if pair.transposed else whole
-        what: Fate = "merged" if len(parts) > 1 else "kept" if pair.hub == (pair.openai,) else "renamed"
-        lines.append(KeyLine(what, " ".join(pair.hub), pair.openai, "transposed" if pair.transposed else ""))
-    return state, lines
-
-
-def _pairs(names: Mapping[str, object]) -> Iterator[_Pair]:
-    """Every tensor of a CLIP with as many blocks as `names`, by either's names, has."""
-    yield _Pair("logit_scale", ("logit_scale",))
-    yield _Pair("visual.class_embedding", ("vision_model.embeddings.class_embedding",))
-    yield _Pair("visual.conv1.weight", ("vision_model.embeddings.patch_embedding.weight",))
-    yield _Pair("visual.positional_embedding", ("vision_model.embeddings.position_embedding.weight",))
-    yield _Pair("visual.proj", ("visual_projection.weight",), transposed=True)
-    yield _Pair("token_embedding.weight", ("text_model.embeddings.token_embedding.weight",))
-    yield _Pair("positional_embedding", ("text_model.embeddings.position_embedding.weight",))
-    yield _Pair("text_projection", ("text_projection.weight",), transposed=True)
-    yield from _twins("visual.ln_pre", "vision_model.pre_layrnorm")  # spelt so
-    yield from _twins("visual.ln_post", "vision_model.post_layernorm")
-    yield from _twins("ln_final", "text_model.final_layer_norm")
-    for openai, hub in (
+def _hub_places(names: Mapping[str, object]) -> Iterator[tuple[str, Place]]:
+    """Every tensor of a CLIP with as many blocks as `names`, by either's names, has; and where the hub keeps it."""
+    yield "logit_scale", Place(("logit_scale",))
+    yield "visual.class_embedding", Place(("vision_model.embeddings.class_embedding",))
+    yield "visual.conv1.weight", Place(("vision_model.embeddings.patch_embedding.weight",))
+    yield "visual.positional_embedding", Place(("vision_model.embeddings.position_embedding.weight",))
+    yield "visual.proj", Place(("visual_projection.weight",), transposed=True)
+    yield "token_embedding.weight", Place(("text_model.embeddings.token_embedding.weight",))
+    yield "positional_embedding", Place(("text_model.embeddings.position_embedding.weight",))
+    yield "text_projection", Place(("text_projection.weight",), transposed=True)
+    yield from _both("visual.ln_pre", "vision_model.pre_layrnorm")  # spelt so
+    yield from _both("visual.ln_post", "vision_model.post_layernorm")
+    yield from _both("ln_final", "text_model.final_layer_norm")
+    for ours, theirs in (
         ("visual.transformer.resblocks.", "vision_model.encoder.layers."),
         ("transformer.resblocks.", "text_model.encoder.layers."),
     ):
-        for block in range(max(count_blocks(names, openai), count_blocks(names, hub))):
-            yield from _block_pairs(f"{openai}{block}", f"{hub}{block}")
+        for block in range(max(count_blocks(names, ours), count_blocks(names, theirs))):
+            for leaf in (kind + part for kind in _OF_BLOCKS for part in ("weight", "bias")):
+                yield f"{ours}{block}.{leaf}", place_in_hub_block(f"{theirs}{block}.", leaf)
 
 
-def _block_pairs(openai: str, hub: str) -> Iterator[_Pair]:
+def _both(ours: str, theirs: str) -> Iterator[tuple[str, Place]]:
     for part in ("weight", "bias"):
-        apart = tuple(f"{hub}.self_attn.{letter}_proj.{part}" for letter in "qkv")
-        yield _Pair(f"{openai}.attn.in_proj_{part}", apart)
-    for one, other in (
-        ("attn.out_proj", "self_attn.out_proj"),
-        ("ln_1", "layer_norm1"),
-        ("ln_2", "layer_norm2"),
-        ("mlp.c_fc", "mlp.fc1"),
-        ("mlp.c_proj", "mlp.fc2"),
-    ):
-        yield from _twins(f"{openai}.{one}", f"{hub}.{other}")
+        yield f"{ours}.{part}", Place((f"{theirs}.{part}",))
 
 
-def _twins(openai: str, hub: str) -> Iterator[_Pair]:
-    for part in ("weight", "bias"):
-        yield _Pair(f"{openai}.{part}", (f"{hub}.{part}",))
+def _shape(where: Place, given: Mapping[str, Tensor]) -> tuple[int, ...]:
+    shapes = [tuple(given[name].shape) for name in where.names]
+    stacked = (sum(shape[0] for shape in shapes), *shapes[0][1:]) if len(shapes) > 1 and all(shapes) else shapes[0]
+    return stacked[::-1] if where.transposed else stacked
 
 
 def _told_activation(config: Mapping[str, Any], *, from_hub: bool, of_openai: bool) -> bool:

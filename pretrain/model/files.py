@@ -8,6 +8,7 @@ memory is taken, and only the tensors of the state dict are read: an optimizer's
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import zipfile
@@ -48,8 +49,8 @@ class Checkpoint(NamedTuple):
 
     `tensors`: the state dict, names without wrappers' prefixes, values as stored. `container`: what kind of file it is.
     `place`: the entry that was taken as the state dict, empty for the file itself. `prefix`: what was taken off every
-    name. `left`: entries beside the state dict, and in it what is no tensor. `config`: the JSON that lies in its folder,
-    or safetensors' own metadata.
+    name. `left`: entries beside the state dict, and in it what is no tensor. `config`: the JSON beside a file of a hub's
+    folder.
     """
 
     tensors: dict[str, Tensor]
@@ -80,9 +81,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         found = _read_sharded(path) if path.name.endswith(".index.json") else _read_file(path)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    if path.name in _FOLDER_FILES and not found.config:
-        found = found._replace(config=_config_beside(path))
-    return found
+    return found._replace(config=_config_beside(path)) if path.name in _FOLDER_FILES else found
 
 
 def _file_of_folder(folder: Path) -> Path:
@@ -130,11 +129,15 @@ def _read_file(path: Path) -> Checkpoint:
     with path.open("rb") as handle:
         start = handle.read(64)
         handle.seek(0)
+        # safetensors begins with a length, which may read as the start of a pickle: look for its header first.
+        json_follows = start[8:9] == b"{"
+        if json_follows and int.from_bytes(start[:8], "little") < path.stat().st_size:
+            return _read_safetensors(path)
         if start[:4] == b"PK\x03\x04":
             return _read_zip(handle)
         if start[:1] == b"\x80":
             return _read_legacy(handle)
-    if start[8:9] == b"{":
+    if json_follows:
         return _read_safetensors(path)
     raise DataError(f"not a checkpoint: {_what_it_is(start)}. Expected safetensors, or a file of torch.save")
 
@@ -153,10 +156,9 @@ def _read_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-            metadata = opened.metadata() or {}
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise DataError(f"damaged or cut off: {error}") from None
-    return _unwrapped(tensors, "safetensors", config=dict(metadata))
+    return _unwrapped(tensors, "safetensors")
 
 
 def _read_zip(handle: BinaryIO) -> Checkpoint:
@@ -169,7 +171,11 @@ def _read_zip(handle: BinaryIO) -> Checkpoint:
             attributes = dict(_attributes(value, ""))
             return _from_value(attributes, archive.load, "TorchScript")
         return _from_value(value, archive.load, "torch")
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a disk's own failure, not a place before the file's beginning
+            raise
+        raise DataError("damaged or cut off: its directory points outside of it") from None
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
         raise DataError(f"damaged or cut off: {error}") from None
 
 
@@ -292,12 +298,7 @@ def _find_state_dict(value: Any) -> tuple[str, dict[Any, Any]]:
 
 
 def _unwrapped(
-    tensors: dict[str, Tensor],
-    container: str,
-    *,
-    place: str = "",
-    left: tuple[str, ...] = (),
-    config: dict[str, Any] | None = None,
+    tensors: dict[str, Tensor], container: str, *, place: str = "", left: tuple[str, ...] = ()
 ) -> Checkpoint:
     """The checkpoint, its names without the prefixes that wrappers of a whole model put before all of them."""
     if not tensors:
@@ -306,4 +307,4 @@ def _unwrapped(
     while wrapper := next((one for one in _WRAPPERS if all(name.startswith(prefix + one) for name in tensors)), ""):
         prefix += wrapper
     bare = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return Checkpoint(bare, container, place, prefix, left, config or {})
+    return Checkpoint(bare, container, place, prefix, left, {})

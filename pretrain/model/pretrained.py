@@ -31,7 +31,7 @@ def load_towers(settings: TowerSettings) -> CLIP:
             return _from_file(Path(rest), None)
         if scheme:
             return _from_open_clip(name, None, quick_gelu=False)
-        model_cfg = _named(name)
+        model_cfg = named_cfg(name)
         with torch.device("meta"):
             build_towers(model_cfg)  # refused before anything large is made or downloaded
         if not pretrained:
@@ -45,7 +45,8 @@ def load_towers(settings: TowerSettings) -> CLIP:
         raise DataError(f"towers.name={name} towers.pretrained={pretrained}: {error}") from None
 
 
-def _named(name: str) -> dict[str, Any]:
+def named_cfg(name: str) -> dict[str, Any]:
+    """The open_clip configuration of a name of its list, or of `tiny`. RequestError for an unknown name."""
     if name == "tiny":
         return TINY.model_cfg()
     known = open_clip.list_models()

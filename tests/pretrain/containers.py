@@ -37,7 +37,7 @@ def write_training(path: Path, state: State) -> Path:
 
 
 def write_safetensors(path: Path, state: State) -> Path:
-    save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, path)
+    save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, path, {"format": "pt"})
     return path
 
 

@@ -62,8 +62,7 @@ def test_hub_names_there_and_back(state: dict[str, Tensor], tmp_path: Path) -> N
     assert_same(read.state, state)
     assert read.model_cfg == model_cfg_of(build_towers(SIZES.model_cfg()))
     assert {line.given for line in read.lines if line.what == "unused"} == {"text_model.embeddings.position_ids"}
-    given = " ".join(line.given for line in read.lines).split()
-    assert sorted(given) == sorted(named)  # each key of the file in one line of the report
+    assert sorted(line.given for line in read.lines) == sorted(named)  # each key of the file in one line of the report
     assert {line.became for line in read.lines} - {""} == state.keys()
 
 
@@ -120,7 +119,7 @@ def test_missing_and_extra_tensors_of_the_hub_are_named_as_the_file_names_them(s
     named = hub_state(state)
     del named["text_model.encoder.layers.1.self_attn.k_proj.weight"]
     named["vision_model.head.weight"] = torch.zeros(1)
-    with pytest.raises(DataError, match=r"layers\.1\.self_attn\.k_proj\.weight.*1 unexpected: vision_model\.head"):
+    with pytest.raises(DataError, match=r"layers\.1\.self_attn\.k_proj\.weight; 1 unexpected: vision_model\.head"):
         read_clip(checkpoint(named))
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import builtins
 import collections
+import contextlib
 import io
 import json
 import os
 import pickle
 import struct
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from configs import DataError, RequestError
@@ -59,6 +63,17 @@ def test_every_container_reads_to_the_tensors_that_were_written(
     kind: str, state: dict[str, Tensor], tmp_path: Path
 ) -> None:
     assert_same(read_tensors(WRITERS[kind](tmp_path / "file", state)), state)
+
+
+def test_safetensors_whose_length_reads_as_a_pickle_is_safetensors(tmp_path: Path) -> None:
+    """The file begins with the length of its header: at 0x180 bytes, with the first byte of every pickle."""
+    for length in range(1, 60):
+        path = containers.write_safetensors(tmp_path / "file", {"a" * length * 4: torch.ones(1)})
+        assert len(read_tensors(path)) == 1
+    assert any(
+        containers.write_safetensors(tmp_path / "file", {"a" * length * 4: torch.ones(1)}).read_bytes()[0] == 0x80
+        for length in range(1, 60)
+    )
 
 
 def test_a_torchscript_archive_reads_without_its_code(state: dict[str, Tensor], tmp_path: Path) -> None:
@@ -264,6 +279,27 @@ def test_compressed_and_overlapping_members_are_refused(tmp_path: Path) -> None:
 def test_a_malformed_pickle_costs_nothing(pickled: bytes, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"damaged|refused"):
         read_tensors(zip_of(pickled, tmp_path / "a.pt"))
+
+
+@pytest.fixture(scope="module")
+def whole_files(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    home = tmp_path_factory.mktemp("whole")
+    state = {"a.b": torch.arange(12.0).reshape(3, 4), "c": torch.tensor(1.0), "d": torch.arange(5).half()}
+    return [write(home / "file", state).read_bytes() for write in (*WRITERS.values(), containers.write_torchscript)]
+
+
+@settings(max_examples=400, deadline=None)
+@given(kind=st.integers(0, len(WRITERS)), place=st.floats(0, 1), byte=st.binary(max_size=3), cut=st.integers(0, 9))
+def test_any_damage_is_a_data_error_or_harmless(
+    whole_files: list[bytes], kind: int, place: float, byte: bytes, cut: int
+) -> None:
+    whole = whole_files[kind]
+    start = int(place * len(whole))
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(whole[:start] + byte + whole[start + cut :])
+        file.flush()
+        with contextlib.suppress(DataError):
+            read_tensors(file.name)
 
 
 def test_no_attribute_can_be_set_on_what_is_admitted(tmp_path: Path) -> None:

@@ -35,6 +35,26 @@ class Place(NamedTuple):
         return dict(zip(self.names, parts, strict=True))
 
 
+_OF_HUB_BLOCKS = {
+    "attn.out_proj.": "self_attn.out_proj.",
+    "ln_1.": "layer_norm1.",
+    "ln_2.": "layer_norm2.",
+    "mlp.c_fc.": "mlp.fc1.",
+    "mlp.c_proj.": "mlp.fc2.",
+}
+
+
+def place_in_hub_block(block: str, leaf: str) -> Place:
+    """Where Hugging Face's CLIP, and what is built on it, keeps a tensor of a block: query, key and value lie apart."""
+    if leaf.startswith("attn.in_proj_"):
+        kind = leaf.removeprefix("attn.in_proj_")
+        return Place(tuple(f"{block}self_attn.{part}_proj.{kind}" for part in "qkv"))
+    for ours, theirs in _OF_HUB_BLOCKS.items():
+        if leaf.startswith(ours):
+            return Place((block + theirs + leaf.removeprefix(ours),))
+    return Place((block + leaf,))
+
+
 def collect(
     state: Mapping[str, Tensor],
     shapes: Mapping[str, torch.Size],

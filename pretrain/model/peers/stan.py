@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from configs.model import ModelSettings, PeerOptions, StanSettings
-from pretrain.model.peers.keymap import Place
+from pretrain.model.peers.keymap import Place, place_in_hub_block
 from pretrain.model.towers import TowerConfig, count_blocks, infer_sizes
 
 NAME = "STAN"
@@ -35,13 +35,8 @@ _PREFIXES = {
     r"head\.word_weight\.": "text_weight_fc.",
     r"head\.frame_weight\.": "video_weight_fc.",
 }
-_LEAVES = {
-    "attn.out_proj.": "self_attn.out_proj.",
-    "ln_1.": "layer_norm1.",
-    "ln_2.": "layer_norm2.",
+_LEAVES = {  # beside those of the hub's blocks
     "norm.": "layer_norm1.",
-    "mlp.c_fc.": "mlp.fc1.",
-    "mlp.c_proj.": "mlp.fc2.",
     "conv.": "layers.",
     "fc.": "temporal_fc.",
 }
@@ -95,13 +90,10 @@ def place(ours: str) -> Place:
 
 
 def _leaf(prefix: str, leaf: str) -> Place:
-    if leaf.startswith("attn.in_proj_"):
-        kind = leaf.removeprefix("attn.in_proj_")
-        return Place(tuple(f"{prefix}self_attn.{part}_proj.{kind}" for part in "qkv"))
     for ours, theirs in _LEAVES.items():
         if leaf.startswith(ours):
             return Place((prefix + theirs + leaf.removeprefix(ours),))
-    return Place((prefix + leaf,))
+    return place_in_hub_block(prefix, leaf)
 
 
 def unused(tower: TowerConfig, chosen: ModelSettings) -> dict[str, tuple[int, ...]]:
