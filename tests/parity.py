@@ -6,7 +6,7 @@ per comparison; the exit code is 1 on any miss. The family is read from the fold
 
     published     `faithful` as it was published: scores, losses, features, intermediates, gradient norms
     own mask      CLIP2Video with each mask on its own clip
-    default       where the right behaviour and the published one agree (but for an epsilon: see `LOOSE`)
+    default       where the right behaviour and the published one agree (blocks over frames: but for an epsilon, see LOOSE)
     cut           the default on padded clips against `own_mask` on each clip cut to its own frames: padding is not seen
     fp16          the fp16 copy of the weights against the fp32 one: the same bits
 """
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.model import ModelSettings, PeerOptions, VideoTextModel, load_peer
+from pretrain.model.blocks import Block
 from pretrain.model.features import Frames, TextFeatures, VideoFeatures, unit
 from pretrain.model.losses import contrastive_loss, recognition_loss
 from pretrain.model.peers import FAMILIES
@@ -120,8 +121,10 @@ class Reference:
         theirs = self.get(name)
         if theirs is not None:
             same_shape = ours.shape == theirs.shape
-            error = (ours.double() - theirs.double()).abs().max().item() if same_shape else float("inf")
-            self.note(f"{what}: {name}", error, tolerance)
+            error = (ours.double() - theirs.double()).abs() if same_shape else torch.tensor(torch.inf)
+            if same_shape:  # a clip without frames scores NaN, theirs as ours
+                error = error.masked_fill(ours.isnan() & theirs.isnan(), 0)
+            self.note(f"{what}: {name}", error.max().item(), tolerance)
 
     def note(self, what: str, error: float, tolerance: float) -> None:
         self.comparisons.append(Comparison(self.name, what, error, tolerance))
@@ -253,7 +256,7 @@ def check_default(reference: Reference, name: str) -> None:
     if not agrees_by_default(reference, model.settings):
         return
     frames, mask = reference.video
-    tolerance = TIGHT if reference.family == "stan" else LOOSE
+    tolerance = LOOSE if any(isinstance(module, Block) for module in model.modules()) else TIGHT
     leaks = isinstance(model.temporal, TemporalDifference)
     if mask is None or mask.bool().all() or not leaks:
         reference.compare("default", scores, name, tolerance)
@@ -311,6 +314,7 @@ def main(words: list[str]) -> int:
     if not paths:
         print("usage: python -m tests.parity FOLDER, which holds <family>/*.npz, each with its json", file=sys.stderr)
         return 2
+    torch.set_num_threads(1)  # the matrices are small, and a sum in one order is the same everywhere
     comparisons: list[Comparison] = []
     for path in paths:
         of_file = check(path)

@@ -206,5 +206,7 @@ def _parts(tensor: Tensor, chunk: int) -> Sequence[tuple[int, Tensor]]:
 
 
 def _in_fp32(features: Features) -> Features:
-    cast = (one.float() if isinstance(one, Tensor) and one.is_floating_point() else one for one in features)
+    """Half precision cast up; fp64 stays."""
+    halves = (torch.float16, torch.bfloat16)
+    cast = (one.float() if one is not None and one.dtype in halves else one for one in features)
     return type(features)(*cast)

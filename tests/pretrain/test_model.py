@@ -215,6 +215,14 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
         tiny("stan", stan={"depth": 9})
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_in_double_precision_scores_in_it(kind: str) -> None:
+    model, given = shaken(kind), inputs()
+    double = copy.deepcopy(model).double().score(given.frames.double(), None, given.token_ids, None)
+    assert double.dtype == torch.float64
+    assert torch.allclose(double.float(), model.score(*given), atol=2e-5, rtol=1e-5)
+
+
 def test_scoring_leaves_the_model_in_the_mode_in_which_it_was() -> None:
     model = tiny("stan").train()
     first, second = (model.score(*inputs()) for _ in range(2))

@@ -73,12 +73,14 @@ def test_a_folder_without_references_is_a_wrong_request(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
-def test_bf16_autocast_scores_stay_within_two_percent(path: Path) -> None:
-    """Of the largest score: bf16 keeps 8 bits, and these random models amplify more than trained ones."""
+def test_bf16_autocast_keeps_cosines_within_a_hundredth(path: Path) -> None:
+    """Measured: 0.0042 at most, in these random models; the tight head's scores, which are no cosines, move by 0.009."""
     reference = Reference(path)
     model = load_peer(reference.weights(), reference.options("no"))
     exact = reference.scores(model)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = reference.scores(model)
     assert rounded.dtype == torch.float32
-    assert (rounded - exact).abs().max() <= 0.02 * exact.abs().max()
+    scaled = model.head.scaled and not model.settings.tau
+    scale = model.clip.logit_scale.exp().item() if scaled else 1.0
+    assert (rounded - exact).abs().max().item() / scale <= 0.01 * (1 if model.head.scaled else 2)
