@@ -78,7 +78,6 @@ def _about_file(file: str, checkpoint: Checkpoint) -> list[str]:
 
 
 def _in_words(model: VideoTextModel) -> str:
-
     settings, cfg = model.settings, model_cfg_of(model.clip)
     vision, count = cfg["vision_cfg"], sum(tensor.numel() for tensor in model.state_dict().values())
     gelu = "QuickGELU" if cfg["quick_gelu"] else "GELU"

@@ -44,15 +44,14 @@ class Finding(NamedTuple):
 
 def run(settings: DoctorSettings) -> int:
     """Print what was found; exit 1 when something that every command needs is wrong."""
-    models = {
-        name: read_model(name) for name in (preset_names("model") if settings.model == "all" else [settings.model])
-    }
+    names = preset_names("model") if settings.model == "all" else [settings.model]
+    models = {name: read_model(name) for name in names}
     findings = list(examine())
     can_model = not any(finding.what in ("torch", "open_clip") and finding.mend for finding in findings)
     costs = tell_costs(models, settings) if can_model else {}
     times = {}
     if can_model and settings.measure and settings.model != "all":
-        times = measure(models[settings.model], costs[settings.model]["forward"], settings)
+        times = measure(models[settings.model], costs[settings.model], settings)
     if settings.format == "json":
         machine = [finding._asdict() for finding in findings]
         print(json.dumps({"machine": machine, "flops_per_clip": costs, "times": times}, indent=1))
@@ -72,7 +71,7 @@ def examine() -> Iterator[Finding]:
         if importlib.util.find_spec(module) is None:
             yield Finding(module, f"missing: {purpose}", command)
         else:
-            yield Finding(module, version(package))
+            yield Finding(module, _version(package) or "of unknown version")
     if importlib.util.find_spec("torch") is not None:
         yield from _devices()
 
@@ -82,15 +81,17 @@ def _opencv() -> Iterator[Finding]:
 
     mend = "" if cv2.__version__.startswith("4.") else 'pip install "opencv-python-headless>=4.10,<5"'
     yield Finding("opencv", f"{cv2.__version__}, renderer version {RENDERER_VERSION}", mend, blocks=bool(mend))
+    if other := _version("opencv-python"):
+        clash = f"{other} beside opencv-python-headless: each overwrites the other's cv2"
+        mend = 'pip uninstall -y opencv-python && pip install --force-reinstall "opencv-python-headless>=4.10,<5"'
+        yield Finding("opencv-python", clash, mend)
+
+
+def _version(package: str) -> str | None:
     try:
-        other = version("opencv-python")
+        return version(package)
     except PackageNotFoundError:
-        return
-    yield Finding(
-        "opencv-python",
-        f"{other} beside opencv-python-headless: each overwrites the other's cv2",
-        "pip uninstall -y opencv-python && pip install --force-reinstall opencv-python-headless",
-    )
+        return None
 
 
 def _devices() -> Iterator[Finding]:
@@ -139,14 +140,14 @@ def tell_costs(models: Mapping[str, ModelSettings], settings: DoctorSettings) ->
     return costs
 
 
-def measure(model: ModelSettings, flops: int, settings: DoctorSettings) -> dict[str, Any]:
+def measure(model: ModelSettings, flops: Mapping[str, int], settings: DoctorSettings) -> dict[str, Any]:
     """What a clip takes on this machine, and what it means: see `pretrain.timing`."""
     import torch
 
     from pretrain.timing import time_clip
 
     times = time_clip(model, settings.frames, settings.words)
-    reached = 1000 * flops / times.model
+    reached = 1000 * (flops["forward"] + (times.captions - 1) * flops["head"]) / times.model
     peak = dense_peak(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
     return {
         "ms_per_clip": times.steps,

@@ -29,11 +29,15 @@ _BATCH_CUDA = 32  # clips; enough to fill a device
 
 
 class ClipTimes(NamedTuple):
-    """Milliseconds a clip: of every step; of all that a core of the loader does; of the model's forward pass."""
+    """Milliseconds a clip: of every step; of all that a core of the loader does; of the model's forward pass.
+
+    `captions` is how many of them each clip was compared with.
+    """
 
     steps: dict[str, float]
     loader: float
     model: float
+    captions: int
 
 
 def time_clip(settings: ModelSettings, frames: int, words: int) -> ClipTimes:
@@ -52,7 +56,7 @@ def time_clip(settings: ModelSettings, frames: int, words: int) -> ClipTimes:
     steps["normalise"] = _time(lambda: normalised(pixels, dtype=torch.float32)) / clips
     of_model = _time(_forward(model, seen, words)) / clips
     steps[f"model, forward, {'bf16' if seen.is_cuda else 'fp32'} on {device}"] = of_model
-    return ClipTimes(steps, loader, of_model)
+    return ClipTimes(steps, loader, of_model, captions=clips)
 
 
 def _time_stills(frames: int, size: int, device: torch.device) -> tuple[dict[str, float], float]:
