@@ -21,7 +21,7 @@ Weight = Annotated[float, Field(ge=0, le=1)]
 class TowerSettings(Settings):
     """Which CLIP the image and text towers are."""
 
-    name: str = Field("ViT-B-32", description="open_clip's ViT-* (-quickgelu), tiny, local-dir:FOLDER or hf-hub:NAME")
+    name: str = Field("ViT-B-32", description="open_clip's ViT-* (-quickgelu), tiny, local-dir:FOLDER, hf-hub:NAME")
     pretrained: str = Field("", description="a tag that open_clip knows (openai), or a file; empty: random weights")
 
 

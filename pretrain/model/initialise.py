@@ -82,7 +82,7 @@ def _difference(temporal: TemporalDifference, clip: CLIP) -> None:
     if temporal.projection is not None:
         rows, joint = clip.visual.proj.shape
         if rows < joint:
-            raise RequestError(f"tdb.difference=mlp starts from {joint} rows of the image projection, which has {rows}")
+            raise RequestError(f"difference=mlp starts from {joint} rows of the image projection, which has {rows}")
         temporal.projection.copy_(clip.visual.proj[:joint])
 
 

@@ -1,8 +1,8 @@
 """The video-text model: towers, a temporal module, a head.
 
-    frames   (B, T, 3, H, W) -> encode_frames -> temporal (-> align) -> VideoFeatures \\
-                                                                                        head -> scores (texts, videos)
-    token ids        (A, W) -> encode_words  ->          (-> align) -> TextFeatures  /
+frames (B, T, 3, H, W) -> encode_frames -> temporal (-> align) -> VideoFeatures
+token ids (A, W)       -> encode_words  ->          (-> align) -> TextFeatures
+VideoFeatures, TextFeatures -> head -> scores (texts A, videos B)
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class VideoTextModel(nn.Module):
         with _without_autocast(text.pooled.device.type):
             video, text = _in_fp32(video), _in_fp32(text)
             scale = self.clip.logit_scale.exp() if self.head.scaled and not self.settings.tau else 1.0
-            main = scale * self.head(text, video)
+            main = scale * self.head(video, text)
             if text.aligned is None or video.aligned is None:
                 return main, None
             return main, scale * text.aligned @ video.aligned.T

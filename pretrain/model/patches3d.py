@@ -9,7 +9,7 @@ from torch.nn import functional as F
 class Patches3d(nn.Module):
     """Frames (B, T, 3, H, W) -> patches (B * T, D, h, w), in place of the image tower's `conv1`.
 
-    Luo et al., CLIP4Clip, 2021, section 3.2 (`linear_patch=3d`): a patch sees the same patch of the frame before and of the
+    Luo et al., CLIP4Clip (arXiv 2104.08860), `linear_patch=3d`: a patch sees the same patch of the frame before and of the
     one after. Before the first frame and after the last there are zeros.
     """
 

@@ -231,8 +231,8 @@ def project_class_token(visual: VisionTransformer, token: Tensor) -> Tensor:
 def encode_words(clip: CLIP, token_ids: Tensor) -> Tensor:
     """Hidden states (B, W, D) of all W <= context_length tokens, normed but not projected.
 
-    A shorter caption uses the first W positions and the mask's first W rows. The mask is causal, so this is to the bit what
-    a caption padded to the full length gives; open_clip's own resizing would interpolate the positions.
+    A shorter caption uses the first W positions and the mask's first W rows: to the bit a tower of that context length. The
+    mask is causal, so a caption padded to the full length gives the same; open_clip's own resizing would interpolate.
     """
     words = token_ids.shape[1]
     hidden = clip.token_embedding(token_ids) + clip.positional_embedding[:words]

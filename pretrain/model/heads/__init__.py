@@ -1,4 +1,4 @@
-"""Heads: what compares a caption with a clip. Each maps features of A captions and B clips to scores (A, B)."""
+"""Heads: what compares a caption with a clip. Each maps features of B clips and A captions to scores (A, B)."""
 
 from __future__ import annotations
 

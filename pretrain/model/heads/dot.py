@@ -12,5 +12,5 @@ class Dot(nn.Module):
 
     scaled = True  # cosines: a temperature belongs to them
 
-    def forward(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
+    def forward(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
         return unit(text.pooled) @ unit(video.pooled).T

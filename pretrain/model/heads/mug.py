@@ -15,8 +15,8 @@ _SHARPNESS = 100.0  # of all softmaxes, as published; the temperature of the los
 class Mug(nn.Module):
     """Similarities (A, B) of words and frames, each side summed by softmaxes over the other's.
 
-    Liu et al., Mug-STAN, 2023 (arXiv 2311.15075), "mutual-guided" alignment: the modes of its code, and in `wti` the
-    weighted token-wise interaction of Wang et al., DRL, 2022, with its two learned weights. The published code takes a
+    Liu et al., Mug-STAN (arXiv 2311.15075), "mutual-guided" alignment: the modes of its code, and in `wti` the
+    weighted token-wise interaction of Wang et al., DRL (2022), with its two learned weights. The published code takes a
     similarity of exactly zero for padding, and a token id of zero too (`faithful`); here masks say what is padding.
     """
 
@@ -30,7 +30,7 @@ class Mug(nn.Module):
         self.word_weight = nn.Linear(width, 1) if settings.mug == "wti" else None
         self.frame_weight = nn.Linear(width, 1) if settings.mug == "wti" else None
 
-    def forward(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
+    def forward(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
         words, frames = unit(text.tokens), unit(video.frames)
         match self.mode:
             case "frame_token_simple":

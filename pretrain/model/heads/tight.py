@@ -16,7 +16,7 @@ from pretrain.model.towers import activation_of, heads_of
 class Tight(nn.Module):
     """Scores (A, B), one pass through the blocks for each pair of a caption's vector and a clip's frames.
 
-    Luo et al., CLIP4Clip, 2021, section 3.3 ("tight type"): not cosines, so no temperature belongs to them.
+    Luo et al., CLIP4Clip (arXiv 2104.08860), `tightTransf`: not cosines, so no temperature belongs to them.
     """
 
     scaled = False
@@ -35,7 +35,7 @@ class Tight(nn.Module):
         self.activation = activation_of(clip)()
         self.score = nn.Linear(width, 1)
 
-    def forward(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
+    def forward(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
         captions, (clips, count) = len(text.pooled), video.mask.shape
         if count + 1 > len(self.positions):
             raise RequestError(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from configs import DataError
-from configs.model import PeerOptions
+from configs.model import PeerOptions, TowerSettings
 from pretrain.model.files import read_tensors
 from pretrain.model.keys import KeyLine
 from pretrain.model.model import VideoTextModel
@@ -62,7 +62,8 @@ def read_peer(
             raise DataError(str(error) if str(source) in str(error) else f"{source}: {error}") from None
     state, given, lines = _weights(source)
     family = FAMILIES[_family(state) if options.family == "auto" else options.family]
-    tower, settings = family.towers(state), family.settings(state, options)
+    tower = family.towers(state)
+    settings = family.settings(state, options).model_copy(update={"towers": TowerSettings(name="inferred")})
     with torch.device("meta"):
         model = VideoTextModel(build_towers(tower.model_cfg()), settings)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}

@@ -9,7 +9,7 @@ from pretrain.model.features import Frames
 
 
 class Lstm(nn.Module):
-    """One layer over the valid frames in their order, added to them. Luo et al., CLIP4Clip, 2021, section 3.3."""
+    """One layer over the valid frames in their order, added to them. Luo et al., CLIP4Clip (arXiv 2104.08860)."""
 
     depth = 0
 

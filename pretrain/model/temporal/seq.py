@@ -16,7 +16,7 @@ from pretrain.model.towers import activation_of, heads_of
 class SequenceTransformer(nn.Module):
     """Frames plus positions through blocks like those of the text tower, added to the frames.
 
-    Luo et al., CLIP4Clip, 2021, section 3.3 ("sequential type"). `positions` has as many rows as the text tower's.
+    Luo et al., CLIP4Clip (arXiv 2104.08860). `positions` has as many rows as the text tower's.
     """
 
     depth = 0

@@ -15,7 +15,7 @@ from pretrain.model.temporal.tdb import TemporalDifference
 class TemporalAlignment(nn.Module):
     """A second vector of a clip and of a caption, each summed over tokens by the K centres they are near to.
 
-    Fang et al., CLIP2Video, 2021, section 3.3. The tokens of a clip are its frames; with `align=slow` also every second
+    Fang et al., CLIP2Video (arXiv 2106.11097). The tokens of a clip are its frames; with `align=slow` also every second
     frame, through a block of its own; with `align=slow_tdb` these with their differences, as TDB makes them.
     """
 

@@ -28,7 +28,7 @@ class Tokens(NamedTuple):
 class TemporalDifference(SequenceTransformer):
     """`SequenceTransformer` over frames and their differences; the frames' outputs are added to the frames.
 
-    Fang et al., CLIP2Video, 2021, section 3.2. Differences are projected into [-1, 1] by a block of attention, by a matrix,
+    Fang et al., CLIP2Video (arXiv 2106.11097). Differences are projected into [-1, 1] by a block of attention, by a matrix,
     or taken plain. A difference is valid where both of its frames are; the published code takes it for valid with the first
     one, so that the first padding frame leaks into the score (`faithful`).
     """
