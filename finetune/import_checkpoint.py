@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from configs import DataError, RequestError
 from configs.exchange import ImportSettings
-from configs.model import PeerOptions
+from configs.model import PeerOptions, TowerSettings
 from pretrain.model import ModelSettings, VideoTextModel, read_peer
 from pretrain.model.checkpoint import FORMAT, check_free, save_model
 from pretrain.model.clip_files import is_clip, read_clip
@@ -63,7 +63,8 @@ def _read_clip(checkpoint: Checkpoint, settings: ImportSettings) -> tuple[VideoT
     clip = read_clip(checkpoint, quick_gelu=told)
     towers = build_towers(clip.model_cfg)
     towers.load_state_dict(clip.state, strict=True)
-    return VideoTextModel(towers, ModelSettings()).eval(), clip.lines
+    mean = ModelSettings(towers=TowerSettings(name="inferred"))
+    return VideoTextModel(towers, mean).eval(), clip.lines
 
 
 def _about_file(file: str, checkpoint: Checkpoint) -> list[str]:

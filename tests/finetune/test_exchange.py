@@ -19,7 +19,8 @@ from pretrain.model.checkpoint import load_model, save_model
 from pretrain.model.clip_files import hub_config, hub_state
 from pretrain.model.towers import TINY, build_towers
 from shards.storage import Folder
-from tests.making import stillreel
+from tests.making import SHARED, needs_shared, stillreel
+from tests.parity import Reference
 from tests.pretrain import containers
 from tests.pretrain.published import PUBLISHED, published
 from tests.pretrain.zoo import inputs, shaken
@@ -61,6 +62,24 @@ def test_every_peer_is_imported_to_the_bit(name: str, tmp_path: Path) -> None:
     write = containers.write_mmengine if name.startswith("STAN") else containers.write_torch
     path = write(tmp_path / "best.pth", state)
     assert_same_model(import_file(path, tmp_path / "out"), model)
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("kind", "container"),
+    [
+        ("clip4clip_seqLSTM", "legacy"),
+        ("clip4clip_tightTransf", "training"),
+        ("clip2video_full", "torch"),
+        ("stan_retrieval", "mmengine"),
+        ("mugstan_retrieval", "safetensors"),
+    ],
+)
+def test_a_published_file_scores_as_published_once_imported(kind: str, container: str, tmp_path: Path) -> None:
+    reference = Reference(SHARED / "reference" / kind / "open.npz")
+    file = WRITERS[container](tmp_path / "file", reference.weights())
+    model = import_file(file, tmp_path / "out", peer=reference.options("peer").model_dump())
+    assert (reference.scores(model) - reference.arrays["out/sim"]).abs().max() <= 1e-5
 
 
 def test_the_report_has_every_key_of_the_file_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
