@@ -20,8 +20,8 @@ from configs import DataError, RequestError
 from configs.model import ModelSettings
 from pretrain.model.files import read_checkpoint
 from pretrain.model.keys import check_shapes
-from pretrain.model.model import VideoTextModel
-from pretrain.model.towers import build_towers, causal_mask, model_cfg_of
+from pretrain.model.model import VideoTextModel, assign_tensors
+from pretrain.model.towers import build_towers, model_cfg_of
 from shards.storage import Folder
 
 FORMAT = "stillreel model"
@@ -68,7 +68,7 @@ def load_model(path: str | Path) -> VideoTextModel:
         raise RequestError(f"{path} is no model of stillreel's; `stillreel import-checkpoint {path} OUT` makes it one")
     if config.get("schema") != SCHEMA_VERSION:
         raise DataError(f"{path} has model schema {config.get('schema')}; this stillreel reads {SCHEMA_VERSION}")
-    settings = ModelSettings.resolve(config["model"])
+    settings = ModelSettings.resolve({**config["model"], "towers": {"name": "inferred"}})
     with torch.device("meta"):
         model = VideoTextModel(build_towers(config["towers"]), settings)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -76,9 +76,7 @@ def load_model(path: str | Path) -> VideoTextModel:
         check_shapes({name: tuple(tensor.shape) for name, tensor in found.tensors.items()}, expected)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    model.load_state_dict(found.tensors, strict=True, assign=True)
-    model.clip.attn_mask = causal_mask(model.clip.context_length)  # no weight: no file has it
-    model.eval()
+    assign_tensors(model, found.tensors)
     return model
 
 

@@ -7,7 +7,7 @@ VideoFeatures, TextFeatures -> head -> scores (texts A, videos B)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from pretrain.model.heads import build_head
 from pretrain.model.losses import contrastive_loss
 from pretrain.model.patches3d import Patches3d
 from pretrain.model.temporal import TemporalAlignment, build_temporal
-from pretrain.model.towers import embed_patches, encode_words, project_class_token, run_blocks
+from pretrain.model.towers import causal_mask, embed_patches, encode_words, project_class_token, run_blocks
 
 Features = TypeVar("Features", TextFeatures, VideoFeatures)
 
@@ -189,6 +189,14 @@ class VideoTextModel(nn.Module):
 def _without_autocast(device: str) -> AbstractContextManager[None]:
     """Nothing to switch off on devices that have none, such as meta."""
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
+def assign_tensors(model: VideoTextModel, tensors: Mapping[str, Tensor]) -> None:
+    """Make these the model's own, strictly by name, and set it to evaluation; it may have been built on the meta device."""
+    model.load_state_dict(tensors, strict=True, assign=True)
+    clip = model.clip
+    clip.attn_mask = causal_mask(clip.context_length).to(clip.positional_embedding.device)  # no weight: no file has it
+    model.eval()
 
 
 @contextmanager

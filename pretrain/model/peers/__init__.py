@@ -19,10 +19,10 @@ from configs import DataError
 from configs.model import PeerOptions, TowerSettings
 from pretrain.model.files import read_tensors
 from pretrain.model.keys import KeyLine
-from pretrain.model.model import VideoTextModel
+from pretrain.model.model import VideoTextModel, assign_tensors
 from pretrain.model.peers import clip2video, clip4clip, stan
 from pretrain.model.peers.keymap import collect
-from pretrain.model.towers import build_towers, causal_mask
+from pretrain.model.towers import build_towers
 
 FAMILIES: dict[str, ModuleType] = {"clip4clip": clip4clip, "clip2video": clip2video, "stan": stan}
 
@@ -70,7 +70,10 @@ def read_peer(
     tensors, found = collect(state, shapes, family.place, family.unused(tower, settings))
     lines += [line._replace(given=given[line.given]) for line in found]
     lines += [KeyLine("initialised", "", name, f"{value}: not in the file") for name, value in family.assumed(settings)]
-    _fill(model, tensors)
+    if settings.tau:
+        device = tensors["clip.positional_embedding"].device
+        tensors["clip.logit_scale"] = torch.tensor(math.log(1 / settings.tau), device=device)
+    assign_tensors(model, tensors)
     return model, lines
 
 
@@ -104,12 +107,3 @@ def _family(state: Mapping[str, Tensor]) -> str:
     raise DataError(
         f"no checkpoint of CLIP4Clip, CLIP2Video or STAN: their tensors begin with clip. or backbone.; here are {given}"
     )
-
-
-def _fill(model: VideoTextModel, tensors: dict[str, Tensor]) -> None:
-    device = tensors["clip.positional_embedding"].device
-    if model.settings.tau:
-        tensors["clip.logit_scale"] = torch.tensor(math.log(1 / model.settings.tau), device=device)
-    model.load_state_dict(tensors, strict=True, assign=True)
-    model.clip.attn_mask = causal_mask(model.clip.context_length).to(device)  # no weight: no file has it
-    model.eval()
