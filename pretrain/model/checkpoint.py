@@ -68,6 +68,8 @@ def load_model(path: str | Path) -> VideoTextModel:
         raise RequestError(f"{path} is no model of stillreel's; `stillreel import-checkpoint {path} OUT` makes it one")
     if config.get("schema") != SCHEMA_VERSION:
         raise DataError(f"{path} has model schema {config.get('schema')}; this stillreel reads {SCHEMA_VERSION}")
+    if not isinstance(config.get("model"), dict) or not isinstance(config.get("towers"), dict):
+        raise DataError(f"{path}: its {CONFIG} lacks model or towers")
     settings = ModelSettings.resolve({**config["model"], "towers": {"name": "inferred"}})
     with torch.device("meta"):
         model = VideoTextModel(build_towers(config["towers"]), settings)

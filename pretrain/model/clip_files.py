@@ -49,12 +49,16 @@ def read_clip(checkpoint: Checkpoint, *, quick_gelu: bool | None = None) -> Clip
     extras = [KeyLine("unused", name, "", "computed from sizes") for name in checkpoint.tensors if name not in given]
     from_hub = any(name.startswith("vision_model.") for name in given)
     places = dict(_hub_places(given)) if from_hub else _own_places(given)
-    if quick_gelu is None:
-        of_openai = checkpoint.container == "TorchScript" or "input_resolution" in checkpoint.tensors
-        quick_gelu = _told_activation(checkpoint.config, from_hub=from_hub, of_openai=of_openai)
     shapes = {name: _shape(where, given) for name, where in places.items() if given.keys() >= set(where.names)}
+    try:
+        told = _told_activation(checkpoint, from_hub=from_hub) if quick_gelu is None else quick_gelu
+        model_cfg = _model_cfg(shapes, checkpoint.config, quick_gelu=bool(told))
+    except (AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise DataError(f"the configuration beside it describes no CLIP ({type(error).__name__}: {error})") from None
+    if told is None:
+        extras.append(KeyLine("initialised", "", "quick_gelu", "no: not in the file, nor beside it"))
     with torch.device("meta"):
-        towers = build_towers(_model_cfg(shapes, checkpoint.config, quick_gelu=quick_gelu))
+        towers = build_towers(model_cfg)
     expected = {name: tensor.shape for name, tensor in towers.state_dict().items()}
     state, lines = collect(given, expected, lambda name: places.get(name, Place((name,))), {})
     return ClipCheckpoint(state, model_cfg_of(towers), (*lines, *extras))
@@ -141,8 +145,9 @@ def _shape(where: Place, given: Mapping[str, Tensor]) -> tuple[int, ...]:
     return stacked[::-1] if where.transposed else stacked
 
 
-def _told_activation(config: Mapping[str, Any], *, from_hub: bool, of_openai: bool) -> bool:
-    """Whether the towers have QuickGELU, by what lies beside the tensors."""
+def _told_activation(checkpoint: Checkpoint, *, from_hub: bool) -> bool | None:
+    """Whether the towers have QuickGELU, by what lies beside the tensors or by whose they are; None: nothing tells."""
+    config = checkpoint.config
     if "model_cfg" in config:
         return bool(config["model_cfg"].get("quick_gelu", False))
     if from_hub:
@@ -151,7 +156,8 @@ def _told_activation(config: Mapping[str, Any], *, from_hub: bool, of_openai: bo
         if not acts <= {"quick_gelu", "gelu"} or len(acts) > 1:
             raise DataError(f"its config.json asks for {' and '.join(sorted(acts))}; expected quick_gelu or gelu")
         return acts == {"quick_gelu"}
-    return of_openai
+    of_openai = checkpoint.container == "TorchScript" or "input_resolution" in checkpoint.tensors
+    return True if of_openai else None
 
 
 def _model_cfg(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], *, quick_gelu: bool) -> dict[str, Any]:

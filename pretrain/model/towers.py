@@ -9,7 +9,7 @@ text tower read at the end-of-text token); SigLIP, CLIPA and the like pool other
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mode
 from typing import Any
@@ -89,7 +89,10 @@ def build_towers(model_cfg: Mapping[str, Any]) -> CLIP:
     """An untrained CLIP of an open_clip configuration, on torch's default device. RequestError when unsupported."""
     if {"custom_text", "multimodal_cfg"} & set(model_cfg):
         raise RequestError(_UNSUPPORTED)
-    clip = CLIP(**model_cfg)
+    try:
+        clip = CLIP(**model_cfg)
+    except (AssertionError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise RequestError(f"open_clip makes no CLIP of {model_cfg}: {error}") from None
     check_architecture(clip)
     return clip
 
@@ -196,10 +199,16 @@ def infer_sizes(
     )
 
 
-def count_blocks(names: Iterable[str], prefix: str) -> int:
-    """Blocks named `PREFIXn.`: the largest n and one more, so that one that is left out is missed by name."""
-    numbered = re.compile(re.escape(prefix) + r"(\d+)\.")
-    return 1 + max((int(match[1]) for name in names if (match := numbered.match(name))), default=-1)
+def count_blocks(names: Collection[str], prefix: str) -> int:
+    """Blocks named `PREFIXn.`: the largest n and one more, so that one that is left out is missed by name.
+
+    DataError for a number beyond that of all names, of which nobody could build the blocks.
+    """
+    numbered = re.compile(re.escape(prefix) + r"(\d{1,9})\.")
+    count = 1 + max((int(match[1]) for name in names if (match := numbered.match(name))), default=-1)
+    if count > len(names):
+        raise DataError(f"it has a tensor of {prefix}{count - 1}, and only {len(names)} tensors altogether")
+    return count
 
 
 def causal_mask(length: int) -> Tensor:

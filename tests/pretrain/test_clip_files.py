@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs import DataError
+from configs import DataError, StillreelError
 from pretrain.model.clip_files import hub_config, hub_state, read_clip
 from pretrain.model.files import Checkpoint, read_checkpoint
 from pretrain.model.towers import TowerConfig, build_towers, model_cfg_of
@@ -50,6 +50,8 @@ def test_openai_and_open_clip_files_make_the_towers(write: object, state: dict[s
     assert_same(read.state, state)
     # Only the archive of OpenAI says of itself that it has QuickGELU.
     assert read.model_cfg["quick_gelu"] == (write is containers.write_torchscript)
+    assumed = [line.became for line in read.lines if line.what == "initialised"]
+    assert assumed == ([] if write is containers.write_torchscript else ["quick_gelu"])
     assert sum(line.what == "kept" for line in read.lines) == len(state)
     build_towers(read.model_cfg).load_state_dict(read.state, strict=True)
 
@@ -113,6 +115,30 @@ def test_missing_extra_and_misshapen_tensors_are_named(state: dict[str, Tensor])
         "visual.transformer.resblocks.0.mlp.c_fc.bias is (7,), expected (512,)",
     ):
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"vision_config": {"num_attention_heads": 0}}, "describes no CLIP"),
+        ({"vision_config": {"num_attention_heads": "two"}}, "describes no CLIP"),
+        ({"vision_config": {"num_attention_heads": 3}}, "makes no CLIP"),
+        ({"vision_config": {"hidden_act": "relu"}}, "relu"),
+        ({"vision_config": 7}, "describes no CLIP"),
+        ({"model_cfg": []}, "describes no CLIP"),
+    ],
+)
+def test_a_wrong_configuration_beside_the_file_is_said(
+    config: dict[str, object], message: str, state: dict[str, Tensor]
+) -> None:
+    with pytest.raises(StillreelError, match=message):
+        read_clip(checkpoint(hub_state(state), **config))
+
+
+def test_a_block_number_that_nobody_could_build_is_refused(state: dict[str, Tensor]) -> None:
+    state["transformer.resblocks.400000000.ln_1.weight"] = torch.zeros(64)
+    with pytest.raises(DataError, match="only 75 tensors"):
+        read_clip(checkpoint(state))
 
 
 def test_missing_and_extra_tensors_of_the_hub_are_named_as_the_file_names_them(state: dict[str, Tensor]) -> None:
