@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from configs import DataError
-from configs.model import ModelSettings, PeerOptions
+from configs.model import PUBLISHED_EPS, ModelSettings, PeerOptions
 from pretrain.model import VideoTextModel, load_peer, read_peer
 from pretrain.model.initialise import initialise
 from pretrain.model.peers import FAMILIES
@@ -181,7 +181,7 @@ def test_the_callers_tensors_are_not_the_models() -> None:
 
 def test_a_fresh_model_scores_like_one_read_from_its_tensors() -> None:
     """Nothing but tensors makes a model: buffers and settings are rebuilt the same."""
-    model = shaken("seq")
+    model = shaken("seq", eps=PUBLISHED_EPS)
     names = {
         name.replace("temporal.positions", "frame_position_embeddings.weight").replace(
             "temporal.blocks.", "transformerClip.resblocks."
@@ -215,7 +215,7 @@ def test_a_model_of_any_size_survives_its_published_names(family: str, chosen: d
     """Widths of 2 and 3 heads, other depths, patches and contexts than any reference has; one clip, and some padding."""
     torch.manual_seed(5)
     towers = build_towers(TowerConfig(128, 24, 8, 192, 2, 128, 3, 11, 90).model_cfg())
-    model = VideoTextModel(towers, ModelSettings.resolve(chosen))
+    model = VideoTextModel(towers, ModelSettings.resolve({**chosen, "eps": PUBLISHED_EPS}))
     initialise(model)
     published = {
         theirs: part.contiguous()
