@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from configs.settings import Settings
 
+CLIP_EPS = 1e-5
+PUBLISHED_EPS = 1e-12  # of CLIP4Clip's and CLIP2Video's own layer norms
+
 Faithful = Literal["no", "own_mask", "peer"]
 Temporal = Literal["mean", "seq", "lstm", "tdb", "stan"]
 Align = Literal["none", "frames", "slow", "slow_tdb"]
@@ -64,9 +67,17 @@ class ModelSettings(Settings):
     tab: TabSettings = TabSettings()
     mug: MugMode = Field("frame_token_simple", description="how words and frames of the mug head weigh each other")
     tight: TightSettings = TightSettings()
+    eps: float = Field(
+        0, ge=0, description="of layer norms over frames; 0: CLIP's 1e-5, or the published 1e-12 if faithful"
+    )
     faithful: Faithful = Field(
         "no", description="peer: with the bugs of the published code; own_mask: but for CLIP2Video's mixed-up masks"
     )
+
+    @property
+    def norm_eps(self) -> float:
+        """Epsilon of the layer norms of blocks over frames (STAN's are the tower's)."""
+        return self.eps or (CLIP_EPS if self.faithful == "no" else PUBLISHED_EPS)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> ModelSettings:

@@ -12,9 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-EPS = 1e-5
-PUBLISHED_EPS = 1e-12  # of CLIP4Clip's and CLIP2Video's own layer norms, unlike CLIP's; `faithful` keeps it
-
 _MASKED = -1e6  # finite: where all keys are padding the answer is ignored, and must not be NaN
 
 
@@ -55,7 +52,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """A pre-norm residual block: attention, then a perceptron four times as wide."""
 
-    def __init__(self, width: int, heads: int, activation: type[nn.Module], eps: float = EPS) -> None:
+    def __init__(self, width: int, heads: int, activation: type[nn.Module], eps: float) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(width, eps=eps)
         self.attn = Attention(width, heads)

@@ -132,6 +132,15 @@ def test_a_caption_cut_before_its_end_is_read_at_its_last_word() -> None:
     )
 
 
+def test_layer_norms_have_clips_epsilon_unless_the_published_one_is_asked_for() -> None:
+    def epsilons(**settings: object) -> set[float]:
+        model = tiny("clip2video", **settings)
+        return {module.eps for module in model.modules() if isinstance(module, torch.nn.LayerNorm)}
+
+    assert epsilons() == {1e-5}
+    assert epsilons(faithful="peer") == epsilons(faithful="own_mask") == epsilons(eps=1e-12) == {1e-5, 1e-12}
+
+
 def test_mug_keeps_a_word_whose_id_is_zero() -> None:
     """Zero is a real token ("!"); the published code takes it for padding."""
     given = inputs(2)

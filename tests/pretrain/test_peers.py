@@ -11,14 +11,17 @@ import torch
 from torch import Tensor
 
 from configs import DataError
-from configs.model import PeerOptions
-from pretrain.model import load_peer, read_peer
+from configs.model import PUBLISHED_EPS, ModelSettings, PeerOptions
+from pretrain.model import VideoTextModel, load_peer, read_peer
+from pretrain.model.initialise import initialise
+from pretrain.model.peers import FAMILIES
+from pretrain.model.towers import TowerConfig, build_towers, infer_tower
 from tests.making import SHARED, needs_shared
 from tests.parity import Reference
-from tests.pretrain.zoo import inputs, shaken
+from tests.pretrain.zoo import inputs, mask_of, shaken
 
 KEYS = sorted((SHARED / "reference" / "keys").glob("*.txt"))
-FAMILIES = sorted(path.parent for path in (SHARED / "reference").glob("*/open.npz"))
+FOLDERS = sorted(path.parent for path in (SHARED / "reference").glob("*/open.npz"))
 
 pytestmark = needs_shared
 
@@ -87,7 +90,7 @@ def test_all_lists_of_keys_are_tried() -> None:
 OPTIONAL = {"clip.visual.conv2.weight", "frame2t_projection", "type_position_embeddings.weight"}
 
 
-@pytest.mark.parametrize("folder", FAMILIES, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_any_missing_extra_or_misshapen_tensor_is_named(folder: Path) -> None:
     reference = Reference(folder / "open.npz")
     state, options = reference.weights(), reference.options("no")
@@ -178,7 +181,7 @@ def test_the_callers_tensors_are_not_the_models() -> None:
 
 def test_a_fresh_model_scores_like_one_read_from_its_tensors() -> None:
     """Nothing but tensors makes a model: buffers and settings are rebuilt the same."""
-    model = shaken("seq")
+    model = shaken("seq", eps=PUBLISHED_EPS)
     names = {
         name.replace("temporal.positions", "frame_position_embeddings.weight").replace(
             "temporal.blocks.", "transformerClip.resblocks."
@@ -186,3 +189,44 @@ def test_a_fresh_model_scores_like_one_read_from_its_tensors() -> None:
         for name, tensor in model.state_dict().items()
     }
     assert torch.equal(load_peer(names).score(*inputs()), model.score(*inputs()))
+
+
+OTHER_SIZES = {
+    "clip4clip": [
+        {"temporal": "seq", "layers": 1},
+        {"temporal": "lstm"},
+        {"head": "tight", "layers": 3},
+        {"patches": "3d"},
+    ],
+    "clip2video": [
+        {"temporal": "tdb", "align": "slow_tdb", "tab": {"centres": 3}},
+        {"temporal": "tdb", "difference": "mlp"},
+    ],
+    "stan": [
+        {"temporal": "stan", "stan": {"depth": 2, "frames": 9}, "pool": "plain", "tau": 0.01},
+        {"temporal": "stan", "stan": {"depth": 1, "time": "conv"}, "pool": "plain", "tau": 0.01},
+    ],
+}
+
+
+@pytest.mark.parametrize(("family", "chosen"), [(name, one) for name, all_ in OTHER_SIZES.items() for one in all_])
+@pytest.mark.parametrize("clips", [1, 3])
+def test_a_model_of_any_size_survives_its_published_names(family: str, chosen: dict[str, object], clips: int) -> None:
+    """Widths of 2 and 3 heads, other depths, patches and contexts than any reference has; one clip, and some padding."""
+    torch.manual_seed(5)
+    towers = build_towers(TowerConfig(128, 24, 8, 192, 2, 128, 3, 11, 90).model_cfg())
+    model = VideoTextModel(towers, ModelSettings.resolve({**chosen, "eps": PUBLISHED_EPS}))
+    initialise(model)
+    published = {
+        theirs: part.contiguous()
+        for name, tensor in model.state_dict().items()
+        for theirs, part in FAMILIES[family].place(name).split(tensor).items()
+    }
+    published |= {
+        name: torch.zeros(shape)
+        for name, shape in FAMILIES[family].unused(infer_tower(towers.state_dict()), model.settings).items()
+    }
+    frames, mask = torch.randn(clips, 5, 3, 24, 24), mask_of([5, 2, 4][:clips], 5)
+    ids = torch.tensor([[88, 3, 4, 89, 0, 0, 0], [88, 7, 89, 0, 0, 0, 0]])
+    read = load_peer(published, PeerOptions.resolve({"family": family}))
+    assert torch.allclose(read.score(frames, mask, ids, None), model.score(frames, mask, ids, None), atol=1e-6)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from configs import RequestError
 from configs.model import ModelSettings
-from pretrain.model.blocks import EPS, PUBLISHED_EPS, Block, key_bias
+from pretrain.model.blocks import Block, key_bias
 from pretrain.model.features import TextFeatures, VideoFeatures
 from pretrain.model.towers import activation_of, heads_of
 
@@ -23,7 +23,7 @@ class Tight(nn.Module):
 
     def __init__(self, settings: ModelSettings, clip: CLIP) -> None:
         super().__init__()
-        width, eps = clip.text_projection.shape[1], EPS if settings.faithful == "no" else PUBLISHED_EPS
+        width, eps = clip.text_projection.shape[1], settings.norm_eps
         self.heads = settings.tight.heads or heads_of(width)
         if width % self.heads:
             raise RequestError(f"tight.heads={self.heads} does not divide the joint width {width}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from configs.model import ModelSettings, PeerOptions, TabSettings
+from configs.model import PUBLISHED_EPS, ModelSettings, PeerOptions, TabSettings
 from pretrain.model.peers import clip4clip
 from pretrain.model.peers.keymap import Place
 from pretrain.model.towers import TowerConfig, count_blocks
@@ -42,6 +42,7 @@ def settings(state: Mapping[str, Tensor], options: PeerOptions) -> ModelSettings
         align=("slow_tdb" if options.center_proj == "TAB_TDB" else "slow") if slow else "frames" if centres else "none",
         tab=TabSettings(centres=max(1, *centres), weight=options.center_weight) if centres else TabSettings(),
         layers=max(1, blocks),
+        eps=PUBLISHED_EPS,  # the weights were trained with it, so it is theirs in every mode
         faithful=options.faithful,
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from configs.model import ModelSettings, PeerOptions, TightSettings
+from configs.model import PUBLISHED_EPS, ModelSettings, PeerOptions, TightSettings
 from pretrain.model.peers.keymap import Place
 from pretrain.model.towers import TowerConfig, count_blocks, infer_sizes
 
@@ -43,6 +43,7 @@ def settings(state: Mapping[str, Tensor], options: PeerOptions) -> ModelSettings
         patches="3d" if "clip.visual.conv2.weight" in state else "2d",
         layers=max(1, blocks),
         tight=TightSettings(heads=options.cross_heads),
+        eps=PUBLISHED_EPS,  # the weights were trained with it, so it is theirs in every mode
         faithful="no" if options.faithful == "no" else "own_mask",  # its masks were never mixed up
     )
 

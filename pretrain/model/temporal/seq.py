@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from configs import RequestError
 from configs.model import ModelSettings
-from pretrain.model.blocks import EPS, PUBLISHED_EPS, Block, key_bias
+from pretrain.model.blocks import Block, key_bias
 from pretrain.model.features import Frames
 from pretrain.model.towers import activation_of, heads_of
 
@@ -47,6 +47,6 @@ class SequenceTransformer(nn.Module):
 
 
 def new_block(settings: ModelSettings, clip: CLIP) -> Block:
-    """A block of the joint width, with the text tower's activation and CLIP's epsilon, or the published one."""
+    """A block of the joint width, with the text tower's activation."""
     width = clip.text_projection.shape[1]
-    return Block(width, heads_of(width), activation_of(clip), EPS if settings.faithful == "no" else PUBLISHED_EPS)
+    return Block(width, heads_of(width), activation_of(clip), settings.norm_eps)
