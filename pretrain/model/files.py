@@ -37,7 +37,7 @@ _FOLDER_FILES = (
 _FOLDER_CONFIGS = ("open_clip_config.json", "config.json")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _BIG_ENDIAN = "written on a big-endian machine; save it anew on a common one"
-_CHUNK = 1 << 24
+_CHUNK = 1 << 24  # bytes read at once
 _MOST_ATTRIBUTES, _LONGEST_NAME = 1_000_000, 1000  # of TorchScript modules
 
 # A storage of the file, by its key, as a flat tensor.

@@ -19,6 +19,7 @@ import torch
 
 from configs import DataError
 
+# torch's storage classes, by which a pickle says what a storage holds.
 _DTYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -31,7 +32,6 @@ _DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-
 _MOST_AXES = 64  # of a tensor, as torch has it
 
 # What training frameworks leave beside the weights: log buffers, configurations, arguments, numpy's numbers.
@@ -49,7 +49,6 @@ _INERT_NAMES = frozenset(
         "pathlib.PurePosixPath",
         "torch.device",
         "torch.dtype",
-        "torch._C._TensorMeta",
         *(f"torch.{name}" for name in ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int32", "int64")),
     }
 )
@@ -138,8 +137,8 @@ class Unpickled(NamedTuple):
 def unpickle(handle: BinaryIO) -> Unpickled:
     """Read the pickle that begins at the handle's position; the handle then stands behind it, no storage is read.
 
-    DataError when the pickle is cut off, malformed, or names anything
-    that is not admitted; nothing has been executed then.
+    DataError when the pickle is cut off, malformed, or names anything that is not admitted; nothing has been executed
+    then.
     """
     try:
         unpickler = _Unpickler(io.BytesIO(_vetted(handle)))
@@ -252,7 +251,6 @@ _ADMITTED: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v2": _Call(_rebuild_tensor),
     "torch._utils._rebuild_parameter": _Call(_first),
     "torch._utils._rebuild_parameter_with_state": _Call(_first),
-    "torch.nn.parameter.Parameter": _Call(_first),
     # TorchScript writes typed lists and dictionaries through these.
     "torch.jit._pickle.build_intlist": _Call(_first),
     "torch.jit._pickle.build_boollist": _Call(_first),

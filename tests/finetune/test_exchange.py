@@ -128,10 +128,11 @@ def test_open_clip_loads_the_exported_towers(tmp_path: Path) -> None:
     assert_same_model(load_model(tmp_path / "out"), model)
 
 
-def test_the_hub_form_of_the_towers_comes_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["hf", "open_clip"])
+def test_exported_towers_come_back(form: str, tmp_path: Path) -> None:
     model = shaken("mean")
     save_model(model, Folder(str(tmp_path / "ours")), {})
-    export.run(str(tmp_path / "ours"), str(tmp_path / "out"), ExportSettings(towers="hf"))
+    export.run(str(tmp_path / "ours"), str(tmp_path / "out"), ExportSettings.resolve({"towers": form}))
     assert_same_model(import_file(tmp_path / "out" / "towers", tmp_path / "back"), model)
 
 
