@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from configs.model import PUBLISHED_EPS
 from pretrain.model import VideoTextModel
 from pretrain.model.peers import FAMILIES
 from pretrain.model.towers import TINY
@@ -15,9 +16,9 @@ PUBLISHED: dict[str, tuple[str, str, dict[str, object]]] = {
     "CLIP4Clip meanP": ("clip4clip", "mean", {}),
     "CLIP4Clip 3d": ("clip4clip", "3d", {}),
     "CLIP4Clip seqLSTM": ("clip4clip", "lstm", {}),
-    "CLIP4Clip seqTransf": ("clip4clip", "seq", {}),
-    "CLIP4Clip tightTransf": ("clip4clip", "tight", {}),
-    "CLIP2Video": ("clip2video", "clip2video", {}),
+    "CLIP4Clip seqTransf": ("clip4clip", "seq", {"eps": PUBLISHED_EPS}),
+    "CLIP4Clip tightTransf": ("clip4clip", "tight", {"eps": PUBLISHED_EPS}),
+    "CLIP2Video": ("clip2video", "clip2video", {"eps": PUBLISHED_EPS}),
     "STAN": ("stan", "stan", {"tau": 0.01}),
     "STAN conv": ("stan", "stan, conv", {"tau": 0.01, "pool": "plain"}),
 }
