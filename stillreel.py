@@ -35,7 +35,28 @@ COMMANDS = {
     ),
     "preview": Command("animate.preview", "build.PreviewSettings", ("OUT",), "a page that shows what was made"),
     "stats": Command("shards.stats", "build.StatsSettings", ("OUT",), "count it"),
+    "import-checkpoint": Command(
+        "finetune.import_checkpoint",
+        "exchange.ImportSettings",
+        ("FILE", "OUT"),
+        "a checkpoint of CLIP4Clip, CLIP2Video, STAN, OpenAI, open_clip or HF -> one of ours",
+    ),
+    "export": Command(
+        "finetune.export",
+        "exchange.ExportSettings",
+        ("CHECKPOINT", "OUT"),
+        "a checkpoint of ours -> safetensors, and towers that open_clip loads",
+    ),
+    "doctor": Command(
+        "pretrain.doctor",
+        "doctor.DoctorSettings",
+        (),
+        "what this machine can do, what it lacks, and what a model costs on it",
+    ),
 }
+
+# What a command may miss, and the extra that has it.
+EXTRAS = {"torch": "train", "open_clip": "train", "safetensors": "train"}
 
 USAGE = """stillreel: captioned stills in, pseudo-video shards out
 
@@ -82,6 +103,12 @@ def _run(name: str, words: list[str]) -> int:
     except StillreelError as error:
         print(f"stillreel {name}: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        print(f'stillreel {name}: {error.name} is not installed: pip install "stillreel[{extra}]"', file=sys.stderr)
+        return 2
     except OSError as error:
         # A full disk, a denied permission, a bucket that is not there: nothing that a traceback would help with.
         print(f"stillreel {name}: {type(error).__name__}: {error}", file=sys.stderr)
@@ -100,7 +127,9 @@ def _in_words(settings: object) -> str:
 
 
 def _command_lines() -> str:
-    return "\n".join(f"  {name + ' ' + ' '.join(one.positionals):<22}{one.about}" for name, one in COMMANDS.items())
+    calls = {" ".join((name, *one.positionals)): one.about for name, one in COMMANDS.items()}
+    width = max(map(len, calls)) + 2
+    return "\n".join(f"  {call:<{width}}{about}" for call, about in calls.items())
 
 
 def _help(name: str, command: Command, model: type) -> str:

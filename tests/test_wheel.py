@@ -30,7 +30,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_wheel_holds_presets_and_page(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    for folder in ("grammars", "looks", "presets"):
+    for folder in ("grammars", "looks", "model", "presets"):
         assert {f"configs/{folder}/{name}.yaml" for name in preset_names(folder)} <= names
     assert {f"animate/preview/page.{ending}" for ending in ("html", "css", "js")} <= names
     assert "stillreel.py" in names

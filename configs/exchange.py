@@ -1,0 +1,26 @@
+"""Settings of `stillreel import-checkpoint` and `export`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from configs.model import PeerOptions
+from configs.settings import Settings
+
+
+class ImportSettings(Settings):
+    """What a file cannot say of itself."""
+
+    peer: PeerOptions = PeerOptions()
+    quick_gelu: Literal["auto", "yes", "no"] = Field(
+        "auto", description="of a CLIP's towers; auto: OpenAI's and what the config beside it says have it, others not"
+    )
+
+
+class ExportSettings(Settings):
+    towers: Literal["open_clip", "hf", "none"] = Field(
+        "open_clip", description="OUT/towers: the CLIP inside, as open_clip loads it, or as HF's CLIPModel"
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="of the tensors of OUT/towers")

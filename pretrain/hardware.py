@@ -1,0 +1,66 @@
+"""What a machine has: cores and memory that this process may use, and what its accelerators reach on paper."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Dense matrix products in bf16 with fp32 sums (V100, T4: fp16), TFLOP/s, by NVIDIA's data sheets; the first name that a
+# device's name contains. Data sheets print the sparse figure larger; it is twice what a dense product can reach.
+_DENSE_PEAKS = {
+    "B300": 2250,
+    "B200": 2250,
+    "H100 PCIe": 756,
+    "H100 NVL": 835,
+    "H200 NVL": 836,
+    "H200": 989,  # and GH200
+    "H100": 989,
+    "H20": 148,
+    "A100": 312,
+    "A40": 150,
+    "A30": 165,
+    "A10G": 70,
+    "A10": 125,
+    "L40S": 362,
+    "L40": 181,
+    "L4": 121,
+    "RTX 6000 Ada": 364,
+    "RTX A6000": 155,
+    "RTX 4090": 165,
+    "RTX 3090": 71,
+    "V100": 125,
+    "T4": 65,
+}
+
+
+def dense_peak(device: str) -> float | None:
+    """FLOP/s of dense bf16 matrix products of a CUDA device, by its name; None for a device that is not known here."""
+    return next((peak * 1e12 for name, peak in _DENSE_PEAKS.items() if name in device), None)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use at once: its affinity, and the quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
+    if quota.isdigit() and period.strip().isdigit():
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
+
+
+def usable_memory() -> int:
+    """Bytes that this process may take: the machine's, or the limit of its container."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = _read("/sys/fs/cgroup/memory.max").strip()
+    return min(pages, int(limit)) if limit.isdigit() else pages
+
+
+def has_nvidia_driver() -> bool:
+    """Whether the kernel has one, whatever torch was built for."""
+    return Path("/proc/driver/nvidia/version").exists()
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

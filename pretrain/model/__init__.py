@@ -1,0 +1,29 @@
+"""model: the video-text models of the field in one small zoo, on open_clip's towers.
+
+    towers -> temporal (mean, seq, lstm, tdb + tab, stan) -> heads (dot, mug, tight): model.VideoTextModel, top to bottom
+    blocks, features, patches3d, losses            what these are made of
+    initialise                                     a fresh model starts from CLIP, as published
+    peers                                          published checkpoints load strictly, and give the published numbers
+    files, pickles, clip_files, keys               checkpoints of any kind as tensors, and what became of every key
+    checkpoint, pretrained                         a model of ours on the disk; towers by name, tag or file
+    flops                                          what a clip costs
+What each computes is compared with the published code's numbers (tests/parity.py). Where that code has a bug, the right
+behaviour is the default; `faithful` brings the bug back.
+"""
+
+from configs.model import ModelSettings, PeerOptions
+from pretrain.model.checkpoint import load_model, save_model
+from pretrain.model.initialise import build_model
+from pretrain.model.model import VideoTextModel
+from pretrain.model.peers import load_peer, read_peer
+
+__all__ = [
+    "ModelSettings",
+    "PeerOptions",
+    "VideoTextModel",
+    "build_model",
+    "load_model",
+    "load_peer",
+    "read_peer",
+    "save_model",
+]

@@ -1,0 +1,48 @@
+"""What the towers and the temporal modules hand on: features with their masks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from open_clip.transformer import VisionTransformer
+from torch import Tensor
+
+
+class Frames(NamedTuple):
+    """What the image tower says of B clips of T frames."""
+
+    features: Tensor  # (B, T, E), not normalised
+    mask: Tensor  # (B, T) bool, False for padding
+    blocks: tuple[
+        Tensor, ...
+    ]  # (B, T, 1 + L, D) after each of its last blocks: as many as the temporal module asks for
+    visual: VisionTransformer  # itself, for modules that share its weights
+
+
+class VideoFeatures(NamedTuple):
+    """What heads compare of a clip."""
+
+    frames: Tensor  # (B, T, E) after the temporal module, not normalised
+    mask: Tensor  # (B, T) bool
+    pooled: Tensor  # (B, E)
+    aligned: Tensor | None  # (B, E) of length one, by the centres of TAB
+
+
+class TextFeatures(NamedTuple):
+    """What heads compare of a caption."""
+
+    tokens: Tensor  # (B, W, E) of all words, projected, not normalised
+    mask: Tensor  # (B, W) bool, start and end of text included
+    pooled: Tensor  # (B, E), the token at the end of text
+    aligned: Tensor | None  # (B, E) as of a clip
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors (..., E) scaled to length one."""
+    return vectors / vectors.norm(dim=-1, keepdim=True)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the second axis of values (B, T, ...), where mask (B, T) holds; zero where it holds nowhere."""
+    weights = mask.to(values.dtype).reshape(*mask.shape, *[1] * (values.ndim - 2))
+    return (values * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)

@@ -1,0 +1,25 @@
+"""Heads: what compares a caption with a clip. Each maps features of B clips and A captions to scores (A, B)."""
+
+from __future__ import annotations
+
+from open_clip.model import CLIP
+
+from configs.model import ModelSettings
+from pretrain.model.heads.dot import Dot
+from pretrain.model.heads.mug import Mug
+from pretrain.model.heads.tight import Tight
+
+Head = Dot | Mug | Tight
+
+__all__ = ["Dot", "Head", "Mug", "Tight", "build_head"]
+
+
+def build_head(settings: ModelSettings, clip: CLIP) -> Head:
+    """The head that the settings name, not yet initialised from CLIP."""
+    match settings.head:
+        case "dot":
+            return Dot()
+        case "mug":
+            return Mug(settings, clip)
+        case "tight":
+            return Tight(settings, clip)

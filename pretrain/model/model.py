@@ -1,0 +1,220 @@
+"""The video-text model: towers, a temporal module, a head.
+
+frames (B, T, 3, H, W) -> encode_frames -> temporal (-> align) -> VideoFeatures
+token ids (A, W)       -> encode_words  ->          (-> align) -> TextFeatures
+VideoFeatures, TextFeatures -> head -> scores (texts A, videos B)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeVar
+
+import torch
+from open_clip.model import CLIP
+from torch import Tensor, nn
+
+from configs import RequestError
+from configs.model import ModelSettings
+from pretrain.model.features import Frames, TextFeatures, VideoFeatures, masked_mean, unit
+from pretrain.model.heads import build_head
+from pretrain.model.losses import contrastive_loss
+from pretrain.model.patches3d import Patches3d
+from pretrain.model.temporal import TemporalAlignment, build_temporal
+from pretrain.model.towers import causal_mask, embed_patches, encode_words, project_class_token, run_blocks
+
+Features = TypeVar("Features", TextFeatures, VideoFeatures)
+
+
+class VideoTextModel(nn.Module):
+    """One of the zoo. `build_model` makes a fresh one, `load_peer` one from a published checkpoint.
+
+    Frames are floats, normalised by CLIP's mean and deviation. Masks are True (or 1) where there is a frame or a word; None
+    means that there is no padding among frames, and that captions end at their end-of-text token.
+    """
+
+    def __init__(self, clip: CLIP, settings: ModelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.clip = clip
+        self.patches = (
+            Patches3d(clip.visual.transformer.width, clip.visual.patch_size[0]) if settings.patches == "3d" else None
+        )
+        self.temporal = build_temporal(settings, clip)
+        self.align = None if settings.align == "none" else TemporalAlignment(settings, clip)
+        self.head = build_head(settings, clip)
+        # What the towers have and this model does not use gets no gradient, and DDP would wait for one.
+        clip.visual.conv1.weight.requires_grad_(self.patches is None)
+        clip.logit_scale.requires_grad_(self.head.scaled and not settings.tau)
+
+    def forward(
+        self, frames: Tensor, frame_mask: Tensor | None, token_ids: Tensor, token_mask: Tensor | None
+    ) -> Tensor:
+        """Scores (A, B) of A captions with B clips."""
+        return self.similarity(self.encode_video(frames, frame_mask), self.encode_text(token_ids, token_mask))
+
+    def encode_video(self, frames: Tensor, frame_mask: Tensor | None = None) -> VideoFeatures:
+        """Clips (B, T, 3, H, W), mask (B, T)."""
+        seen = self.encode_frames(frames, frame_mask)
+        joined = self.temporal(seen)
+        pooled = masked_mean(unit(joined) if self.settings.pool == "unit" else joined, seen.mask)
+        aligned = self.align.video(seen, self.temporal) if self.align else None
+        return VideoFeatures(joined, seen.mask, pooled, aligned)
+
+    def encode_frames(self, frames: Tensor, frame_mask: Tensor | None = None) -> Frames:
+        """What the image tower says of each frame, before the temporal module."""
+        visual = self.clip.visual
+        mask = self._frame_mask(frames, frame_mask)
+        if self.patches is None:
+            patches = visual.conv1(frames.flatten(0, 1))
+        else:  # padding frames read as the zeros that stand around a clip
+            patches = self.patches(frames * mask[:, :, None, None, None])
+        tokens, kept = run_blocks(visual, embed_patches(visual, patches), self.temporal.depth)
+        features = project_class_token(visual, tokens[:, 0]).unflatten(0, mask.shape)
+        return Frames(features, mask, tuple(block.unflatten(0, mask.shape) for block in kept), visual)
+
+    def encode_text(self, token_ids: Tensor, token_mask: Tensor | None = None) -> TextFeatures:
+        """Captions (A, W) of W <= context_length token ids, mask (A, W)."""
+        self._check_ids(token_ids, token_mask)
+        token_ids, mask = self._end_texts(token_ids, token_mask)
+        tokens = encode_words(self.clip, token_ids) @ self.clip.text_projection
+        pooled = tokens[torch.arange(len(tokens), device=tokens.device), token_ids.argmax(dim=1)]
+        aligned = self.align.text(tokens, mask) if self.align else None
+        return TextFeatures(tokens, mask, pooled, aligned)
+
+    def similarity(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
+        """Scores (texts, videos): by the learned scale where there is one, else cosines; `tight` has neither."""
+        main, aligned = self.similarities(video, text)
+        if aligned is None:
+            return main
+        weight = self.settings.tab.weight
+        return weight * main + (1 - weight) * aligned
+
+    def similarities(self, video: VideoFeatures, text: TextFeatures) -> tuple[Tensor, Tensor | None]:
+        """The head's scores and, with TAB, those of the aligned vectors, each (texts, videos), in fp32."""
+        with _without_autocast(text.pooled.device.type):
+            video, text = _in_fp32(video), _in_fp32(text)
+            scale = self.clip.logit_scale.exp() if self.head.scaled and not self.settings.tau else 1.0
+            main = scale * self.head(video, text)
+            if text.aligned is None or video.aligned is None:
+                return main, None
+            return main, scale * text.aligned @ video.aligned.T
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """Scores as the loss takes them: over the fixed temperature, where there is one."""
+        return scores / self.settings.tau if self.settings.tau else scores
+
+    def loss(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
+        """The published loss of B clips and their captions. With TAB, two losses are mixed, not one of the mixed scores."""
+        summed = self.settings.faithful != "no" and self.settings.tau > 0  # a fixed temperature is STAN's
+        main, aligned = self.similarities(video, text)
+        loss = contrastive_loss(self.logits(main), summed=summed)
+        if aligned is None:
+            return loss
+        weight = self.settings.tab.weight
+        return weight * loss + (1 - weight) * contrastive_loss(self.logits(aligned), summed=summed)
+
+    def score(
+        self,
+        frames: Tensor,
+        frame_mask: Tensor | None,
+        token_ids: Tensor,
+        token_mask: Tensor | None,
+        *,
+        chunk: int = 64,
+    ) -> Tensor:
+        """Scores (texts, videos) of all captions with all clips, without gradients or dropout, `chunk` of each at a time.
+
+        With `faithful=peer`, the masks of CLIP2Video's clips mix within a chunk, as they do within a batch of its code.
+        """
+        with torch.no_grad(), _evaluating(self):
+            videos = [
+                self.encode_video(part, None if frame_mask is None else frame_mask[start : start + chunk])
+                for start, part in _parts(frames, chunk)
+            ]
+            texts = [
+                self.encode_text(part, None if token_mask is None else token_mask[start : start + chunk])
+                for start, part in _parts(token_ids, chunk)
+            ]
+            return torch.cat([torch.cat([self.similarity(video, text) for video in videos], 1) for text in texts])
+
+    def _frame_mask(self, frames: Tensor, mask: Tensor | None) -> Tensor:
+        """The mask (B, T) as booleans. RequestError where frames or mask are not what the towers read."""
+        size = tuple(self.clip.visual.image_size)
+        if (
+            frames.ndim != 5
+            or frames.shape[2] != 3
+            or tuple(frames.shape[3:]) != size
+            or not frames.is_floating_point()
+        ):
+            raise RequestError(
+                f"frames are {frames.dtype} {tuple(frames.shape)}; expected normalised floats (B, T, 3, {size[0]}, {size[1]})"
+            )
+        if mask is None:
+            return torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
+        if mask.shape != frames.shape[:2]:
+            raise RequestError(f"frame_mask is {tuple(mask.shape)}; the frames' B and T are {tuple(frames.shape[:2])}")
+        return mask.bool()
+
+    def _check_ids(self, token_ids: Tensor, mask: Tensor | None) -> None:
+        longest = self.clip.context_length
+        if token_ids.ndim != 2 or token_ids.shape[1] > longest or token_ids.is_floating_point():
+            raise RequestError(
+                f"token ids are {token_ids.dtype} {tuple(token_ids.shape)}; expected integers (A, W) with W up to {longest}"
+            )
+        if mask is not None and mask.shape != token_ids.shape:
+            raise RequestError(f"token_mask is {tuple(mask.shape)}; the token ids are {tuple(token_ids.shape)}")
+
+    def _end_texts(self, token_ids: Tensor, token_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Token ids that end, and the mask (A, W) of their words.
+
+        A caption that was cut without its end-of-text token gets it in place of its last word. The published STAN reads such
+        a caption at the start token instead, which is the same vector for all (`faithful`); its Mug masks ids of zero.
+        """
+        end = self.clip.vocab_size - 1
+        places = torch.arange(token_ids.shape[1], device=token_ids.device)
+        ends = token_ids == end
+        if token_mask is None:
+            mask = (places <= ends.int().argmax(dim=1)[:, None]) | ~ends.any(dim=1)[:, None]
+        else:
+            mask = token_mask.bool()
+        if self.settings.faithful != "no":
+            return token_ids, token_ids != 0 if self.settings.head == "mug" else mask
+        last = (places * mask).amax(dim=1)[:, None]
+        cut = ~ends.any(dim=1)[:, None] & (places == last)
+        return token_ids.masked_fill(cut, end), mask
+
+
+def _without_autocast(device: str) -> AbstractContextManager[None]:
+    """Nothing to switch off on devices that have none, such as meta."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
+def assign_tensors(model: VideoTextModel, tensors: Mapping[str, Tensor]) -> None:
+    """Make these the model's own, strictly by name, and set it to evaluation; it may have been built on the meta device."""
+    model.load_state_dict(tensors, strict=True, assign=True)
+    clip = model.clip
+    clip.attn_mask = causal_mask(clip.context_length).to(clip.positional_embedding.device)  # no weight: no file has it
+    model.eval()
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _parts(tensor: Tensor, chunk: int) -> Sequence[tuple[int, Tensor]]:
+    return [(start, tensor[start : start + chunk]) for start in range(0, len(tensor), chunk)]
+
+
+def _in_fp32(features: Features) -> Features:
+    """Half precision cast up; fp64 stays."""
+    halves = (torch.float16, torch.bfloat16)
+    cast = (one.float() if one is not None and one.dtype in halves else one for one in features)
+    return type(features)(*cast)

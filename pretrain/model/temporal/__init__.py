@@ -1,0 +1,45 @@
+"""Temporal modules: what joins the frames of a clip.
+
+Each is a module over `Frames` (features, mask, tokens after the image tower's last `depth` blocks) that returns the
+features (B, T, E) of the frames, now knowing of each other. Padding frames change nothing of the others.
+"""
+
+from __future__ import annotations
+
+from open_clip.model import CLIP
+
+from configs.model import ModelSettings
+from pretrain.model.temporal.lstm import Lstm
+from pretrain.model.temporal.mean import Mean
+from pretrain.model.temporal.seq import SequenceTransformer
+from pretrain.model.temporal.stan import Stan
+from pretrain.model.temporal.tab import TemporalAlignment
+from pretrain.model.temporal.tdb import TemporalDifference
+
+TemporalModule = Mean | SequenceTransformer | Lstm | TemporalDifference | Stan
+
+__all__ = [
+    "Lstm",
+    "Mean",
+    "SequenceTransformer",
+    "Stan",
+    "TemporalAlignment",
+    "TemporalDifference",
+    "TemporalModule",
+    "build_temporal",
+]
+
+
+def build_temporal(settings: ModelSettings, clip: CLIP) -> TemporalModule:
+    """The module that the settings name, not yet initialised from CLIP."""
+    match settings.temporal:
+        case "mean":
+            return Mean()
+        case "seq":
+            return SequenceTransformer(settings, clip)
+        case "lstm":
+            return Lstm(clip)
+        case "tdb":
+            return TemporalDifference(settings, clip)
+        case "stan":
+            return Stan(settings.stan, clip)

@@ -1,0 +1,27 @@
+"""An LSTM over the frames: CLIP4Clip's `seqLSTM`."""
+
+from __future__ import annotations
+
+from open_clip.model import CLIP
+from torch import Tensor, nn
+
+from pretrain.model.features import Frames
+
+
+class Lstm(nn.Module):
+    """One layer over the valid frames in their order, added to them. Luo et al., CLIP4Clip (arXiv 2104.08860)."""
+
+    depth = 0
+
+    def __init__(self, clip: CLIP) -> None:
+        super().__init__()
+        width = clip.text_projection.shape[1]
+        self.lstm = nn.LSTM(width, width, batch_first=True)
+
+    def forward(self, frames: Frames) -> Tensor:
+        # Valid frames go to the front, where nothing of the padding behind them reaches them; then all go back.
+        order = frames.mask.logical_not().int().argsort(dim=1, stable=True)
+        there = order[:, :, None].expand_as(frames.features)
+        hidden, _ = self.lstm(frames.features.gather(1, there))
+        back = order.argsort(dim=1)[:, :, None].expand_as(hidden)
+        return hidden.gather(1, back) * frames.mask[:, :, None] + frames.features
