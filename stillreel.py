@@ -97,7 +97,8 @@ def _run(name: str, words: list[str]) -> int:
             return 0
         given, values = parse_words(words, command.positionals, model)
         settings = model.resolve(values)
-        print(f"stillreel {name}: settings {settings.digest()[:12]}: {_in_words(settings)}", flush=True)
+        # Beside the output, not in it: what a command prints may be read by a program.
+        print(f"stillreel {name}: settings {settings.digest()[:12]}: {_in_words(settings)}", file=sys.stderr, flush=True)
         run = importlib.import_module(command.module).run
         return int(run(*given, settings))
     except StillreelError as error:
