@@ -98,7 +98,9 @@ def _run(name: str, words: list[str]) -> int:
         given, values = parse_words(words, command.positionals, model)
         settings = model.resolve(values)
         # Beside the output, not in it: what a command prints may be read by a program.
-        print(f"stillreel {name}: settings {settings.digest()[:12]}: {_in_words(settings)}", file=sys.stderr, flush=True)
+        print(
+            f"stillreel {name}: settings {settings.digest()[:12]}: {_in_words(settings)}", file=sys.stderr, flush=True
+        )
         run = importlib.import_module(command.module).run
         return int(run(*given, settings))
     except StillreelError as error:

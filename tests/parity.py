@@ -89,7 +89,8 @@ class Reference:
         return load_peer(self.weights(mode), self.options(faithful, mode))
 
     def scores(self, model: VideoTextModel) -> Tensor:
-        return model.score(*self.video, *self.text)
+        """Of the whole batch at once, as the published code mixes up the masks of whole batches."""
+        return model.score(*self.video, *self.text, chunk=max(len(self.video[0]), len(self.text[0])))
 
     def options(self, faithful: str, mode: str = "frame_token_simple") -> PeerOptions:
         variant, config = self.about.get("variant", {}), self.about["config"]
