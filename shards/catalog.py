@@ -92,7 +92,9 @@ def _finished(source: Folder) -> tuple[list[str], list[str]]:
     sizes = source.sizes(deep=True)
     tars = [name for name in sizes if name.endswith(".tar")]
     if not tars:
-        raise RequestError(f"TARS {source.url} holds no .tar (compressed tars cannot be read in part: unpack them first)")
+        raise RequestError(
+            f"TARS {source.url} holds no .tar (compressed tars cannot be read in part: unpack them first)"
+        )
     if not any(name.endswith("_stats.json") for name in sizes):
         return tars, []
     finished = [name for name in tars if _stats_file(name) in sizes]

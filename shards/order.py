@@ -1,6 +1,6 @@
 """The order of samples: a pure function of (shard sizes, seed, epoch, lanes, window), at any position, never walked to.
 
-    epoch      its shards in a drawn order, laid end to end: a line of N samples
+    epoch      its shards in a drawn order, the samples of each shuffled, laid end to end: a line of N samples
     lanes      the line is cut into `lanes` pieces. A lane owns the shards of its piece; one that lies across a cut is
                shared by two lanes, each of which owns its own samples of it
     windows    a piece is cut into equal windows of at most `window` samples, and each is shuffled within itself
@@ -9,10 +9,10 @@
 Positions count on from epoch to epoch: N * epoch is the first of an epoch. A piece holds as many samples as its lane has
 positions in the epoch, so the order is exact whatever the sizes are: fewer shards than lanes, one sample, empty shards.
 
-    sizes (3, 2), lanes 2, window 4, epoch 0: shards drawn as 1, 0            line    1.0 1.1 0.0 0.1 0.2
-    lane 0 has positions 0, 2, 4, lane 1 has 1, 3; pieces of 3 and 2                  1.0 1.1 0.0 | 0.1 0.2
-    each shuffled                                                                     1.1 0.0 1.0 | 0.2 0.1
-    order                                                                             1.1 0.2 0.0 0.1 1.0
+    sizes (3, 2), lanes 2, window 4, seed 0, epoch 0: shards drawn as 1, 0       line     1.1 1.0 0.2 0.1 0.0
+    lane 0 has positions 0, 2, 4, lane 1 has 1, 3: pieces of 3 and 2                      1.1 1.0 0.2 | 0.1 0.0
+    each shuffled                                                                         1.0 1.1 0.2 | 0.0 0.1
+    order                                                                                 1.0 0.0 1.1 0.1 0.2
 
 Lanes lie on the line in the order of their reversed bits. So the lanes l of one remainder l mod R, which are what one of R
 ranks reads, are neighbours on the line when R is a power of two: a rank's share is one run of whole shards, but for its ends.
@@ -40,7 +40,7 @@ LANES = 64
 WINDOW = 4096
 
 _GOLDEN = 0x9E3779B97F4A7C15
-_EPOCHS_KEPT = 4
+_EPOCHS_KEPT, _SHUFFLES_KEPT = 4, 1024
 
 
 class Places(NamedTuple):
@@ -63,6 +63,7 @@ class Order:
         self.window = window
         self._seed = seed
         self._epochs: Kept[int, _Epoch] = Kept(_EPOCHS_KEPT, self._draw_epoch)
+        self._shuffles: Kept[tuple[int, int], Ints] = Kept(_SHUFFLES_KEPT, self._draw_shuffle)
         self._windows: Kept[tuple[int, int, int, int], Ints] = Kept(4 * lanes, self._draw_window)
 
     def locate(self, positions: Ints) -> Places:
@@ -76,6 +77,9 @@ class Order:
             turn = np.searchsorted(epoch.edges, line, side="right") - 1
             shards[mine] = epoch.shards[turn]
             samples[mine] = line - epoch.edges[turn]
+        # Without this a small set would be dealt to its lanes in almost the same way in every epoch.
+        for group in _groups(epochs, shards):
+            samples[group] = self._shuffles[int(epochs[group[0]]), int(shards[group[0]])][samples[group]]
         return Places(epochs, shards, samples)
 
     def _on_line(self, number: int, epoch: _Epoch, positions: Ints) -> Ints:
@@ -89,9 +93,7 @@ class Order:
         ends = lengths * (windows + 1) // counts
         line = epoch.starts[lanes] + starts
         # One window at a time: a batch sees each lane's window once, and most are those of the batch before.
-        order = np.lexsort((windows, lanes))
-        changes = np.flatnonzero(np.diff(lanes[order]) | np.diff(windows[order])) + 1
-        for group in np.split(order, changes):
+        for group in _groups(lanes, windows):
             one = group[0]
             key = (number, int(lanes[one]), int(windows[one]), int(ends[one] - starts[one]))
             line[group] += self._windows[key][turns[group] - starts[group]]
@@ -107,6 +109,10 @@ class Order:
         starts = np.empty(self.lanes, np.int64)
         starts[on_line] = np.concatenate([[0], np.cumsum(lengths[on_line])[:-1]])
         return _Epoch(shards, edges, first_turns, lengths, starts)
+
+    def _draw_shuffle(self, key: tuple[int, int]) -> Ints:
+        epoch, shard = key
+        return permutation(int(self.sizes[shard]), self._seed, "shard", epoch, shard)
 
     def _draw_window(self, key: tuple[int, int, int, int]) -> Ints:
         number, lane, window, length = key
@@ -167,6 +173,12 @@ def draw_words(count: int, seed: int, label: str, *numbers: int) -> NDArray[np.u
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
+
+
+def _groups(first: Ints, second: Ints) -> list[Ints]:
+    """Places (n,) split into those that agree in both values."""
+    order = np.lexsort((second, first))
+    return np.split(order, np.flatnonzero(np.diff(first[order]) | np.diff(second[order])) + 1)
 
 
 def _turns_before(position: int, lanes: Ints, count: int) -> Ints:

@@ -109,9 +109,7 @@ class SampleReader:
             assert self._cache is not None
             names = {shard: self._fetched(shard) for shard in {shards[place] for place in missing}}
             kept = [place for place in missing if names[shards[place]]]
-            ranges = [
-                Range(names[shards[place]] or "", entries[place].offset, entries[place].length) for place in kept
-            ]
+            ranges = [Range(names[shards[place]] or "", entries[place].offset, entries[place].length) for place in kept]
             for place, blob in zip(kept, self._cache.folder.read_ranges(ranges), strict=True):
                 blobs[place] = blob
             # What was evicted between the two is fetched again; what cannot be cached is read where it lies.

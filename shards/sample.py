@@ -97,4 +97,6 @@ def decode_members(key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
 def check_ending(key: str, ending: str) -> None:
     """DataError when a member of this ending is never decoded."""
     if ending.rpartition(".")[2] not in DECODERS:
-        raise DataError(f"{key}.{ending}: no decoder for .{ending}; only {', '.join(DECODERS)} are read, never a pickle")
+        raise DataError(
+            f"{key}.{ending}: no decoder for .{ending}; only {', '.join(DECODERS)} are read, never a pickle"
+        )

@@ -90,6 +90,13 @@ class Blend(NamedTuple):
         turns = Mixture(self.weights, 0, 1).turns
         return int(hashlib.sha256(canonical_json([*named, turns])).hexdigest()[:16], 16) >> 1
 
+    def orders(self, settings: OrderSettings) -> list[Order]:
+        """The order of each data set."""
+        return [
+            Order([shard.samples for shard in corpus.shards], settings.seed, settings.lanes, settings.window)
+            for corpus in self.corpora
+        ]
+
     def start(self, settings: OrderSettings, steps: int, batch: int) -> State:
         """The state of a run that has consumed some steps of a batch size."""
         return State(steps * batch, steps, self.fingerprint(settings))
@@ -143,10 +150,7 @@ class Stream:
         self._lanes = settings.lanes
         self._mixture = Mixture(blend.weights, settings.seed, settings.lanes)
         self._readers = [SampleReader(corpus, cache, settings.attempts) for corpus in blend.corpora]
-        self._orders = [
-            Order([shard.samples for shard in corpus.shards], settings.seed, settings.lanes, settings.window)
-            for corpus in blend.corpora
-        ]
+        self._orders = blend.orders(settings)
         self._where = [Folder(corpus.tars).url for corpus in blend.corpora]
 
     def locate(self, positions: Ints) -> tuple[Ints, Places]:
@@ -198,9 +202,7 @@ class Stream:
                 samples[at] = self._opened(answer, number, int(found.epochs[at]))
         return [samples[at] for at in range(len(positions))]
 
-    def _opened(
-        self, answer: Found | BadSample | BadShard, corpus: int, epoch: int
-    ) -> Sample | BadSample | BadShard:
+    def _opened(self, answer: Found | BadSample | BadShard, corpus: int, epoch: int) -> Sample | BadSample | BadShard:
         if not isinstance(answer, Found):
             return answer
         try:
