@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
+import cv2
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
@@ -62,6 +63,8 @@ class ClipDataset(IterableDataset):  # type: ignore[misc]
 
     def __init__(self, blend: Blend, settings: DataSettings, share: Share, state: State, steps: int | None) -> None:
         share.check()
+        # OpenCV's threads do not survive a fork, and a worker that tried to end them would wait for ever: end them here.
+        cv2.setNumThreads(1)
         blend.check(state, settings.order())
         self._blend = blend
         self._settings = settings
