@@ -8,8 +8,10 @@ neither         everything is read and checked; the rate, and what is damaged
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
+from urllib.parse import quote
 
 import numpy as np
 
@@ -44,7 +46,8 @@ def _read(blend: Blend, settings: StreamSettings, steps: int) -> int:
     begin = time.monotonic()
     for batches in zip(*loaders, strict=True):
         if settings.keys:
-            print(f"{batches[0].step}\t{' '.join(merged([batch.keys for batch in batches]))}", flush=True)
+            keys = merged([batch.keys for batch in batches])
+            print(f"{batches[0].step}\t{' '.join(map(_word, keys))}", flush=True)
     seconds = time.monotonic() - begin
     clips = steps * settings.batch
     damage = sorted({one for loader in loaders for one in loader.damage})
@@ -96,6 +99,11 @@ def _probe(blend: Blend, settings: StreamSettings) -> float:
             raise batch.error()
         clips += len(batch.keys)
     return clips / (time.monotonic() - begin)
+
+
+def _word(key: str) -> str:
+    """A key as one word: blanks (and %) of foreign keys as in URLs."""
+    return re.sub(r"[\s%]", lambda found: quote(found[0]), key)
 
 
 def _shares(settings: StreamSettings) -> list[Share]:
