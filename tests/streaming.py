@@ -116,7 +116,7 @@ def read_steps(
 def batches_of(
     blend: Blend, settings: DataSettings, *, batch: int, ranks: int, workers: int, state: State
 ) -> Iterator[list[str]]:
-    """Global batches of keys and member bytes, without end, as ranks and workers would read them: each has a stream of its own."""
+    """Global batches of keys and member bytes, without end, each read by a stream of its rank and worker."""
     streams = [[Stream(blend, settings) for _ in range(max(workers, 1))] for _ in range(ranks)]
     step = 0
     while True:

@@ -1,5 +1,6 @@
 """Promise 1 of the stream: the order is a pure function of (shard sizes, seed, epoch, lanes); it does not know ranks or
-workers; slot i of a global batch is fed by lane i mod lanes; every sample once an epoch. (The function: tests/shards/test_order.py.)
+workers; slot i of a global batch is fed by lane i mod lanes; every sample once an epoch. (Of the function alone:
+tests/shards/test_order.py.)
 """
 
 from __future__ import annotations

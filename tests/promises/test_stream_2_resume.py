@@ -26,9 +26,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_set(tmp_path_factory.mktemp("resume") / "set", [11, 3, 0, 17])
 
 
-@given(stop=st.integers(0, 12), before=st.sampled_from([1, 2, 4]), after=st.sampled_from([1, 2, 4]), workers=st.integers(0, 3))
+@given(
+    stop=st.integers(0, 12),
+    before=st.sampled_from([1, 2, 4]),
+    after=st.sampled_from([1, 2, 4]),
+    workers=st.integers(0, 3),
+)
 @settings(max_examples=25, deadline=None)
-def test_stop_anywhere_and_go_on_with_another_layout(data: Path, stop: int, before: int, after: int, workers: int) -> None:
+def test_stop_anywhere_and_go_on_with_another_layout(
+    data: Path, stop: int, before: int, after: int, workers: int
+) -> None:
     blend, rules, steps = open_blend(str(data)), settings_of(seed=1), 14
     start = blend.start(rules.order(), 0, 4)
     never = list(islice(batches_of(blend, rules, batch=4, ranks=1, workers=0, state=start), steps))

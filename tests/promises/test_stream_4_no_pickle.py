@@ -60,7 +60,9 @@ def test_catalog_refuses_a_tar_that_holds_code(ending: str, tmp_path: Path) -> N
     trace = tmp_path / "trace"
     members = [("a.jpg", jpeg()), ("a.txt", b"a dog"), (f"b.{ending}", poison(ending.rpartition(".")[2], trace))]
     write_tar(tmp_path / "tars" / "0.tar", members)
-    with pytest.raises(RequestError, match=f"0.tar is refused: b.{ending}: no decoder for .{ending}; only .* never a pickle"):
+    with pytest.raises(
+        RequestError, match=f"0.tar is refused: b.{ending}: no decoder for .{ending}; only .* never a pickle"
+    ):
         run(str(tmp_path / "tars"), str(tmp_path / "out"), CatalogSettings(progress="off"))
     assert not (tmp_path / "out" / "catalog.json").exists()
     assert not trace.exists()

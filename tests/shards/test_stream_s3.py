@@ -44,7 +44,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Proxy
 
     def _pass_on(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self._body()
         is_data = self.command == "GET" and (".tar" in self.path or ".idx" in self.path)
         mood = self.server.mood(next(self.server.numbers)) if is_data else ""
         self.server.failed += bool(mood)
@@ -72,6 +72,16 @@ class _Handler(BaseHTTPRequestHandler):
         if mood == "cut":
             self.close_connection = True
             self.connection.close()
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on
 
@@ -123,20 +133,16 @@ def bucket(proxy: Proxy, request: pytest.FixtureRequest) -> Iterator[str]:
 def test_bucket_gives_what_the_disk_gives(bucket: str, cached: bool, tmp_path: Path) -> None:
     local = write_set(tmp_path / "set", SIZES)
     url = upload(local, bucket)
-    here, _ = read_steps(local, settings_of(), batch=8, steps=7)
+    here, _ = read_steps(local, settings_of(), batch=8, steps=5)
     rules = settings_of(cache=str(tmp_path / "cache") if cached else "")
-    for ranks, workers in ((1, 0), (2, 1), (1, 2)):
-        assert read_steps(url, rules, batch=8, steps=7, ranks=ranks, workers=workers)[0] == here
-    half, state = read_steps(url, rules, batch=8, steps=3)
-    assert half + read_steps(url, rules, batch=8, steps=4, workers=1, state=state)[0] == here
+    half, state = read_steps(url, rules, batch=8, steps=2, ranks=2, workers=1)
+    assert half + read_steps(url, rules, batch=8, steps=3, workers=0, state=state)[0] == here
     assert len(list((tmp_path / "cache").glob("*.tar"))) == (len(SIZES) if cached else 0)
 
 
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("mood", ["500", "slow", "cut"])
-def test_trouble_on_the_way_changes_nothing(
-    bucket: str, proxy: Proxy, mood: str, cached: bool, tmp_path: Path
-) -> None:
+def test_trouble_on_the_way_changes_nothing(bucket: str, proxy: Proxy, mood: str, cached: bool, tmp_path: Path) -> None:
     """Every fourth request fails: the clips are the same, and nothing is called damaged."""
     local = write_set(tmp_path / "set", [6, 6])
     url = upload(local, bucket)

@@ -16,6 +16,7 @@ from pretrain.data import ClipLoader, Share
 from shards.stream import State, merged, open_blend
 from tests.streaming import digest_of
 
+MODULE = "tests.pretrain.data.rank_reader"
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -52,9 +53,9 @@ def run_ranks(
         "workers": workers,
         "state": None if state is None else state.to_dict(),
     }
+    words = f"{sys.executable} -m torch.distributed.run --standalone --nproc_per_node={ranks} -m {MODULE}"
     said = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-        + ["-m", "tests.pretrain.data.rank_reader", json.dumps(job)],
+        [*words.split(), json.dumps(job)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
