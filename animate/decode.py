@@ -65,9 +65,11 @@ class SampleDecoder:
         return self._renderer.film(for_this_renderer(recipe), load, self._frames, self._size)
 
 
-def picture_of(jpeg: bytes, recipe: Recipe) -> Callable[[int], Pixels]:
-    """The stored picture of a recipe, to be decoded at 1 / 2^level of its size. ValueError when its header claims another
-    size than the recipe, or one that no build stores."""
+def picture_of(jpeg: bytes, recipe: Recipe) -> Callable[..., Pixels]:
+    """The stored picture of a recipe, to be decoded: `stored_pixels` without its first argument.
+
+    ValueError when its header claims another size than the recipe, or one that no build stores.
+    """
     height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
     if (width, height) != recipe.picture or width * height > _MOST_PIXELS:
         expected = f"{recipe.picture[0]} x {recipe.picture[1]}"

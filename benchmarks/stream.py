@@ -1,6 +1,6 @@
 """The stream beside what people load with, in one interleaved run on one pinned core.
 
-    python -m benchmarks.stream PICTURES [pictures=48] [rounds=7] [shards=1000]
+    python -m benchmarks.stream PICTURES [pictures=96] [rounds=7] [shards=1000]
 
 Picture sets are made of a folder of photographs: 500x375 (q90), and 256 on the short side (q95), as img2dataset makes
 them. T = 12 at 224, all of `film`. CPU milliseconds a clip, medians over interleaved rounds, in one process, in batches of 16:
@@ -51,7 +51,7 @@ def main(words: list[str]) -> None:
     options = dict(word.split("=", 1) for word in words if "=" in word)
     folder = next(Path(word) for word in words if "=" not in word)
     count, rounds, shards = (
-        int(options.get(name, usual)) for name, usual in (("pictures", 48), ("rounds", 7), ("shards", 1000))
+        int(options.get(name, usual)) for name, usual in (("pictures", 96), ("rounds", 7), ("shards", 1000))
     )
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     cv2.setNumThreads(1)

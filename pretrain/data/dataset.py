@@ -107,7 +107,7 @@ class _BatchMaker:
             pixels = frames.numpy()
             filmed = self._stream.read(positions, lambda sample, slot: self._filmer.film(sample, view, pixels[slot]))
             return _batch(step, view, filmed, [slot.value for slot in filmed], frames=frames)
-        prepared = self._stream.read(positions, lambda sample, _: self._filmer.prepare(sample, view))
+        prepared = self._stream.read(positions, lambda sample, slot: self._filmer.prepare(sample, view, slot))
         stills = batch_stills([slot.value[0] for slot in prepared])
         return _batch(step, view, prepared, [slot.value[1] for slot in prepared], stills=stills)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ from shards.stream import Blend, Sample
 Pixels = NDArray[np.uint8]
 
 _FOREIGN_GRAMMAR = "film"
+_MOST_KEPT = 8 << 20  # bytes of a picture
 
 
 class View(NamedTuple):
@@ -77,12 +79,13 @@ class Filmer:
         self._built = [_manners(corpus.plans) for corpus in blend.corpora]
         self._asked: dict[str, Grammar] = {}
         self._renderer = Renderer()
+        self._buffers: dict[int, Pixels] = {}
         self._reader = PictureReader(ClipSettings(max_side=0))
 
     def film(self, sample: Sample, view: View, out: Pixels) -> str:
         """Fill `out` uint8 (T, size, size, 3) with a sample's frames; returns the caption."""
         if self._foreign[sample.corpus] or "jpg" in sample.members:
-            script = self._script(sample, view)
+            script = self._script(sample, view, slot=0)
             with _Sound(sample):
                 self._renderer.film(script.recipe, script.load, view.frames, view.size, out)
             return script.caption
@@ -95,11 +98,12 @@ class Filmer:
             described = sample.members["json"]
             return str(described["captions"][described["recipe"]["caption"]])
 
-    def prepare(self, sample: Sample, view: View) -> tuple[Still, str]:
-        """What the device renderer needs of a sample, and the caption."""
+    def prepare(self, sample: Sample, view: View, slot: int) -> tuple[Still, str]:
+        """What the device renderer needs of a sample, and the caption. The picture lies in memory that is kept for the slot:
+        use it before the slot's next one."""
         if not self._foreign[sample.corpus] and "jpg" not in sample.members:
             raise RequestError("render=device needs pictures, and the shards hold rendered frames; use render=loader")
-        script = self._script(sample, view)
+        script = self._script(sample, view, slot)
         if script.recipe.look:
             raise RequestError("render=device cannot change colours, and the recipes have looks; use render=loader")
         with _Sound(sample):
@@ -107,7 +111,7 @@ class Filmer:
         # A foreign picture lies in the reader's buffer, where the next one will be.
         return (still._replace(picture=still.picture.copy()) if self._foreign[sample.corpus] else still), script.caption
 
-    def _script(self, sample: Sample, view: View) -> Script:
+    def _script(self, sample: Sample, view: View, slot: int) -> Script:
         with _Sound(sample):
             if self._foreign[sample.corpus]:
                 return self._foreign_script(sample, view)
@@ -117,6 +121,8 @@ class Filmer:
             if view.grammar or self._settings.fresh:
                 manner = self._manner(sample.corpus, view.grammar, recipe.grammar)
                 recipe = self._draw(sample, manner, described["source_key"], recipe.picture, described["captions"])
+            # Fresh memory for each picture costs nearly half a decode.
+            load = partial(load, buffer=self._buffer(slot, recipe.picture))
             return Script(for_this_renderer(recipe), described["captions"][recipe.caption], load)
 
     def _foreign_script(self, sample: Sample, view: View) -> Script:
@@ -133,6 +139,15 @@ class Filmer:
         manner = self._manner(sample.corpus, view.grammar or _FOREIGN_GRAMMAR, "")
         recipe = self._draw(sample, manner, sample.key, picture.size, captions)
         return Script(recipe, captions[recipe.caption], picture.pixels)
+
+    def _buffer(self, slot: int, picture: tuple[int, int]) -> Pixels | None:
+        """Memory for a picture (width, height) that is kept for the slot; None for a huge one."""
+        size = 3 * picture[0] * picture[1]
+        if size > _MOST_KEPT:
+            return None
+        if slot not in self._buffers or self._buffers[slot].nbytes < size:
+            self._buffers[slot] = np.empty(size, np.uint8)
+        return self._buffers[slot]
 
     def _draw(self, sample: Sample, manner: Manner, source_key: str, size: tuple[int, int], captions: Any) -> Recipe:
         drawn_by = f"{source_key}\0{sample.epoch}" if self._settings.fresh else source_key
