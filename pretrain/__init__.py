@@ -1,5 +1,7 @@
 """pretrain: the video-text model, its objectives, the torch data loader and the training loop.
 
 In: clip shards, through the stream. Out: checkpoints. May use configs, shards and animate; must import without ray and
-img2dataset, which GPU machines lack. Empty until the models land.
+img2dataset, which GPU machines lack.
+    data       the torch data loader: clips by position, the same for every number of ranks and workers
+Models, objectives and the training loop are to come.
 """

@@ -60,7 +60,7 @@ class ClipLoader:
             timeout=patience_s if workers else 0,
             pin_memory=pin_memory,
         )
-        self._together = Together(patience_s)
+        self._together = Together(share.ranks, patience_s)
         self.budget = Budget(settings.max_bad, settings.max_bad_run)
         self.damage: dict[str, None] = {}  # named once each, in the order in which they were met
 

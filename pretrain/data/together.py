@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from configs import DataError, StillreelError
+from configs import DataError, RequestError, StillreelError
 
 
 class Failure(NamedTuple):
@@ -28,12 +28,16 @@ class Failure(NamedTuple):
 
 
 class Together:
-    """The ranks of a run; alone where torch.distributed is not initialised. Made by all ranks at the same point."""
+    """The ranks that share batches: all of torch.distributed, and made by all of them at the same point; or one alone."""
 
-    def __init__(self, patience_s: float) -> None:
-        """`patience_s` is how long a rank waits for the others' batches."""
+    def __init__(self, ranks: int, patience_s: float) -> None:
+        """`patience_s` is how long a rank waits for the others' batches. Without torch.distributed nobody is told anything."""
         self._group: Any = None
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        if ranks > 1 and dist.is_available() and dist.is_initialized():
+            if dist.get_world_size() != ranks:
+                raise RequestError(
+                    f"batches are shared by {ranks} ranks; torch.distributed has {dist.get_world_size()}"
+                )
             self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=patience_s))
 
     def agree(self, counts: Sequence[int], error: StillreelError | None) -> list[int]:
