@@ -51,6 +51,10 @@ class ShardCache:
         self._uncachable.add(name)
         return None
 
+    def drop(self, name: str) -> None:
+        """Remove a tar that turned out to be damaged here."""
+        (self._home / name).unlink(missing_ok=True)
+
     def _touch(self, name: str) -> bool:
         try:
             os.utime(self._home / name)

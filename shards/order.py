@@ -6,7 +6,8 @@
     windows    a piece is cut into equal windows of at most `window` samples, and each is shuffled within itself
     order      position p is fed by lane p mod lanes, which takes the next sample of its piece
 
-Positions count on from epoch to epoch: N * epoch is the first of an epoch. A piece holds as many samples as its lane has
+So slot i of a batch that is a multiple of `lanes` is always fed by lane i mod lanes. Positions count on from epoch to epoch:
+N * epoch is the first of an epoch. A piece holds as many samples as its lane has
 positions in the epoch, so the order is exact whatever the sizes are: fewer shards than lanes, one sample, empty shards.
 
     sizes (3, 2), lanes 2, window 4, seed 0, epoch 0: shards drawn as 1, 0       line     1.1 1.0 0.2 0.1 0.0

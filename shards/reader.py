@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from configs import DataError
 from shards.cache import ShardCache
-from shards.corpus import Corpus, Shard
+from shards.corpus import Corpus
 from shards.faults import BadSample, BadShard, StorageFailure, patiently
 from shards.index import Entry, Index, open_index
 from shards.order import Kept
@@ -22,9 +22,16 @@ from shards.tar import TarDamage, members_of
 
 _INDICES_KEPT = 1024
 _FETCHERS = 4  # shards on their way into the cache at once, each process
-_MOST_EVICTED = 3  # times that a shard may leave the cache between being fetched and being read
+_MOST_EVICTED = 3  # times that a shard is fetched for one read: it may leave the cache between the two
 
 Members = dict[str, bytes]
+
+
+class Place(NamedTuple):
+    """A sample by number: its shard, and which one it is there."""
+
+    shard: int
+    sample: int
 
 
 class Found(NamedTuple):
@@ -49,20 +56,20 @@ class SampleReader:
         self._fetchers: ThreadPoolExecutor | None = None
         self._fetching: set[int] = set()
 
-    def read(self, wanted: Sequence[tuple[int, int]]) -> list[Found | BadSample | BadShard]:
-        """Samples by (shard, number in it), in the order asked for. StorageFailure when storage does not answer."""
-        answers: list[Found | BadSample | BadShard | None] = [None] * len(wanted)
+    def read(self, wanted: Sequence[Place]) -> list[Found | BadSample | BadShard]:
+        """Samples, in the order asked for. StorageFailure when storage does not answer."""
+        answers: dict[int, Found | BadSample | BadShard] = {}
         entries: dict[int, Entry] = {}
-        for place, (shard, sample) in enumerate(wanted):
-            index = self._indices[shard]
+        for at, place in enumerate(wanted):
+            index = self._indices[place.shard]
             if isinstance(index, BadShard):
-                answers[place] = index
+                answers[at] = index
             else:
-                entries[place] = index[sample]
-        blobs = self._read_blobs([wanted[place][0] for place in entries], list(entries.values()))
-        for (place, entry), blob in zip(entries.items(), blobs, strict=True):
-            answers[place] = self._believed(*wanted[place], entry, blob)
-        return [answer for answer in answers if answer is not None]
+                entries[at] = index[place.sample]
+        blobs = self._read_blobs([wanted[at] for at in entries], list(entries.values()))
+        for (at, entry), blob in zip(entries.items(), blobs, strict=True):
+            answers[at] = self._believed(wanted[at], entry, blob)
+        return [answers[at] for at in range(len(wanted))]
 
     def prefetch(self, shards: Sequence[int]) -> None:
         """Begin to fetch shards into the cache, if there is one."""
@@ -99,30 +106,36 @@ class SampleReader:
             return BadShard(where, "is not the index that the catalog speaks of; run `stillreel catalog` again")
         return index
 
-    def _read_blobs(self, shards: Sequence[int], entries: Sequence[Entry]) -> list[bytes | None]:
+    def _read_blobs(self, wanted: Sequence[Place], entries: Sequence[Entry]) -> list[bytes | None]:
         """The bytes of each entry, None where there is no tar."""
-        kept: list[int] = []
-        ranges: list[Range] = []
         blobs: list[bytes | None] = [None] * len(entries)
-        missing = list(range(len(entries)))
-        for _ in range(_MOST_EVICTED if self._cache else 0):
-            assert self._cache is not None
-            names = {shard: self._fetched(shard) for shard in {shards[place] for place in missing}}
-            kept = [place for place in missing if names[shards[place]]]
-            ranges = [Range(names[shards[place]] or "", entries[place].offset, entries[place].length) for place in kept]
-            for place, blob in zip(kept, self._cache.folder.read_ranges(ranges), strict=True):
-                blobs[place] = blob
-            # What was evicted between the two is fetched again; what cannot be cached is read where it lies.
-            if all(blobs[place] is not None for place in kept):
-                break
-        missing = [place for place in missing if blobs[place] is None]
+        if self._cache:
+            blobs = self._read_cached(wanted, entries)
+        missing = [at for at, blob in enumerate(blobs) if blob is None]
         ranges = [
-            Range(self._corpus.shards[shards[place]].tar, entries[place].offset, entries[place].length)
-            for place in missing
+            Range(self._corpus.shards[wanted[at].shard].tar, entries[at].offset, entries[at].length) for at in missing
         ]
         found = patiently(self._tars.url, self._attempts, lambda: list(self._tars.read_ranges(ranges)))
-        for place, blob in zip(missing, found, strict=True):
-            blobs[place] = blob
+        for at, blob in zip(missing, found, strict=True):
+            blobs[at] = blob
+        return blobs
+
+    def _read_cached(self, wanted: Sequence[Place], entries: Sequence[Entry]) -> list[bytes | None]:
+        """The bytes of each entry whose shard can be cached, fetched if need be; None of the others."""
+        assert self._cache is not None
+        blobs: list[bytes | None] = [None] * len(entries)
+        for _ in range(_MOST_EVICTED):
+            waiting = [at for at, blob in enumerate(blobs) if blob is None]
+            names = {shard: self._fetched(shard) for shard in {wanted[at].shard for at in waiting}}
+            kept = [(at, name) for at in waiting if (name := names[wanted[at].shard])]
+            if not kept:
+                break
+            ranges = [Range(name, entries[at].offset, entries[at].length) for at, name in kept]
+            for (at, name), blob in zip(kept, self._cache.folder.read_ranges(ranges), strict=True):
+                if blob is not None and self._is_whole(wanted[at], entries[at], blob):
+                    blobs[at] = blob
+                else:  # evicted since it was fetched, or damaged on this disk: the bucket still has it
+                    self._cache.drop(name)
         return blobs
 
     def _fetched(self, shard: int) -> str | None:
@@ -130,26 +143,27 @@ class SampleReader:
         assert self._cache is not None and isinstance(index, Index)
         return self._cache.fetch(self._tars, self._corpus.shards[shard].tar, index)
 
-    def _believed(self, number: int, sample: int, entry: Entry, blob: bytes | None) -> Found | BadSample:
-        shard = self._corpus.shards[number]
-        where = f"{self._tars.url}/{shard.tar}"
+    def _believed(self, place: Place, entry: Entry, blob: bytes | None) -> Found | BadSample:
+        where = f"{self._tars.url}/{self._corpus.shards[place.shard].tar}"
         if blob is None:
             return BadSample(where, entry.key, "the tar is missing")
         if len(blob) < entry.length:
             return BadSample(where, entry.key, f"the tar is cut: {len(blob):,} of the sample's {entry.length:,} bytes")
-        if not self._was_hashed(number, sample, shard):
-            if hashlib.sha256(blob).digest() != entry.sha256:
-                return BadSample(where, entry.key, f"not the bytes that were written{_hint(blob)}")
-            self._hashed[number][sample] = True
+        if not self._is_whole(place, entry, blob):
+            return BadSample(where, entry.key, f"not the bytes that were written{_hint(blob)}")
         try:
             return Found(entry.key, self._split(entry.key, blob))
         except DataError as error:
             return BadSample(where, entry.key, str(error))
 
-    def _was_hashed(self, number: int, sample: int, shard: Shard) -> bool:
-        if number not in self._hashed:
-            self._hashed[number] = np.zeros(shard.samples, np.bool_)
-        return bool(self._hashed[number][sample])
+    def _is_whole(self, place: Place, entry: Entry, blob: bytes) -> bool:
+        """Whether the bytes are those of the index; hashed when they are first read."""
+        if place.shard not in self._hashed:
+            self._hashed[place.shard] = np.zeros(self._corpus.shards[place.shard].samples, np.bool_)
+        hashed = self._hashed[place.shard]
+        if len(blob) == entry.length and not hashed[place.sample]:
+            hashed[place.sample] = hashlib.sha256(blob).digest() == entry.sha256
+        return len(blob) == entry.length and bool(hashed[place.sample])
 
 
 def _hint(blob: bytes) -> str:

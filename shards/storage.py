@@ -144,8 +144,16 @@ class Folder:
                     raise answer
                 found.append(b"")
             else:
+                self._check_arrived(wanted, len(answer), most)
                 found.append(bytes(answer))
         return found
+
+    def _check_arrived(self, wanted: Range, arrived: int, most: int) -> None:
+        """ConnectionError when a store gave less than the file has: such a file must not pass for a cut one."""
+        if wanted.length >= 0 and arrived < min(wanted.length, most):
+            size = self.fs.size(self.locate(wanted.name))
+            if wanted.offset + arrived < size:
+                raise ConnectionError(f"{wanted.name}: {arrived} of {wanted.length} bytes arrived")
 
     def publish(self, name: str, data: bytes) -> None:
         """Write a small file under its final name, whole and durable, replacing what is there."""

@@ -36,7 +36,7 @@ from shards.corpus import Corpus, open_corpus
 from shards.faults import BadSample, BadShard
 from shards.mixture import ROUND, Mixture
 from shards.order import ORDER_VERSION, Ints, Order, Places
-from shards.reader import Found, SampleReader
+from shards.reader import Found, Place, SampleReader
 from shards.sample import decode_members
 from shards.storage import Folder
 
@@ -197,7 +197,7 @@ class Stream:
         samples: dict[int, Sample | BadSample | BadShard] = {}
         for number in np.unique(chosen).tolist():
             mine = np.flatnonzero(chosen == number).tolist()
-            wanted = [(int(found.shards[at]), int(found.samples[at])) for at in mine]
+            wanted = [Place(int(found.shards[at]), int(found.samples[at])) for at in mine]
             for at, answer in zip(mine, self._readers[number].read(wanted), strict=True):
                 samples[at] = self._opened(answer, number, int(found.epochs[at]))
         return [samples[at] for at in range(len(positions))]

@@ -30,7 +30,7 @@ class ClipLoader:
 
     Batches that were handed out count as consumed, so a trainer saves after its step, not before. All ranks make their loaders
     at the same point and take the same number of steps. When one rank's data fail, all ranks raise the same error in the
-    same step: DataError over the budget, StorageFailure, RequestError.
+    same step: DataError over the budget, StorageFailure, RequestError. The budget begins anew with each loader.
     """
 
     def __init__(

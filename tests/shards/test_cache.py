@@ -77,14 +77,20 @@ def test_what_cannot_be_kept_is_read_where_it_lies(damage: str, data: Path, tmp_
 
 
 def test_processes_fetch_a_shard_once(data: Path, tmp_path: Path) -> None:
-    """Eight at once, and each of three shards is copied by one of them."""
+    """Four at once, and each of three shards is copied by one of them."""
     script = (
-        "import sys; from tests.shards.test_cache import *\n"
-        "cache, data = ShardCache(sys.argv[1], 1 << 30, 1), Path(sys.argv[2])\n"
-        "download, copied = cache._download, []\n"
-        "cache._download = lambda *a: (copied.append(a), time.sleep(0.2), download(*a))[2]\n"
-        "names = [fetch(cache, data, number) for number in range(3)]\n"
-        "assert all(names); print(len(copied))"
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from shards.cache import ShardCache, Folder\n"
+        "from shards.index import open_index\n"
+        "home, data = sys.argv[1:]\n"
+        "cache, copied = ShardCache(home, 1 << 30, 1), []\n"
+        "download = cache._download\n"
+        "cache._download = lambda *given: (copied.append(given), time.sleep(0.2), download(*given))[2]\n"
+        "for number in range(3):\n"
+        "    index = open_index(Path(f'{data}/shards/clips-{number:06d}.idx').read_bytes())\n"
+        "    assert cache.fetch(Folder(data), f'shards/clips-{number:06d}.tar', index)\n"
+        "print(len(copied))"
     )
     words = [sys.executable, "-c", script, str(tmp_path / "cache"), str(data)]
     root = Path(__file__).resolve().parents[2]

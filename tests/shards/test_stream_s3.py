@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from s3fs import S3FileSystem
 
 from configs.stream import CatalogSettings
 from pretrain.data import ClipLoader, Share
@@ -105,8 +106,11 @@ def proxy() -> Iterator[Proxy]:
     }
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
+    # fsspec keeps file systems by their arguments, of which the endpoint is none: another module's server is not ours.
+    S3FileSystem.clear_instance_cache()
     Folder("s3://clips/x").fs.mkdir("clips")
     yield proxy
+    S3FileSystem.clear_instance_cache()
     proxy.shutdown()
     server.stop()
     for name, value in before.items():
@@ -169,6 +173,19 @@ def test_storage_that_stays_away_is_a_typed_error(
         next(iter(loader))
     assert next(proxy.numbers) - before < 60
     assert loader.budget.bad == 0
+
+
+def test_damage_in_the_cache_is_healed_from_the_bucket(bucket: str, tmp_path: Path) -> None:
+    """It is no damage of the data, and other machines do not have it: nothing is passed over."""
+    url = upload(write_set(tmp_path / "set", [6, 6]), bucket)
+    rules = settings_of(max_bad=0, cache=str(tmp_path / "cache"))
+    here, _ = read_steps(url, rules, batch=4, steps=3)
+    for path in (tmp_path / "cache").glob("*.tar"):
+        blob = bytearray(path.read_bytes())
+        blob[700] ^= 1
+        path.write_bytes(blob)
+    assert read_steps(url, rules, batch=4, steps=3)[0] == here
+    assert len(list((tmp_path / "cache").glob("*.tar"))) == 2
 
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if "index" not in name])
