@@ -94,7 +94,7 @@ class ClipLoader:
         except StillreelError as error:
             return None, error
         except Exception as error:  # a worker that was killed, or a bug in one: the other ranks must hear of it
-            return None, DataError(f"a loader worker failed: {error}")
+            return None, DataError(f"a loader worker failed or was killed: {type(error).__name__}: {error}")
         return batch, None
 
     def _name(self, damage: list[str]) -> None:
