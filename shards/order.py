@@ -7,8 +7,8 @@
     order      position p is fed by lane p mod lanes, which takes the next sample of its piece
 
 So slot i of a batch that is a multiple of `lanes` is always fed by lane i mod lanes. Positions count on from epoch to epoch:
-N * epoch is the first of an epoch. A piece holds as many samples as its lane has
-positions in the epoch, so the order is exact whatever the sizes are: fewer shards than lanes, one sample, empty shards.
+N * epoch is the first of an epoch. A piece holds as many samples as its lane has positions in the epoch, so the order is
+exact whatever the sizes are: fewer shards than lanes, one sample, empty shards.
 
     sizes (3, 2), lanes 2, window 4, seed 0, epoch 0: shards drawn as 1, 0       line     1.1 1.0 0.2 0.1 0.0
     lane 0 has positions 0, 2, 4, lane 1 has 1, 3: pieces of 3 and 2                      1.1 1.0 0.2 | 0.1 0.0
