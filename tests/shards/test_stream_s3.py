@@ -108,7 +108,7 @@ def proxy() -> Iterator[Proxy]:
     os.environ.update(values)
     # fsspec keeps file systems by their arguments, of which the endpoint is none: another module's server is not ours.
     S3FileSystem.clear_instance_cache()
-    Folder("s3://clips/x").fs.mkdir("clips")
+    Folder("s3://stream/x").fs.mkdir("stream")
     yield proxy
     S3FileSystem.clear_instance_cache()
     proxy.shutdown()
@@ -129,7 +129,7 @@ def upload(local: Path, url: str) -> str:
 
 @pytest.fixture
 def bucket(proxy: Proxy, request: pytest.FixtureRequest) -> Iterator[str]:
-    yield f"s3://clips/{abs(hash(request.node.name))}"
+    yield f"s3://stream/{abs(hash(request.node.name))}"
     proxy.mood = lambda number: ""
 
 
