@@ -35,6 +35,18 @@ COMMANDS = {
     ),
     "preview": Command("animate.preview", "build.PreviewSettings", ("OUT",), "a page that shows what was made"),
     "stats": Command("shards.stats", "build.StatsSettings", ("OUT",), "count it"),
+    "catalog": Command(
+        "shards.catalog",
+        "stream.CatalogSettings",
+        ("TARS", "OUT"),
+        "byte index of tars that stillreel did not write, kept beside them",
+    ),
+    "stream": Command(
+        "pretrain.data.command",
+        "stream.StreamSettings",
+        ("DATA",),
+        "what a run would read: keys=true the order, simulate=true the cost",
+    ),
     "import-checkpoint": Command(
         "finetune.import_checkpoint",
         "exchange.ImportSettings",

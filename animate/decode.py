@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,8 +18,11 @@ from animate.picture import stored_pixels
 from animate.recipe import RENDERER_VERSION, Recipe
 from animate.render import Renderer
 from configs import DataError
+from configs.build import ClipSettings
 
 Pixels = NDArray[np.uint8]
+
+_MOST_PIXELS: int = ClipSettings.model_fields["max_pixels"].default
 
 
 class Clip(NamedTuple):
@@ -53,23 +56,46 @@ class SampleDecoder:
             caption = described["captions"][recipe.caption]
         except (KeyError, IndexError, ValueError, TypeError) as error:
             raise DataError(f"sample {key} is no clip of stillreel's: {error}") from None
-        if frames.shape[:3] != (self._frames, self._size, self._size):
-            found = f"{frames.shape[0]} frames of {frames.shape[2]} x {frames.shape[1]}"
-            raise DataError(f"sample {key} holds {found}; asked for {self._frames} of {self._size} x {self._size}")
         return Clip(key, frames, caption)
 
     def _film(self, sample: Mapping[str, Any], recipe: Recipe) -> Pixels:
-        if "jpg" in sample:
-            return self._renderer.film(
-                _for_this_renderer(recipe), partial(stored_pixels, sample["jpg"]), self._frames, self._size
-            )
-        if "mp4" in sample:
-            return _decode_video(sample["mp4"])
-        endings = sorted(ending for ending in sample if ending.endswith(".jpg"))
-        return np.stack([simplejpeg.decode_jpeg(sample[ending], "RGB") for ending in endings])
+        if "jpg" not in sample:
+            return stored_frames(sample, self._frames, self._size)
+        load = picture_of(sample["jpg"], recipe)
+        return self._renderer.film(for_this_renderer(recipe), load, self._frames, self._size)
 
 
-def _for_this_renderer(recipe: Recipe) -> Recipe:
+def picture_of(jpeg: bytes, recipe: Recipe) -> Callable[..., Pixels]:
+    """The stored picture of a recipe, to be decoded: `stored_pixels` without its first argument.
+
+    ValueError when its header claims another size than the recipe, or one that no build stores.
+    """
+    height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+    if (width, height) != recipe.picture or width * height > _MOST_PIXELS:
+        expected = f"{recipe.picture[0]} x {recipe.picture[1]}"
+        raise ValueError(f"its picture claims {width} x {height} pixels; its recipe films {expected}")
+    return partial(stored_pixels, jpeg)
+
+
+def stored_frames(sample: Mapping[str, Any], frames: int, size: int, out: Pixels | None = None) -> Pixels:
+    """Frames uint8 (T, size, size, 3) of a sample of store=frames or store=video, into `out` if given.
+
+    ValueError when it holds another number or size of them; sizes are taken from headers, before anything is decoded.
+    """
+    clip: Pixels = np.empty((frames, size, size, 3), np.uint8) if out is None else out
+    if "mp4" in sample:
+        _decode_video(sample["mp4"], clip)
+        return clip
+    endings = sorted(ending for ending in sample if ending.endswith(".jpg"))
+    _check_shape(len(endings), size, size, clip)
+    for ending, frame in zip(endings, clip, strict=True):
+        height, width, _, _ = simplejpeg.decode_jpeg_header(sample[ending])
+        _check_shape(frames, width, height, clip)
+        simplejpeg.decode_jpeg(sample[ending], "RGB", buffer=frame)
+    return clip
+
+
+def for_this_renderer(recipe: Recipe) -> Recipe:
     """The recipe as this renderer films it; one that was drawn for another is said once a process."""
     if recipe.renderer == RENDERER_VERSION:
         return recipe
@@ -81,8 +107,20 @@ def _for_this_renderer(recipe: Recipe) -> Recipe:
     return replace(recipe, renderer=RENDERER_VERSION)
 
 
-def _decode_video(data: bytes) -> Pixels:
+def _decode_video(data: bytes, clip: Pixels) -> None:
     import av
 
     with av.open(io.BytesIO(data)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        (video,) = container.streams.video
+        _check_shape(len(clip), video.width, video.height, clip)
+        count = 0
+        for count, frame in enumerate(container.decode(video), 1):
+            if count <= len(clip):
+                clip[count - 1] = frame.to_ndarray(format="rgb24")
+        _check_shape(count, video.width, video.height, clip)
+
+
+def _check_shape(frames: int, width: int, height: int, clip: Pixels) -> None:
+    if (frames, height, width) != clip.shape[:3]:
+        asked = f"{clip.shape[0]} of {clip.shape[2]} x {clip.shape[1]}"
+        raise ValueError(f"holds {frames} frames of {width} x {height}; asked for {asked}")

@@ -180,11 +180,11 @@ def _judge(complaint: str) -> None:
     raise Rejection("corrupt", f"JPEG: {complaint}")
 
 
-def stored_pixels(jpeg: bytes, level: int = 0) -> Pixels:
-    """RGB of a stored picture, uint8 (H, W, 3), decoded at 1 / 2^level of its size, in memory of its own: what a loader
-    films. ValueError when damaged."""
+def stored_pixels(jpeg: bytes, level: int = 0, buffer: Pixels | None = None) -> Pixels:
+    """RGB of a stored picture, uint8 (H, W, 3), decoded at 1 / 2^level of its size: what a loader films. In memory of its
+    own, or in a buffer that is large enough. ValueError when damaged."""
     height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
-    return _decode(jpeg, (width, height), level)
+    return _decode(jpeg, (width, height), level, buffer)
 
 
 def _decode(

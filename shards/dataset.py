@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
-from configs import DataError
 from shards.manifest import read_manifest
 from shards.receipt import part_file
+from shards.sample import decode_members
 from shards.storage import Folder
 
 if TYPE_CHECKING:
     import webdataset
 
 Sample = dict[str, Any]
-# What a member may be, and what becomes of it. Nothing else is decoded, and nothing is ever unpickled.
-_DECODERS: Mapping[str, Callable[[bytes], Any]] = {
-    "json": json.loads,
-    "txt": lambda data: data.decode("utf-8"),
-    "jpg": bytes,
-    "mp4": bytes,
-}
 
 
 def as_webdataset(
@@ -74,15 +66,6 @@ def _open_with_fsspec(url: str, mode: str = "rb", bufsize: int = 8192, **options
 
 
 def _decode_members(sample: Sample) -> Sample:
-    decoded: Sample = {}
-    for name, value in sample.items():
-        if name.startswith("__"):
-            decoded[name] = value
-            continue
-        ending = str(name).rpartition(".")[2]
-        if ending not in _DECODERS:
-            raise DataError(
-                f"{sample['__key__']}.{name}: no decoder for .{ending}; only {', '.join(_DECODERS)} are read"
-            )
-        decoded[name] = _DECODERS[ending](value)
-    return decoded
+    members = {name: value for name, value in sample.items() if not name.startswith("__")}
+    own = {name: value for name, value in sample.items() if name.startswith("__")}
+    return own | decode_members(sample["__key__"], members)

@@ -21,11 +21,11 @@ from animate.sources.base import MAX_FILE_BYTES, PICTURE_ENDINGS, Source
 from animate.sources.captions import clean
 from configs import RequestError
 from configs.build import SourceSettings
+from shards.foreign import read_member, split_name
 from shards.plan import Listed, PlannedSample
 from shards.storage import Folder, Range
+from shards.tar import BLOCK
 
-_BLOCK = 512
-_REGULAR = b"0\0"
 _SCANNERS = 8  # tars scanned at once: it waits for the disk or the bucket
 _CAPTION_ENDINGS = ("txt", "json")
 _LARGEST_CAPTION = 1 << 20
@@ -175,14 +175,14 @@ def scan_tar(file: IO[bytes]) -> Scan:
     cut = None
     while True:
         file.seek(offset)
-        header = file.read(_BLOCK)
-        if len(header) < _BLOCK:
+        header = file.read(BLOCK)
+        if len(header) < BLOCK:
             cut = f"at byte {size}, without an end of archive" if size else "it is empty"
             break
         if not any(header):
             break
         try:
-            info = _read_member(file, header, offset)
+            info = read_member(file, header, offset)
         except tarfile.TarError as error:
             cut = f"at byte {offset}: {error}"
             break
@@ -190,7 +190,7 @@ def scan_tar(file: IO[bytes]) -> Scan:
             offset = file.tell()
             continue
         name, start, length = info
-        key, ending = _split(name)
+        key, ending = split_name(name)
         if start + length > size:
             cut = f"at byte {size}, inside {name}"
         if ending:
@@ -200,38 +200,5 @@ def scan_tar(file: IO[bytes]) -> Scan:
                 texts[key, ending] = file.read(length)
         if cut:
             break
-        offset = start + length + -length % _BLOCK
+        offset = start + length + -length % BLOCK
     return Scan(members, texts, cut)
-
-
-def _read_member(file: IO[bytes], header: bytes, offset: int) -> tuple[str, int, int] | None:
-    """(name, payload offset, payload size) of the regular file whose header stands at `offset`, else None.
-
-    The usual header is read here, a hundred times faster than by tarfile; every other kind is left to tarfile, and the
-    file is then left where the next header stands.
-    """
-    if header[156] in _REGULAR and header[345] == 0 and header[124] & 0x80 == 0:
-        try:
-            length = int(header[124:136].strip(b"\0 ") or b"0", 8)
-            checksum = int(header[148:156].strip(b"\0 "), 8)
-        except ValueError:
-            raise tarfile.HeaderError("not a header") from None
-        if checksum != sum(header) - sum(header[148:156]) + 256:
-            raise tarfile.HeaderError("a header with a wrong checksum")
-        return header[:100].rstrip(b"\0").decode("utf-8", "surrogateescape"), offset + _BLOCK, length
-    file.seek(offset)
-    with tarfile.open(fileobj=file, mode="r:", errorlevel=0) as tar:
-        info = tar.next()
-        if info is None:
-            raise tarfile.HeaderError("not a header")
-        file.seek(info.offset_data + (info.size + -info.size % _BLOCK if info.isreg() else 0))
-        return (info.name, info.offset_data, info.size) if info.isreg() else None
-
-
-def _split(name: str) -> tuple[str, str]:
-    """(key, ending) as webdataset splits a member's name: at the first dot of its last part; ("", "") for the others."""
-    folder, slash, last = name.rpartition("/")
-    key, dot, ending = last.partition(".")
-    if not key or not dot or key.startswith("__"):
-        return "", ""
-    return folder + slash + key, ending.lower()

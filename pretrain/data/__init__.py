@@ -1,0 +1,13 @@
+"""data: what training reads.
+
+In: the stream's samples, by position. Out: batches of clips on the CPU, the same for every number of ranks and workers.
+    film -> dataset -> loader      a sample becomes a clip; a rank's share of a batch; what was consumed, is all well
+    together                       what ranks tell each other before each step
+    command                        `stillreel stream`
+"""
+
+from pretrain.data.dataset import ClipBatch, ClipDataset, Share
+from pretrain.data.film import View, view_at
+from pretrain.data.loader import ClipLoader
+
+__all__ = ["ClipBatch", "ClipDataset", "ClipLoader", "Share", "View", "view_at"]

@@ -1,0 +1,126 @@
+"""A rank's share of every global batch, as a torch dataset: each worker makes whole batches, in turn.
+
+    batch of 6, 2 ranks, 2 workers each        slots 0 2 4 are rank 0's, 1 3 5 rank 1's
+    rank 0, worker 0: steps 0 2 4 ...          worker 1: steps 1 3 5 ...
+
+The DataLoader takes from its workers in turn, so steps come in order; which worker made one decides nothing in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import Any, NamedTuple
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from animate.device import StillBatch, batch_stills
+from configs import RequestError, StillreelError
+from configs.stream import DataSettings
+from pretrain.data.film import Filmer, View, view_at
+from pretrain.data.together import Failure
+from shards.stream import Blend, Slot, State, Stream, slots_of
+
+
+class Share(NamedTuple):
+    """Which part of each global batch of `batch` clips a rank has: slots rank, rank + ranks, ..."""
+
+    batch: int
+    rank: int = 0
+    ranks: int = 1
+
+    def check(self) -> None:
+        """RequestError when ranks cannot share a batch evenly: gradients are averaged over ranks, so shares must be equal."""
+        if not 0 <= self.rank < self.ranks or self.batch < 1 or self.batch % self.ranks:
+            raise RequestError(f"a batch of {self.batch} cannot be shared evenly: rank {self.rank} of {self.ranks}")
+
+
+class ClipBatch(NamedTuple):
+    """A rank's share of a global batch: B clips of T frames.
+
+    `frames` uint8 (B, T, H, W, 3), or `stills` for `animate.device.render_stills` at `view.size`. `whole` says of each
+    slot whether its own sample was; `damage` names those that were passed over.
+    """
+
+    step: int
+    keys: list[str]
+    captions: list[str]
+    frames: Tensor | None
+    stills: StillBatch | None
+    view: View
+    whole: list[bool]
+    damage: list[str]
+
+
+class ClipDataset(IterableDataset):  # type: ignore[misc]
+    """Batches of a rank from a state on, without end or for `steps` steps. Give it to a DataLoader with batch_size=None.
+
+    Holds settings only, so it can be sent to workers of any start method; each opens the stream for itself.
+    """
+
+    def __init__(self, blend: Blend, settings: DataSettings, share: Share, state: State, steps: int | None) -> None:
+        share.check()
+        # OpenCV's threads do not survive a fork, and a worker that tried to end them would wait for ever: end them here.
+        cv2.setNumThreads(1)
+        blend.check(state, settings.order())
+        self._blend = blend
+        self._settings = settings
+        self._share = share
+        self._state = state
+        self._steps = steps
+
+    def __iter__(self) -> Iterator[ClipBatch | Failure]:
+        info = get_worker_info()
+        first, stride = (info.id, info.num_workers) if info else (0, 1)
+        try:
+            maker = _BatchMaker(self._blend, self._settings, self._share)
+            for number in count(first, stride):
+                if self._steps is not None and number >= self._steps:
+                    return
+                consumed = self._state.samples + number * self._share.batch
+                yield maker.make(self._state.steps + number, consumed)
+        except StillreelError as error:
+            yield Failure(type(error), str(error))
+
+
+class _BatchMaker:
+    """Makes batches in one process."""
+
+    def __init__(self, blend: Blend, settings: DataSettings, share: Share) -> None:
+        self._settings = settings
+        self._share = share
+        self._stream = Stream(blend, settings)
+        self._filmer = Filmer(blend, settings)
+        # What lies a quarter of a window ahead is fetched now: then a lane's next shards are there before it needs them.
+        self._ahead = settings.lanes * max(settings.window // 4, 1)
+
+    def make(self, step: int, consumed: int) -> ClipBatch:
+        positions = slots_of(consumed, *self._share)
+        view = view_at(self._settings, step)
+        if self._settings.cache:
+            self._stream.prefetch(positions + self._ahead)
+        if self._settings.render == "loader":
+            frames = torch.empty((len(positions), view.frames, view.size, view.size, 3), dtype=torch.uint8)
+            pixels = frames.numpy()
+            filmed = self._stream.read(positions, lambda sample, slot: self._filmer.film(sample, view, pixels[slot]))
+            return _batch(step, view, filmed, [slot.value for slot in filmed], frames=frames)
+        prepared = self._stream.read(positions, lambda sample, slot: self._filmer.prepare(sample, view, slot))
+        stills = batch_stills([slot.value[0] for slot in prepared])
+        return _batch(step, view, prepared, [slot.value[1] for slot in prepared], stills=stills)
+
+
+def _batch(
+    step: int,
+    view: View,
+    slots: Sequence[Slot[Any]],
+    captions: list[str],
+    *,
+    frames: Tensor | None = None,
+    stills: StillBatch | None = None,
+) -> ClipBatch:
+    whole = [not slot.passed for slot in slots]
+    damage = [str(damage) for slot in slots for damage in slot.passed]
+    return ClipBatch(step, [slot.key for slot in slots], captions, frames, stills, view, whole, damage)

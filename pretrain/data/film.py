@@ -1,0 +1,193 @@
+"""A sample of the stream becomes a clip: frames, or the picture and its windows for the device renderer.
+
+Whose recipe: the shard's own, unless a grammar is asked for, a new one is wanted every epoch, or the tar is not ours and has
+none. What is drawn here is a pure function of (seed, source key, grammar) and, with fresh=true, the epoch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from animate.decode import for_this_renderer, picture_of, stored_frames
+from animate.device import Still, prepare_still
+from animate.draw import draw_recipe
+from animate.picture import PictureReader
+from animate.recipe import Recipe
+from animate.render import Renderer
+from animate.sources.base import PICTURE_ENDINGS
+from animate.sources.tars import captions_of
+from configs import DataError, RequestError
+from configs.build import ClipSettings
+from configs.grammar import Grammar, load_grammar
+from configs.looks import Look
+from configs.stream import DataSettings
+from shards.record import Rejection
+from shards.stream import Blend, Sample
+
+Pixels = NDArray[np.uint8]
+
+_FOREIGN_GRAMMAR = "film"
+_MOST_KEPT = 8 << 20  # bytes of a picture
+
+
+class View(NamedTuple):
+    """What a step wants its clips to be; `grammar` "" is that of the shards."""
+
+    grammar: str
+    frames: int
+    size: int
+
+
+def view_at(settings: DataSettings, step: int) -> View:
+    """The view of a step: the settings', and what the curriculum has changed by then."""
+    view = View(settings.grammar, settings.frames, settings.size)
+    for begin, change in sorted(settings.curriculum.items()):
+        if begin <= step:
+            view = view._replace(**change.model_dump(exclude_none=True))
+    return view
+
+
+class Manner(NamedTuple):
+    """How recipes are drawn."""
+
+    name: str
+    grammar: Grammar
+    look: Look | None
+
+
+class Script(NamedTuple):
+    """A recipe, the caption that it speaks, and its picture, to be decoded at 1 / 2^level of its size."""
+
+    recipe: Recipe
+    caption: str
+    load: Callable[[int], Pixels]
+
+
+class Filmer:
+    """Films samples one after another, in one process. What cannot be filmed is a DataError; a view that the data cannot give,
+    a RequestError."""
+
+    def __init__(self, blend: Blend, settings: DataSettings) -> None:
+        self._settings = settings
+        self._foreign = [corpus.is_foreign for corpus in blend.corpora]
+        self._built = [_manners(corpus.plans) for corpus in blend.corpora]
+        self._asked: dict[str, Grammar] = {}
+        self._renderer = Renderer()
+        self._buffers: dict[int, Pixels] = {}
+        self._reader = PictureReader(ClipSettings(max_side=0))
+
+    def film(self, sample: Sample, view: View, out: Pixels) -> str:
+        """Fill `out` uint8 (T, size, size, 3) with a sample's frames; returns the caption."""
+        if self._foreign[sample.corpus] or "jpg" in sample.members:
+            script = self._script(sample, view, slot=0)
+            with _Sound(sample):
+                self._renderer.film(script.recipe, script.load, view.frames, view.size, out)
+            return script.caption
+        if view.grammar or self._settings.fresh:
+            raise RequestError(
+                "the shards hold rendered frames (store=frames or video): no other recipe can film them now"
+            )
+        with _Sound(sample):
+            stored_frames(sample.members, view.frames, view.size, out)
+            described = sample.members["json"]
+            return str(described["captions"][described["recipe"]["caption"]])
+
+    def prepare(self, sample: Sample, view: View, slot: int) -> tuple[Still, str]:
+        """What the device renderer needs of a sample, and the caption. The picture lies in memory that is kept for the slot:
+        use it before the slot's next one."""
+        if not self._foreign[sample.corpus] and "jpg" not in sample.members:
+            raise RequestError("render=device needs pictures, and the shards hold rendered frames; use render=loader")
+        script = self._script(sample, view, slot)
+        if script.recipe.look:
+            raise RequestError("render=device cannot change colours, and the recipes have looks; use render=loader")
+        with _Sound(sample):
+            still = prepare_still(script.recipe, script.load, view.frames, view.size)
+        # A foreign picture lies in the reader's buffer, where the next one will be.
+        return (still._replace(picture=still.picture.copy()) if self._foreign[sample.corpus] else still), script.caption
+
+    def _script(self, sample: Sample, view: View, slot: int) -> Script:
+        with _Sound(sample):
+            if self._foreign[sample.corpus]:
+                return self._foreign_script(sample, view)
+            described = sample.members["json"]
+            recipe = Recipe.from_json(described["recipe"])
+            load = picture_of(sample.members["jpg"], recipe)
+            if view.grammar or self._settings.fresh:
+                manner = self._manner(sample.corpus, view.grammar, recipe.grammar)
+                recipe = self._draw(sample, manner, described["source_key"], recipe.picture, described["captions"])
+            # Fresh memory for each picture costs nearly half a decode.
+            load = partial(load, buffer=self._buffer(slot, recipe.picture))
+            return Script(for_this_renderer(recipe), described["captions"][recipe.caption], load)
+
+    def _foreign_script(self, sample: Sample, view: View) -> Script:
+        pictures = [ending for ending in sample.members if ending in PICTURE_ENDINGS]
+        if len(pictures) != 1:
+            raise ValueError(f"{len(pictures)} pictures among {', '.join(sample.members)}")
+        described, text = sample.members.get("json"), sample.members.get("txt")
+        captions, problem = captions_of(
+            None if text is None else text.encode(), None if described is None else json.dumps(described).encode()
+        )
+        if problem:
+            raise ValueError(problem)
+        picture = self._reader.read(sample.members[pictures[0]])
+        manner = self._manner(sample.corpus, view.grammar or _FOREIGN_GRAMMAR, "")
+        recipe = self._draw(sample, manner, sample.key, picture.size, captions)
+        return Script(recipe, captions[recipe.caption], picture.pixels)
+
+    def _buffer(self, slot: int, picture: tuple[int, int]) -> Pixels | None:
+        """Memory for a picture (width, height) that is kept for the slot; None for a huge one."""
+        size = 3 * picture[0] * picture[1]
+        if size > _MOST_KEPT:
+            return None
+        if slot not in self._buffers or self._buffers[slot].nbytes < size:
+            self._buffers[slot] = np.empty(size, np.uint8)
+        return self._buffers[slot]
+
+    def _draw(self, sample: Sample, manner: Manner, source_key: str, size: tuple[int, int], captions: Any) -> Recipe:
+        drawn_by = f"{source_key}\0{sample.epoch}" if self._settings.fresh else source_key
+        return draw_recipe(
+            manner.name, manner.grammar, manner.look, self._settings.seed, drawn_by, size, captions
+        ).recipe
+
+    def _manner(self, corpus: int, asked: str, stored: str) -> Manner:
+        """The grammar that is asked for, or else the one that a stored recipe was drawn by; the look is the build's."""
+        built = self._built[corpus]
+        if not asked:
+            return built[stored]
+        if asked not in self._asked:
+            self._asked[asked] = load_grammar(asked)
+        look = next((manner.look for manner in built.values()), None)
+        return Manner(_grammar_name(asked), self._asked[asked], look)
+
+
+class _Sound:
+    """Within it, whatever a malformed sample sets off is a DataError of that sample."""
+
+    def __init__(self, sample: Sample) -> None:
+        self._sample = sample
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Rejection | KeyError | IndexError | ValueError | TypeError):
+            lacks = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise DataError(f"sample {self._sample.key} is no clip: {lacks}") from None
+
+
+def _manners(plans: tuple[dict[str, Any], ...]) -> dict[str, Manner]:
+    """By the name that recipes carry, how the builds of a data set drew them."""
+    manners: dict[str, Manner] = {}
+    for plan in plans:
+        name, look = _grammar_name(plan["settings"]["grammar"]), plan["presets"]["look"]
+        manners[name] = Manner(name, Grammar.resolve(plan["presets"]["grammar"]), Look.resolve(look) if look else None)
+    return manners
+
+
+def _grammar_name(preset: str) -> str:
+    return preset.rsplit("/", 1)[-1].removesuffix(".yaml")

@@ -1,0 +1,111 @@
+"""The loader of a rank: batches in order, what the trainer has consumed of them, and a stop of all ranks together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from configs import DataError, StillreelError
+from configs.stream import DataSettings
+from pretrain.data.dataset import ClipBatch, ClipDataset, Share
+from pretrain.data.together import Failure, Together
+from shards.faults import Budget
+from shards.stream import Blend, State
+
+PATIENCE_S = 600.0  # a batch that takes longer is not coming
+
+_NAMED = 1000  # damaged samples that are kept by name
+_SHOWN = 20  # of them printed as they come
+
+
+class ClipLoader:
+    """Iterate once; `state` is then, at any moment, where another loader goes on after the batches handed out so far.
+
+        for batch in loader:              batch k
+            train(batch)
+            save(model, loader.state)     batches up to k are consumed; what workers have prefetched is not
+
+    Batches that were handed out count as consumed, so a trainer saves after its step, not before. All ranks make their loaders
+    at the same point and take the same number of steps. When one rank's data fail, all ranks raise the same error in the
+    same step: DataError over the budget, StorageFailure, RequestError. The budget begins anew with each loader.
+    """
+
+    def __init__(
+        self,
+        blend: Blend,
+        settings: DataSettings,
+        share: Share,
+        *,
+        workers: int = 0,
+        state: State | None = None,
+        steps: int | None = None,
+        start_method: str | None = None,
+        pin_memory: bool = False,
+        prefetch: int = 2,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        """`state` of None starts anew; `steps` of None never ends; `prefetch` is in batches a worker."""
+        self._share = share
+        self._state = state or blend.start(settings.order(), 0, share.batch)
+        self._batches = DataLoader(
+            ClipDataset(blend, settings, share, self._state, steps),
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            prefetch_factor=prefetch if workers else None,
+            multiprocessing_context=start_method if workers else None,
+            timeout=patience_s if workers else 0,
+            pin_memory=pin_memory,
+        )
+        self._together = Together(share.ranks, patience_s)
+        self.budget = Budget(settings.max_bad, settings.max_bad_run)
+        self.damage: dict[str, None] = {}  # named once each, in the order in which they were met
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        batches = iter(self._batches)
+        while True:
+            batch, error = self._next(batches)
+            if batch is None and error is None:
+                return
+            read, bad = (len(batch.whole), batch.whole.count(False)) if batch else (0, 0)
+            self.budget.count(*self._together.agree((read, bad), error))
+            assert batch is not None
+            state = self._state
+            self._state = state._replace(samples=state.samples + self._share.batch, steps=state.steps + 1)
+            yield batch
+
+    def _next(self, batches: Iterator[Any]) -> tuple[ClipBatch | None, StillreelError | None]:
+        """The next batch, or why there is none; (None, None) at the end."""
+        try:
+            batch = next(batches)
+            if isinstance(batch, Failure):
+                return None, batch.error()
+            self._name(batch.damage)
+            self.budget.follow(batch.whole)
+        except StopIteration:
+            return None, None
+        except StillreelError as error:
+            return None, error
+        except Exception as error:  # a worker that was killed, or a bug in one: the other ranks must hear of it
+            return None, DataError(f"a loader worker failed or was killed: {type(error).__name__}: {error}")
+        return batch, None
+
+    def _name(self, damage: list[str]) -> None:
+        for one in damage:
+            if one in self.damage or len(self.damage) >= _NAMED:
+                continue
+            self.damage[one] = None
+            if len(self.damage) <= _SHOWN:
+                more = "; later ones are counted only" if len(self.damage) == _SHOWN else ""
+                print(f"DAMAGED {one}{more}", file=sys.stderr, flush=True)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,130 @@
+"""Promise 2 of the stream: state is a few integers. Stop at step k, resume with other ranks and workers: the global batches
+k+1, k+2, ... are the same. Batches run across the end of an epoch; a changed batch size goes on at the same sample count.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configs import RequestError
+from pretrain.data import ClipLoader, Share
+from shards.stream import State, open_blend
+from tests.pretrain.data.rank_reader import run_ranks
+from tests.streaming import batches_of, digest_of, read_steps, settings_of, write_set
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("resume") / "set", [11, 3, 0, 17])
+
+
+@given(
+    stop=st.integers(0, 12),
+    before=st.sampled_from([1, 2, 4]),
+    after=st.sampled_from([1, 2, 4]),
+    workers=st.integers(0, 3),
+)
+@settings(max_examples=25, deadline=None)
+def test_stop_anywhere_and_go_on_with_another_layout(
+    data: Path, stop: int, before: int, after: int, workers: int
+) -> None:
+    blend, rules, steps = open_blend(str(data)), settings_of(seed=1), 14
+    start = blend.start(rules.order(), 0, 4)
+    never = list(islice(batches_of(blend, rules, batch=4, ranks=1, workers=0, state=start), steps))
+    first = list(islice(batches_of(blend, rules, batch=4, ranks=before, workers=0, state=start), stop))
+    state = State.from_dict(json.loads(json.dumps(blend.start(rules.order(), stop, 4).to_dict())))
+    rest = batches_of(blend, rules, batch=4, ranks=after, workers=workers, state=state)
+    assert first + list(islice(rest, steps - stop)) == never
+
+
+def test_real_loaders_resume_in_keys_and_bytes(data: Path) -> None:
+    rules = settings_of(seed=2)
+    never, end = read_steps(data, rules, batch=8, steps=10)
+    for stop, (ranks, workers), (more_ranks, more_workers) in (
+        (3, (1, 3), (4, 1)),
+        (7, (4, 0), (2, 3)),
+        (5, (2, 1), (1, 0)),
+    ):
+        first, state = read_steps(data, rules, batch=8, steps=stop, ranks=ranks, workers=workers)
+        rest, last = read_steps(
+            data, rules, batch=8, steps=10 - stop, ranks=more_ranks, workers=more_workers, state=state
+        )
+        assert first + rest == never
+        assert last == end == State(80, 10, end.fingerprint)
+
+
+def test_ranks_of_torchrun_resume(data: Path, tmp_path: Path) -> None:
+    rules = settings_of(seed=2)
+    never, _ = read_steps(data, rules, batch=8, steps=9)
+    _, state = read_steps(data, rules, batch=8, steps=4, workers=2)
+    ranks = run_ranks(tmp_path, data, rules, batch=8, steps=5, workers=2, state=state)
+    assert ranks.returncode == 0, ranks.stderr
+    assert ranks.batches == never[4:]
+    assert ranks.states == [[72, 9, state.fingerprint]] * 2
+
+
+def test_state_counts_what_was_handed_out_not_what_was_prefetched(data: Path) -> None:
+    blend, rules = open_blend(str(data)), settings_of()
+    loader = ClipLoader(blend, rules, Share(4), workers=3, prefetch=4)
+    assert loader.state.samples == 0
+    for number, _ in enumerate(islice(loader, 5), 1):
+        time.sleep(0.05)  # time for workers to run ahead
+        assert (loader.state.samples, loader.state.steps) == (4 * number, number)
+
+
+def test_batches_run_across_the_end_of_an_epoch(data: Path) -> None:
+    """31 samples in batches of 8: nothing is dropped or padded in four epochs of 15.5 steps together."""
+    found, _ = read_steps(data, settings_of(), batch=8, steps=31, workers=1)
+    assert all(len(step) == 8 for step in found)
+    counts = Counter(clip.split()[0] for step in found for clip in step)
+    assert len(counts) == 31 and set(counts.values()) == {8}
+
+
+def test_another_batch_size_goes_on_at_the_same_sample(data: Path) -> None:
+    rules = settings_of(seed=4)
+    never, _ = read_steps(data, rules, batch=4, steps=12)
+    first, state = read_steps(data, rules, batch=4, steps=3)
+    rest, _ = read_steps(data, rules, batch=6, steps=6, ranks=2, workers=1, state=state)
+    assert [clip for step in first + rest for clip in step] == [clip for step in never for clip in step]
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"lanes": 32}, {"window": 100}])
+def test_state_of_another_order_is_refused(data: Path, change: dict[str, int]) -> None:
+    blend = open_blend(str(data))
+    state = blend.start(settings_of().order(), 5, 8)
+    ClipLoader(blend, settings_of(frames=3), Share(8), state=state)  # what a clip looks like is no part of the order
+    with pytest.raises(RequestError, match="this state is of other data or another order"):
+        ClipLoader(blend, settings_of(**change), Share(8), state=state)
+
+
+def test_state_of_other_data_is_refused_and_of_a_copy_is_not(data: Path, tmp_path: Path) -> None:
+    state = open_blend(str(data)).start(settings_of().order(), 5, 8)
+    copy = write_set(tmp_path / "copy", [11, 3, 0, 17])
+    ClipLoader(open_blend(str(copy)), settings_of(), Share(8), state=state)
+    other = write_set(tmp_path / "other", [11, 3, 17])
+    for wrong in (str(other), f"{data},{copy}"):
+        with pytest.raises(RequestError, match="Resume with the data sets, weights, seed, lanes and window"):
+            ClipLoader(open_blend(wrong), settings_of(), Share(8), state=state)
+
+
+def test_first_batch_at_90_percent_of_a_thousand_shards_comes_at_once(tmp_path: Path) -> None:
+    """And as fast as at the beginning: nothing is skipped through."""
+    data = write_set(tmp_path / "set", [20] * 1000)
+    rules = settings_of()
+    waits = []
+    for done in (0.0, 0.9):
+        blend = open_blend(str(data))
+        begin = time.perf_counter()
+        state = blend.start(rules.order(), int(done * 20_000 / 64), 64)
+        batch = next(iter(ClipLoader(blend, rules, Share(64), state=state)))
+        waits.append(time.perf_counter() - begin)
+        assert len(digest_of(batch)) == 64
+    assert max(waits) < 2

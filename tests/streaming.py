@@ -1,0 +1,133 @@
+"""What tests of the stream make things of: small data sets of any shard sizes, written by hand, and readers of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from animate.draw import draw_recipe
+from configs.grammar import load_grammar
+from configs.stream import DataSettings
+from pretrain.data import ClipBatch, ClipLoader, Share
+from shards.index import encode_index, entry_of
+from shards.manifest import Manifest
+from shards.stream import Blend, Slot, State, Stream, merged, open_blend, slots_of
+from shards.tar import TarWriter
+from tests.making import jpeg
+
+FRAMES, SIZE = 2, 32
+_PICTURES = [jpeg(number, 64, 48) for number in range(4)]
+
+
+def write_set(folder: Path, sizes: Sequence[int], *, name: str = "clips", seed: int = 0) -> Path:
+    """A finished data set (store=recipe) with shards of these sizes, as the stream sees one. Sizes may be 0."""
+    grammar = load_grammar("film")
+    number, lines = 0, []
+    (folder / "shards").mkdir(parents=True)
+    for shard, size in enumerate(sizes):
+        stem = f"{name}-{shard:06d}"
+        entries = []
+        with open(folder / "shards" / f"{stem}.tar", "wb") as file:
+            tar = TarWriter(file)
+            for _ in range(size):
+                key = f"{name}_{number:09d}"
+                recipe = draw_recipe("film", grammar, None, seed, str(number), (64, 48), [f"clip {number}"]).recipe
+                described = {"recipe": recipe.to_json(), "captions": [f"clip {number}"], "source_key": str(number)}
+                members = {"jpg": _PICTURES[number % 4], "json": json.dumps(described).encode(), "txt": b"clip"}
+                entries.append(entry_of(key, tar.add([(f"{key}.{end}", data) for end, data in members.items()])))
+                number += 1
+            tar.finish()
+        (folder / "shards" / f"{stem}.idx").write_bytes(encode_index(entries))
+        size_bytes = (folder / "shards" / f"{stem}.tar").stat().st_size
+        lines.append({"name": stem, "planned": size, "written": size, "bytes": size_bytes, "receipt": ""})
+    plan = {
+        "sha256": hashlib.sha256(repr((name, seed, sizes)).encode()).hexdigest(),
+        "settings": {"store": "recipe", "grammar": "film"},
+        "presets": {"grammar": grammar.model_dump(mode="json"), "look": None},
+    }
+    (folder / "manifest.json").write_bytes(Manifest([plan], {}, lines).encode())
+    return folder
+
+
+def settings_of(**values: object) -> DataSettings:
+    return DataSettings.resolve({"frames": FRAMES, "size": SIZE, **values})
+
+
+def digest_of(batch: ClipBatch) -> list[str]:
+    """A line a clip: its key, its caption and the sha256 of its frames, or of what the device would render them from."""
+    if batch.frames is not None:
+        clips: list[Any] = [batch.frames[at].numpy() for at in range(len(batch.keys))]
+    else:
+        assert batch.stills is not None
+        # Pictures are padded to the largest of the rank's share, which is no part of a clip.
+        clips = [
+            np.concatenate(
+                [
+                    batch.stills.pictures[at, : int(size[1]), : int(size[0])].numpy().ravel(),
+                    batch.stills.matrices[at].numpy().view(np.uint8).ravel(),
+                    batch.stills.weights[at].numpy().view(np.uint8).ravel(),
+                    batch.stills.strengths[at].numpy().view(np.uint8).ravel(),
+                ]
+            )
+            for at, size in enumerate(batch.stills.sizes)
+        ]
+    return [
+        f"{key} {caption} {hashlib.sha256(clip.tobytes()).hexdigest()[:16]}"
+        for key, caption, clip in zip(batch.keys, batch.captions, clips, strict=True)
+    ]
+
+
+def read_steps(
+    data: Path | str,
+    settings: DataSettings,
+    *,
+    batch: int,
+    steps: int,
+    ranks: int = 1,
+    workers: int = 0,
+    state: State | None = None,
+    start_method: str | None = None,
+) -> tuple[list[list[str]], State]:
+    """Global batches as lines of `digest_of`, read by real loaders of a layout and merged; and the state after them."""
+    blend = open_blend(str(data))
+    loaders = [
+        ClipLoader(
+            blend,
+            settings,
+            Share(batch, rank, ranks),
+            workers=workers,
+            state=state,
+            steps=steps,
+            start_method=start_method,
+        )
+        for rank in range(ranks)
+    ]
+    found = [merged([digest_of(one) for one in batches]) for batches in zip(*loaders, strict=True)]
+    states = {loader.state for loader in loaders}
+    assert len(states) == 1
+    return found, states.pop()
+
+
+def batches_of(
+    blend: Blend, settings: DataSettings, *, batch: int, ranks: int, workers: int, state: State
+) -> Iterator[list[str]]:
+    """Global batches of keys and member bytes, without end, each read by a stream of its rank and worker."""
+    streams = [[Stream(blend, settings) for _ in range(max(workers, 1))] for _ in range(ranks)]
+    step = 0
+    while True:
+        consumed = state.samples + step * batch
+        shares = []
+        for rank in range(ranks):
+            stream = streams[rank][step % max(workers, 1)]
+            slots: list[Slot[str]] = stream.read(
+                slots_of(consumed, batch, rank, ranks),
+                lambda sample, _: hashlib.sha256(repr(sorted(sample.members.items())).encode()).hexdigest()[:16],
+            )
+            shares.append([f"{slot.key} {slot.value}" for slot in slots])
+        yield merged(shares)
+        step += 1
