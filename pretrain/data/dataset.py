@@ -55,7 +55,7 @@ class ClipBatch(NamedTuple):
     damage: list[str]
 
 
-class ClipDataset(IterableDataset):  # type: ignore[misc]
+class ClipDataset(IterableDataset):
     """Batches of a rank from a state on, without end or for `steps` steps. Give it to a DataLoader with batch_size=None.
 
     Holds settings only, so it can be sent to workers of any start method; each opens the stream for itself.
