@@ -151,5 +151,7 @@ def _explain(model: type[Settings], problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{key}: missing"
     message = problem["msg"].removeprefix("Value error, ")
+    if not key:  # of settings that do not fit each other
+        return message
     given = problem["input"] if isinstance(problem["input"], str | int | float | bool) else "..."
     return f"{key}={given}: {message[:1].lower()}{message[1:]}"

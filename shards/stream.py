@@ -112,11 +112,12 @@ class Blend(NamedTuple):
             )
 
     def describe(self) -> str:
-        """A line a data set: samples, shards, and its share of the mixture as it is met."""
+        """A line a data set: samples, shards and, of a mixture, its share as it is met."""
         turns = Mixture(self.weights, 0, 1).turns
+        shares = [f", {share} of {ROUND} turns" if len(turns) > 1 else "" for share in turns]
         return "\n".join(
-            f"{corpus.url}: {corpus.samples:,} samples in {len(corpus.shards):,} shards, {share} of {ROUND} turns"
-            for corpus, share in zip(self.corpora, turns, strict=True)
+            f"{corpus.url}: {corpus.samples:,} samples in {len(corpus.shards):,} shards{share}"
+            for corpus, share in zip(self.corpora, shares, strict=True)
         )
 
 

@@ -75,9 +75,9 @@ def test_settings_come_from_a_file_and_words_override_it(stills: Path, tmp_path:
     preset.write_text("store: frames\nframes: 3\nsize: 64\nray: off\nsource:\n  caption: caption\n")
     said = stillreel("animate", stills, tmp_path / "out", f"preset={preset}", "frames=2")
     assert said.returncode == 0, said.stderr
-    assert "store=frames" in said.stdout
-    assert "frames=2" in said.stdout
-    assert "source.caption=caption" in said.stdout
+    assert "store=frames" in said.stderr
+    assert "frames=2" in said.stderr
+    assert "source.caption=caption" in said.stderr
     preset.write_text("stor: frames\n")
     wrong = stillreel("animate", stills, tmp_path / "out2", f"preset={preset}")
     assert (wrong.returncode, "did you mean 'store'?" in wrong.stderr) == (2, True)
