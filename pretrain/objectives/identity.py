@@ -22,9 +22,6 @@ class Identity(NamedTuple):
     sources: Tensor  # int64 (b,), equal for clips of one picture
     units: Tensor  # float64 (b, 2) in [0, 1): where the draws of a negative clip and of a negative caption fall
 
-    def to(self, device: torch.device) -> Identity:
-        return Identity(*(field.to(device, non_blocking=True) for field in self))
-
 
 class Truth(NamedTuple):
     """Which of the B columns are what to the b own rows. The same for captions with clips and for clips with captions."""
@@ -64,8 +61,8 @@ def tell_truth(identity: Identity) -> Truth:
     slots = own_slots(len(identity.captions), identity.captions.device)
     same_caption = identity.captions[:, None] == gather(identity.captions)
     same_source = identity.sources[:, None] == gather(identity.sources)
-    alone = Truth(slots, same_caption | same_source)
-    return Truth(slots, alone.excused & ~alone.partners())
+    truth = Truth(slots, same_caption | same_source)
+    return truth._replace(excused=truth.excused & ~truth.partners())
 
 
 def _number(text: str) -> int:
