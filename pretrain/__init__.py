@@ -2,8 +2,10 @@
 
 In: clip shards, through the stream. Out: checkpoints. May use configs, shards and animate; must import without ray and
 img2dataset, which GPU machines lack.
-    data       the torch data loader: clips by position, the same for every number of ranks and workers
-    model      the published video-text models in one zoo, their losses, and their checkpoints read and written
-    doctor     what a machine can do, and what a model costs on it (hardware, timing)
-Objectives and the training loop are to come.
+    data           the torch data loader: clips by position, the same for every number of ranks and workers
+    model          the published video-text models in one zoo, their losses, and their checkpoints read and written
+    objectives     what is asked of the model, over the batch of all ranks; accumulation: the backward pass, whole or in chunks
+    optimiser      AdamW, its groups of weights, and their rates over the steps
+    doctor         what a machine can do, and what a model costs on it (hardware, timing)
+The training loop is to come.
 """

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
@@ -35,6 +36,16 @@ class TextFeatures(NamedTuple):
     mask: Tensor  # (B, W) bool, start and end of text included
     pooled: Tensor  # (B, E), the token at the end of text
     aligned: Tensor | None  # (B, E) as of a clip
+
+
+Features = TypeVar("Features", TextFeatures, VideoFeatures)
+
+
+def in_fp32(features: Features) -> Features:
+    """Half precision cast up; fp64 stays."""
+    halves = (torch.float16, torch.bfloat16)
+    cast = (one.float() if one is not None and one.dtype in halves else one for one in features)
+    return type(features)(*cast)
 
 
 def unit(vectors: Tensor) -> Tensor:

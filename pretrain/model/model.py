@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TypeVar
 
 import torch
 from open_clip.model import CLIP
@@ -17,14 +16,12 @@ from torch import Tensor, nn
 
 from configs import RequestError
 from configs.model import ModelSettings
-from pretrain.model.features import Frames, TextFeatures, VideoFeatures, masked_mean, unit
+from pretrain.model.features import Frames, TextFeatures, VideoFeatures, in_fp32, masked_mean, unit
 from pretrain.model.heads import build_head
 from pretrain.model.losses import contrastive_loss
 from pretrain.model.patches3d import Patches3d
 from pretrain.model.temporal import TemporalAlignment, build_temporal
 from pretrain.model.towers import causal_mask, embed_patches, encode_words, project_class_token, run_blocks
-
-Features = TypeVar("Features", TextFeatures, VideoFeatures)
 
 
 class VideoTextModel(nn.Module):
@@ -94,7 +91,7 @@ class VideoTextModel(nn.Module):
     def similarities(self, video: VideoFeatures, text: TextFeatures) -> tuple[Tensor, Tensor | None]:
         """The head's scores and, with TAB, those of the aligned vectors, each (texts, videos), in fp32."""
         with _without_autocast(text.pooled.device.type):
-            video, text = _in_fp32(video), _in_fp32(text)
+            video, text = in_fp32(video), in_fp32(text)
             scale = self.clip.logit_scale.exp() if self.head.scaled and not self.settings.tau else 1.0
             main = scale * self.head(video, text)
             if text.aligned is None or video.aligned is None:
@@ -105,15 +102,19 @@ class VideoTextModel(nn.Module):
         """Scores as the loss takes them: over the fixed temperature, where there is one."""
         return scores / self.settings.tau if self.settings.tau else scores
 
+    @property
+    def sums_directions(self) -> bool:
+        """Whether the published loss is the sum of its two directions, not their mean: STAN's, with its fixed temperature."""
+        return self.settings.faithful != "no" and self.settings.tau > 0
+
     def loss(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
         """The published loss of B clips and their captions. With TAB, two losses are mixed, not one of the mixed scores."""
-        summed = self.settings.faithful != "no" and self.settings.tau > 0  # a fixed temperature is STAN's
         main, aligned = self.similarities(video, text)
-        loss = contrastive_loss(self.logits(main), summed=summed)
+        loss = contrastive_loss(self.logits(main), summed=self.sums_directions)
         if aligned is None:
             return loss
         weight = self.settings.tab.weight
-        return weight * loss + (1 - weight) * contrastive_loss(self.logits(aligned), summed=summed)
+        return weight * loss + (1 - weight) * contrastive_loss(self.logits(aligned), summed=self.sums_directions)
 
     def score(
         self,
@@ -211,10 +212,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 def _parts(tensor: Tensor, chunk: int) -> Sequence[tuple[int, Tensor]]:
     return [(start, tensor[start : start + chunk]) for start in range(0, len(tensor), chunk)]
-
-
-def _in_fp32(features: Features) -> Features:
-    """Half precision cast up; fp64 stays."""
-    halves = (torch.float16, torch.bfloat16)
-    cast = (one.float() if one is not None and one.dtype in halves else one for one in features)
-    return type(features)(*cast)

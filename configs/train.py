@@ -1,0 +1,50 @@
+"""Settings of training: what is asked of the model, and how its weights follow."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from configs.settings import Settings
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class ObjectiveSettings(Settings):
+    """Weights of the objectives, and the temperature that they share."""
+
+    infonce: NonNegative = Field(1.0, description="weight of the symmetric InfoNCE over the global batch")
+    sigmoid: NonNegative = Field(0.0, description="weight of SigLIP's sigmoid loss")
+    matching: NonNegative = Field(0.0, description="weight of the re-ranker's matching loss with hard negatives")
+    sigmoid_bias: float = Field(-10.0, description="of the sigmoid loss, at the start; it is learned")
+    scale: Literal["learned", "fixed"] = Field("learned", description="CLIP's logit_scale")
+    max_scale: Positive = Field(100.0, description="what the learned scale is held at or below; at or above 1 always")
+
+    @model_validator(mode="after")
+    def _similarity_is_trained(self) -> ObjectiveSettings:
+        if not self.infonce + self.sigmoid:
+            raise ValueError(
+                "infonce and sigmoid are both 0; give one a weight: matching draws its negatives by what they train"
+            )
+        if self.max_scale < 1:
+            raise ValueError(f"max_scale={self.max_scale} is below 1, the smallest scale")
+        return self
+
+
+class OptimiserSettings(Settings):
+    """AdamW, its rates by group, and their way over the steps. The defaults are STAN's post-pretraining on WebVid."""
+
+    rate: NonNegative = Field(4e-6, description="peak rate of CLIP's towers; 0 keeps them as they are")
+    new_rate: NonNegative = Field(4e-5, description="peak rate of all that CLIP does not have")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="a tower's block has this times the rate of the next one; 1: all the same"
+    )
+    weight_decay: NonNegative = Field(0.05, description="not of norms, biases, embeddings and logit_scale")
+    beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of the mean of gradients")
+    beta2: Annotated[float, Field(ge=0, lt=1)] = Field(0.98, description="of the mean of their squares")
+    eps: Positive = Field(1e-6, description="of AdamW's quotient")
+    warmup: int = Field(1000, ge=0, description="steps in which rates rise, evenly, to their peak")
+    final: Share = Field(0.0, description="what the cosine ends at, as a share of the peak")

@@ -1,0 +1,127 @@
+"""The backward pass of a step, whole or in chunks: the contrast of a large batch on a small device.
+
+Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup (GradCache, arXiv 2101.06983):
+
+    1. each chunk forward without a graph     -> features, and the state of the generators before it
+    2. losses of all features                 -> their gradients, by feature and by weight used there
+    3. each chunk forward again, same draws   -> backward from its features' gradients, summed into the weights'
+
+A third more arithmetic; memory is one chunk's, beside the features of own rows and of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from configs import RequestError
+from pretrain.model.features import TextFeatures, VideoFeatures
+from pretrain.objectives import Batch, Encoded, Losses, Task
+
+
+def backpropagate(wrapped: nn.Module, batch: Batch, *, chunk: int = 0) -> Losses:
+    """Add the gradients of a step to the weights' own, reduced over ranks once. `chunk` clips at a time; 0: all at once.
+
+    Returns the losses of own rows, without gradient; those of the batch are the means over ranks.
+    `wrapped` is a Task, or one in DistributedDataParallel. All ranks must call it, with equal batch and chunk sizes.
+    """
+    if chunk < 0:
+        raise RequestError(f"chunk={chunk}: give a number of clips, or 0 for all at once")
+    task = wrapped.module if isinstance(wrapped, DistributedDataParallel) else wrapped
+    assert isinstance(task, Task), type(task)
+    if not chunk or chunk >= len(batch.frames):
+        losses = task.compare(wrapped(batch), batch.identity)
+        losses.total.backward()
+        return losses._replace(total=losses.total.detach())
+    return _in_chunks(wrapped, task, batch, chunk)
+
+
+def _in_chunks(wrapped: nn.Module, task: Task, batch: Batch, chunk: int) -> Losses:
+    chunks = [batch.rows(slice(start, start + chunk)) for start in range(0, len(batch.frames), chunk)]
+    draws, features = [], []
+    for rows in chunks:
+        draws.append(_Draws.now(rows.frames.device))
+        with torch.no_grad():
+            features.append(_fields(task(rows)))
+    cached = [_leaf(parts) for parts in zip(*features, strict=True)]
+    losses, asked, of_weights = _compare(task, cached, batch)
+    for number, rows in enumerate(chunks):
+        last = number == len(chunks) - 1
+        with draws[number].again(), nullcontext() if last else _no_sync(wrapped):
+            again = _fields(wrapped(rows))
+            part = slice(number * chunk, (number + 1) * chunk)
+            pairs = [
+                (one, wish[part])
+                for one, wish in zip(again, asked, strict=True)
+                if one is not None and one.requires_grad and wish is not None
+            ]
+            # What weights got behind the features joins the last chunk: the reduction waits for each weight, once.
+            pairs += of_weights if last else []
+            if pairs:  # where all towers are frozen, only the last chunk has something
+                torch.autograd.backward([one for one, _ in pairs], [wish for _, wish in pairs])
+    return losses
+
+
+def _compare(
+    task: Task, cached: list[Tensor | None], batch: Batch
+) -> tuple[Losses, list[Tensor | None], list[tuple[Tensor, Tensor]]]:
+    """The losses; the gradient of each cached field, None where there is none; and those of weights used in comparing."""
+    losses = task.compare(_encoded(cached), batch.identity)
+    places = [place for place, field in enumerate(cached) if field is not None and field.requires_grad]
+    weights = [weight for weight in task.parameters() if weight.requires_grad]
+    roots = [cached[place] for place in places] + weights
+    gradients = torch.autograd.grad(losses.total, roots, allow_unused=True)
+    asked: list[Tensor | None] = [None] * len(cached)
+    for place, gradient in zip(places, gradients, strict=False):
+        asked[place] = gradient
+    of_weights = zip(weights, gradients[len(places) :], strict=True)
+    total = losses._replace(total=losses.total.detach())
+    return total, asked, [(weight, gradient) for weight, gradient in of_weights if gradient is not None]
+
+
+class _Draws(NamedTuple):
+    """The state of torch's generators: of the CPU, and of the device where the model is."""
+
+    device: torch.device
+    cpu: Tensor
+    cuda: Tensor | None
+
+    @classmethod
+    def now(cls, device: torch.device) -> _Draws:
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(device, torch.get_rng_state(), cuda)
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Draw from this state; afterwards go on from where the generators were."""
+        with torch.random.fork_rng([self.device] if self.cuda is not None else []):
+            torch.set_rng_state(self.cpu)
+            if self.cuda is not None:
+                torch.cuda.set_rng_state(self.cuda, self.device)
+            yield
+
+
+def _no_sync(wrapped: nn.Module) -> AbstractContextManager[None]:
+    return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
+
+
+def _fields(encoded: Encoded) -> list[Tensor | None]:
+    return [*encoded.video, *encoded.text]
+
+
+def _encoded(fields: list[Tensor | None]) -> Encoded:
+    count = len(VideoFeatures._fields)
+    return Encoded(VideoFeatures(*fields[:count]), TextFeatures(*fields[count:]))
+
+
+def _leaf(parts: tuple[Tensor | None, ...]) -> Tensor | None:
+    """A field of all chunks, as the root of a graph of its own if it has gradients."""
+    if parts[0] is None:
+        return None
+    whole = torch.cat(parts)
+    return whole.requires_grad_(whole.is_floating_point())

@@ -1,0 +1,70 @@
+"""Who is who in a batch: which pairs are no negatives, and the numbers that a sample's random draws are made of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from animate.dice import Dice
+from pretrain.objectives.gather import gather, own_slots
+
+_LABELS = ("negative clip", "negative caption")
+
+
+class Identity(NamedTuple):
+    """Of the b own rows of a batch."""
+
+    captions: Tensor  # int64 (b,), equal for equal captions
+    sources: Tensor  # int64 (b,), equal for clips of one picture
+    units: Tensor  # float64 (b, 2) in [0, 1): where the draws of a negative clip and of a negative caption fall
+
+
+class Truth(NamedTuple):
+    """Which of the B columns are what to the b own rows. The same for captions with clips and for clips with captions."""
+
+    slots: Tensor  # int64 (b,), the column of the row's own partner
+    excused: Tensor  # bool (b, B): another row's, but neither right nor wrong
+
+    def negatives(self) -> Tensor:
+        """bool (b, B): the columns that are wrong."""
+        return ~self.excused & ~self.partners()
+
+    def partners(self) -> Tensor:
+        """bool (b, B): one True in each row."""
+        columns = torch.arange(self.excused.shape[1], device=self.slots.device)
+        return columns == self.slots[:, None]
+
+
+def identify(keys: Sequence[str], captions: Sequence[str], sources: Sequence[str], *, seed: int, step: int) -> Identity:
+    """Of samples by key, their captions, and the keys of the pictures they show.
+
+    Captions that differ in case and blanks only are equal, as they are to CLIP's tokenizer. Units are a function of
+    (seed, key, step): neither the rank nor the other samples enter.
+    """
+    units = []
+    for key in keys:
+        dice = Dice(seed, key)
+        units.append([dice.unit(f"{label}, step {step}") for label in _LABELS])
+    return Identity(
+        torch.tensor([_number(" ".join(caption.lower().split())) for caption in captions], dtype=torch.int64),
+        torch.tensor([_number(source) for source in sources], dtype=torch.int64),
+        torch.tensor(units, dtype=torch.float64).reshape(-1, len(_LABELS)),
+    )
+
+
+def tell_truth(identity: Identity) -> Truth:
+    """Excuses a clip and a caption of two rows that share their caption or their source. All ranks must call it."""
+    slots = own_slots(len(identity.captions), identity.captions.device)
+    same_caption = identity.captions[:, None] == gather(identity.captions)
+    same_source = identity.sources[:, None] == gather(identity.sources)
+    truth = Truth(slots, same_caption | same_source)
+    return truth._replace(excused=truth.excused & ~truth.partners())
+
+
+def _number(text: str) -> int:
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)

@@ -1,0 +1,144 @@
+"""The model with its objectives. A step encodes own rows (`forward`, which DDP wraps) and compares them with all others."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from configs import RequestError
+from configs.train import ObjectiveSettings
+from pretrain.model import VideoTextModel
+from pretrain.model.features import TextFeatures, VideoFeatures, in_fp32
+from pretrain.model.heads import Dot
+from pretrain.objectives.contrast import info_nce, sigmoid_loss
+from pretrain.objectives.gather import gather_features, rank_count
+from pretrain.objectives.identity import Identity, Truth, tell_truth
+from pretrain.objectives.matching import draw_negatives, matching_loss
+
+
+class Batch(NamedTuple):
+    """A rank's b rows of a global batch, on its device. T and W must be equal on all ranks."""
+
+    frames: Tensor  # (b, T, 3, H, W), normalised
+    frame_mask: Tensor | None  # (b, T)
+    token_ids: Tensor  # (b, W)
+    token_mask: Tensor | None  # (b, W)
+    identity: Identity
+
+    def rows(self, rows: slice) -> Batch:
+        frames, frame_mask, token_ids, token_mask = (None if field is None else field[rows] for field in self[:4])
+        return Batch(frames, frame_mask, token_ids, token_mask, Identity(*(field[rows] for field in self.identity)))
+
+
+class Encoded(NamedTuple):
+    """Features of own rows, in fp32 or fp64: sums over ranks and chunks are taken of their gradients."""
+
+    video: VideoFeatures
+    text: TextFeatures
+
+
+class Losses(NamedTuple):
+    """Of own rows. The batch's are the means over ranks."""
+
+    total: Tensor  # with its gradient
+    parts: dict[str, Tensor]  # each objective's, before its weight, without gradient
+
+
+class Task(nn.Module):
+    """What is trained: the model, the bias of the sigmoid loss, and what scores pairs for the matching loss.
+
+    `scorer` takes features of P clips and of P captions to logits (P,). `autocast` is the type of the towers' arithmetic;
+    weights stay as they are, and logits are computed in fp32.
+    """
+
+    def __init__(
+        self,
+        model: VideoTextModel,
+        settings: ObjectiveSettings,
+        scorer: nn.Module | None = None,
+        *,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if settings.matching and scorer is None:
+            raise RequestError(
+                f"matching={settings.matching} needs a re-ranker, and the model has none; set matching=0"
+            )
+        self.model = model
+        self.settings = settings
+        self.scorer = scorer if settings.matching else None
+        self.bias = nn.Parameter(model.clip.logit_scale.new_tensor(settings.sigmoid_bias)) if settings.sigmoid else None
+        self._autocast = autocast
+        if settings.scale == "fixed":
+            model.clip.logit_scale.requires_grad_(False)  # DDP would wait for its gradient
+
+    def forward(self, batch: Batch) -> Encoded:
+        """Features of own rows. Those that nobody compares, of words and frames, are left out: they are not sent."""
+        with torch.autocast(batch.frames.device.type, self._autocast, enabled=self._autocast is not None):
+            video = self.model.encode_video(batch.frames, batch.frame_mask)
+            text = self.model.encode_text(batch.token_ids, batch.token_mask)
+        if isinstance(self.model.head, Dot) and self.scorer is None:
+            video = video._replace(frames=video.frames[:, :0], mask=video.mask[:, :0])
+            text = text._replace(tokens=text.tokens[:, :0], mask=text.mask[:, :0])
+        return Encoded(in_fp32(video), in_fp32(text))
+
+    def compare(self, own: Encoded, identity: Identity) -> Losses:
+        """The losses of own rows against those of all ranks, which must all call it."""
+        settings, truth = self.settings, tell_truth(identity)
+        whole = Encoded(gather_features(own.video), gather_features(own.text))
+        logits = self._logits(own, whole)
+        losses: dict[str, Tensor] = {}
+        if settings.infonce:
+            summed = self.model.sums_directions
+            losses["infonce"] = sum(
+                one.share * info_nce(one.captions, one.clips, truth, summed=summed) for one in logits
+            )
+        if settings.sigmoid:
+            losses["sigmoid"] = sum(one.share * sigmoid_loss(one.captions, self.bias, truth) for one in logits)
+        if settings.matching:
+            losses["matching"] = self._match(logits, whole, truth, identity.units)
+        total = sum(getattr(settings, name) * loss for name, loss in losses.items())
+        assert isinstance(total, Tensor)
+        return Losses(total, {name: loss.detach() for name, loss in losses.items()})
+
+    def clamp_scale(self) -> None:
+        """To be called after each step of the optimiser."""
+        scale = self.model.clip.logit_scale
+        if scale.requires_grad:
+            scale.data.clamp_(0, math.log(self.settings.max_scale))
+
+    def _logits(self, own: Encoded, whole: Encoded) -> list[_Logits]:
+        """The head's, and with TAB those of the aligned vectors: two losses are mixed, as published."""
+        model = self.model
+        captions = model.similarities(whole.video, own.text)
+        clips = captions if rank_count() == 1 else model.similarities(own.video, whole.text)
+        share = model.settings.tab.weight if captions[1] is not None else 1.0
+        return [
+            _Logits(weight, model.logits(of_captions), model.logits(of_clips).T)
+            for weight, of_captions, of_clips in zip((share, 1 - share), captions, clips, strict=True)
+            if of_captions is not None and of_clips is not None
+        ]
+
+    def _match(self, logits: list[_Logits], whole: Encoded, truth: Truth, units: Tensor) -> Tensor:
+        assert self.scorer is not None
+        coarse_clips = sum(one.share * one.captions for one in logits)
+        coarse_captions = sum(one.share * one.clips for one in logits)
+        return matching_loss(
+            self.scorer,
+            whole.video,
+            whole.text,
+            truth,
+            draw_negatives(coarse_clips, truth, units[:, 0]),
+            draw_negatives(coarse_captions, truth, units[:, 1]),
+        )
+
+
+class _Logits(NamedTuple):
+    """Of one way to compare, and its share of the loss."""
+
+    share: float
+    captions: Tensor  # (b, B): own captions with all clips
+    clips: Tensor  # (b, B): own clips with all captions

@@ -1,0 +1,244 @@
+"""Gradients of a step: as a module, those of a rank under real torchrun; imported, the slow and obvious ones, and the starter.
+
+The slow ones are of one process with the whole batch, pair by pair, in Python's own loops.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from animate.dice import pick
+from configs.train import ObjectiveSettings
+from pretrain.accumulation import backpropagate
+from pretrain.model.features import TextFeatures, VideoFeatures, masked_mean
+from pretrain.objectives import Batch, Identity, Task, identify
+from tests.pretrain.zoo import captions, inputs, mask_of, shaken
+
+MODULE = "tests.pretrain.gradients"
+ROOT = Path(__file__).resolve().parents[2]
+CLIPS, FRAMES, SEED, STEP = 8, 3, 5, 40
+
+# By name: a model of the zoo, and what is asked of it.
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "mean": ("mean", {}),
+    "mean, fixed scale": ("mean", {"scale": "fixed"}),
+    "mean, sigmoid": ("mean", {"infonce": 0, "sigmoid": 1, "sigmoid_bias": -3}),
+    "mean, matching": ("mean", {"infonce": 0.5, "matching": 2}),
+    "clip2video": ("clip2video", {}),
+    "clip2video, all": ("clip2video", {"infonce": 1, "sigmoid": 0.3, "matching": 0.7, "sigmoid_bias": -2}),
+    "stan": ("stan", {}),
+    "mug, attended": ("mug, attended", {}),
+    "mug, weighted, all": ("mug, weighted", {"infonce": 1, "sigmoid": 0.3, "matching": 0.7}),
+    "tight": ("tight", {}),
+    "tight, sigmoid": ("tight", {"infonce": 0, "sigmoid": 1, "sigmoid_bias": 0}),
+}
+
+
+class Scorer(nn.Module):
+    """A small re-ranker: the caption weighs the frames and the words, and a layer judges what it sees."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.ask = nn.Linear(width, width)
+        self.judge = nn.Linear(2 * width, 1)
+
+    def forward(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
+        asked = (video.frames @ self.ask(text.pooled)[:, :, None])[..., 0].masked_fill(~video.mask, -torch.inf)
+        seen = (asked.softmax(dim=1)[:, :, None] * video.frames).sum(dim=1)
+        return self.judge(torch.cat([seen * text.pooled, masked_mean(text.tokens, text.mask)], dim=1))[:, 0]
+
+
+def build_task(case: str) -> Task:
+    """In float64, the same for the same name, without dropout."""
+    kind, settings = CASES[case]
+    model = copy.deepcopy(shaken(kind))
+    torch.manual_seed(3)
+    return Task(model, ObjectiveSettings(**settings), Scorer(64)).double().eval()
+
+
+def whole_batch() -> Batch:
+    """Slots 2 and 5 have one caption; 1 and 6 show one picture, and 0, 3 and 7 another."""
+    frames, _, _, _ = inputs(clips=CLIPS, frames=FRAMES)
+    words = ["a red fox", "two boats", "Snow  falls", "a lamp", "an old door", "snow falls", "rain", "five birds"]
+    pictures = ["p", "q", "r", "p", "s", "t", "q", "p"]
+    token_ids = captions([5, 6, 7, 4, 9, 7, 8, 5], words=9)
+    token_ids[5] = token_ids[2]
+    identity = identify([f"clip {slot}" for slot in range(CLIPS)], words, pictures, seed=SEED, step=STEP)
+    return Batch(frames.double(), mask_of([3, 2, 3, 1, 3, 3, 2, 3], FRAMES), token_ids, None, identity)
+
+
+def excused_pairs() -> set[tuple[int, int]]:
+    pairs = [(2, 5), (1, 6), (0, 3), (0, 7), (3, 7)]
+    return {*pairs, *((b, a) for a, b in pairs)}
+
+
+def share_of(batch: Batch, rank: int, ranks: int) -> Batch:
+    """Slots rank, rank + ranks, ..., as the loader deals them."""
+    return batch.rows(slice(rank, None, ranks))
+
+
+def slow_loss(task: Task, batch: Batch) -> Tensor:
+    model, settings, excused = task.model, task.settings, excused_pairs()
+    video = model.encode_video(batch.frames, batch.frame_mask)
+    text = model.encode_text(batch.token_ids, batch.token_mask)
+    rows = range(CLIPS)
+    pairs = [[model.similarities(_row(video, clip), _row(text, words)) for clip in rows] for words in rows]
+    kinds = [[[model.logits(pair[0]).reshape(()) for pair in line] for line in pairs]]
+    shares = [1.0]
+    if model.align is not None:
+        kinds.append([[model.logits(pair[1]).reshape(()) for pair in line] for line in pairs])
+        shares = [model.settings.tab.weight, 1 - model.settings.tab.weight]
+    total = torch.zeros((), dtype=torch.float64)
+    for share, logits in zip(shares, kinds, strict=True):
+        total = total + share * settings.infonce * _slow_infonce(logits, excused)
+        if task.bias is not None:
+            total = total + share * settings.sigmoid * _slow_sigmoid(logits, task.bias, excused)
+    if settings.matching:
+        mixed = [[sum(s * k[i][j].item() for s, k in zip(shares, kinds, strict=True)) for j in rows] for i in rows]
+        total = total + settings.matching * _slow_matching(task, video, text, mixed, batch.identity)
+    return total
+
+
+def _slow_infonce(logits: list[list[Tensor]], excused: set[tuple[int, int]]) -> Tensor:
+    terms = []
+    for one in range(CLIPS):
+        others = [other for other in range(CLIPS) if (one, other) not in excused]
+        right = logits[one][one].exp()
+        terms.append(-(right / sum(logits[one][other].exp() for other in others)).log())
+        terms.append(-(right / sum(logits[other][one].exp() for other in others)).log())
+    return sum(terms) / (2 * CLIPS)
+
+
+def _slow_sigmoid(logits: list[list[Tensor]], bias: Tensor, excused: set[tuple[int, int]]) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for words in range(CLIPS):
+        for clip in range(CLIPS):
+            if (words, clip) not in excused:
+                sign = 1 if words == clip else -1
+                total = total + (1 + (-sign * (logits[words][clip] + bias)).exp()).log()
+    return total / CLIPS
+
+
+def slow_negatives(mixed: list[list[float]], units: Tensor) -> tuple[list[int], list[int]]:
+    """The negative clip of each caption and the negative caption of each clip."""
+    wrong = [[a != b and (a, b) not in excused_pairs() for b in range(CLIPS)] for a in range(CLIPS)]
+
+    def draw(one: int, scores: list[float], unit: float) -> int:
+        odds = torch.tensor(scores, dtype=torch.float64).exp().tolist()
+        return pick([odd if free else 0.0 for odd, free in zip(odds, wrong[one], strict=True)], unit)
+
+    return (
+        [draw(one, mixed[one], units[one, 0].item()) for one in range(CLIPS)],
+        [draw(one, [line[one] for line in mixed], units[one, 1].item()) for one in range(CLIPS)],
+    )
+
+
+def _slow_matching(
+    task: Task, video: VideoFeatures, text: TextFeatures, mixed: list[list[float]], identity: Identity
+) -> Tensor:
+    assert task.scorer is not None
+    clips, words = slow_negatives(mixed, identity.units)
+    total = torch.zeros((), dtype=torch.float64)
+    for one in range(CLIPS):
+        for clip, caption, sign in ((one, one, 1), (clips[one], one, -1), (one, words[one], -1)):
+            score = task.scorer(_row(video, clip), _row(text, caption)).reshape(())
+            total = total + (1 + (-sign * score).exp()).log()
+    return total / (3 * CLIPS)
+
+
+def _row(features: Any, row: int) -> Any:
+    return type(features)(*(None if field is None else field[row : row + 1] for field in features))
+
+
+def gradients_of(task: nn.Module) -> dict[str, Tensor]:
+    """Of every weight that has one."""
+    return {name: one.grad for name, one in task.named_parameters() if one.requires_grad and one.grad is not None}
+
+
+def slow_gradients(case: str) -> tuple[float, dict[str, Tensor]]:
+    """The loss, and the gradient of every weight that is trained."""
+    task = build_task(case)
+    loss = slow_loss(task, whole_batch())
+    loss.backward()
+    found = gradients_of(task)
+    assert found.keys() == {name for name, one in task.named_parameters() if one.requires_grad}
+    return loss.item(), found
+
+
+def worst_error(found: dict[str, Tensor], right: dict[str, Tensor]) -> tuple[float, str]:
+    """The largest relative error of a weight's gradient, and its name.
+
+    Where the true gradient is nothing but rounding (a bias that moves all logits alike), 1e-7 of the whole gradient's length
+    stands for its own.
+    """
+    assert found.keys() == right.keys(), found.keys() ^ right.keys()
+    floor = 1e-7 * torch.stack([one.norm() for one in right.values()]).norm().item()
+    errors = {name: (found[name] - one).norm().item() / max(one.norm().item(), floor) for name, one in right.items()}
+    worst = max(errors, key=lambda name: errors[name])
+    return errors[worst], worst
+
+
+def run_ranks(home: Path, ranks: int) -> dict[str, dict[str, Any]]:
+    """All cases with so many processes over gloo. By `CASE, chunk N`: the loss, and of each rank the worst error."""
+    words = f"{sys.executable} -m torch.distributed.run --standalone --nproc_per_node={ranks} -m {MODULE} {home}"
+    said = subprocess.run(
+        words.split(),
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr[-4000:]
+    told = [json.loads((home / f"{ranks}-{rank}.json").read_text()) for rank in range(ranks)]
+    return {
+        name: {
+            "loss": sum(one[name]["loss"] for one in told) / ranks,
+            "error": max((one[name]["error"], one[name]["worst"]) for one in told),
+            "reductions": [one[name]["reductions"] for one in told],
+        }
+        for name in told[0]
+    }
+
+
+def _measure(home: Path, case: str, rank: int, ranks: int, chunk: int) -> dict[str, Any]:
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+    from torch.nn.parallel import DistributedDataParallel
+
+    wrapped = DistributedDataParallel(build_task(case), bucket_cap_mb=1)  # several buckets
+    reductions = []
+
+    def counted(state, bucket):  # type: ignore[no-untyped-def]  # DDP reads annotations, and has its own
+        reductions.append(bucket.index())
+        return allreduce_hook(state, bucket)
+
+    wrapped.register_comm_hook(None, counted)
+    losses = backpropagate(wrapped, share_of(whole_batch(), rank, ranks), chunk=chunk)
+    right = torch.load(home / f"{case}.pt", weights_only=True, mmap=True)
+    error, worst = worst_error(gradients_of(wrapped.module), right)
+    return {"loss": losses.total.item(), "error": error, "worst": worst, "reductions": reductions}
+
+
+if __name__ == "__main__":
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    _home, _rank, _ranks = Path(sys.argv[1]), dist.get_rank(), dist.get_world_size()
+    _told = {
+        f"{_case}, chunk {_chunk}": _measure(_home, _case, _rank, _ranks, _chunk)
+        for _case in CASES
+        for _chunk in (0, 3 if _ranks < 4 else 1)
+    }
+    (_home / f"{_ranks}-{_rank}.json").write_text(json.dumps(_told))
+    dist.destroy_process_group()

@@ -1,0 +1,102 @@
+"""What is asked of the model, in one process; tests/promises/test_training_1_gradients.py has the ranks and the arithmetic."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from configs import RequestError
+from configs.train import ObjectiveSettings
+from pretrain.accumulation import backpropagate
+from pretrain.objectives import Batch, Task, identify
+from tests.pretrain.gradients import Scorer
+from tests.pretrain.zoo import ZOO, inputs, shaken, tiny
+
+
+def task_of(kind: str, settings: dict[str, Any] | None = None, **words: Any) -> Task:
+    return Task(copy.deepcopy(shaken(kind, **words)), ObjectiveSettings(**(settings or {})), Scorer(64))
+
+
+def batch_of(clips: int = 4) -> Batch:
+    names = [f"number {clip}" for clip in range(clips)]
+    return Batch(*inputs(clips=clips, frames=3), identify(names, names, names, seed=0, step=0))
+
+
+@pytest.mark.parametrize("kind", ZOO)
+def test_without_twins_infonce_is_the_published_loss_and_every_weight_learns(kind: str) -> None:
+    task, batch = task_of(kind), batch_of()
+    losses = backpropagate(task, batch)
+    video = task.model.encode_video(batch.frames)
+    torch.testing.assert_close(losses.total, task.model.loss(video, task.model.encode_text(batch.token_ids)))
+    # DDP waits for the gradient of every weight that asks for one.
+    assert [name for name, one in task.named_parameters() if one.requires_grad and one.grad is None] == []
+
+
+def test_the_sum_of_directions_stays_stan_s() -> None:
+    batch = batch_of()
+    faithful, mean = (task_of("stan", faithful=faithful) for faithful in ("peer", "no"))
+    assert backpropagate(faithful, batch).total == pytest.approx(2 * backpropagate(mean, batch).total.item(), rel=1e-5)
+
+
+def test_captions_are_twins_whatever_their_case_and_blanks() -> None:
+    captions = identify(list("abc"), ["A  Fox ", "a fox", "a box"], list("xyz"), seed=0, step=0).captions
+    assert captions[0] == captions[1] != captions[2]
+
+
+def test_a_batch_of_twins_asks_nothing() -> None:
+    task = task_of("mean", {"infonce": 1, "matching": 1})
+    frames, _, token_ids, _ = inputs(clips=3, frames=2)
+    identity = identify(list("abc"), ["one", "one", "one"], list("xyz"), seed=0, step=0)
+    losses = backpropagate(task, Batch(frames, None, token_ids, None, identity))
+    assert losses.parts["infonce"] == 0
+    assert math.isfinite(losses.parts["matching"])  # of the true pairs only
+    assert all(one.grad.isfinite().all() for one in task.parameters() if one.grad is not None)
+
+
+def test_towers_in_bf16_leave_weights_gradients_and_logits_in_fp32() -> None:
+    batch = batch_of()
+    exact = backpropagate(task_of("clip2video"), batch)
+    task = Task(copy.deepcopy(shaken("clip2video")), ObjectiveSettings(), autocast=torch.bfloat16)
+    losses = backpropagate(task, batch, chunk=2)
+    assert losses.total.dtype == torch.float32
+    assert {one.grad.dtype for one in task.parameters() if one.requires_grad} == {torch.float32}
+    assert losses.total != exact.total
+    assert losses.total.item() == pytest.approx(exact.total.item(), rel=0.05)
+
+
+def test_dual_encoders_send_no_words_and_frames_unless_a_re_ranker_reads_them() -> None:
+    batch = batch_of()
+    own = task_of("mean")(batch)
+    assert own.video.frames.shape[1] == own.text.tokens.shape[1] == 0
+    own = task_of("mean", {"matching": 1})(batch)
+    assert own.video.frames.shape[1] == 3 and own.text.tokens.shape[1] == 9
+
+
+def test_the_scale_is_held_between_one_and_its_largest() -> None:
+    task = task_of("mean", {"max_scale": 50})
+    scale = task.model.clip.logit_scale
+    for given, held in ((9.0, math.log(50)), (-1.0, 0.0), (2.0, 2.0)):
+        scale.data.fill_(given)
+        task.clamp_scale()
+        assert scale.item() == pytest.approx(held)
+
+
+def test_a_fixed_scale_is_neither_learned_nor_clamped() -> None:
+    task = task_of("mean", {"scale": "fixed", "max_scale": 2})
+    before = task.model.clip.logit_scale.item()
+    backpropagate(task, batch_of())
+    task.clamp_scale()
+    assert task.model.clip.logit_scale.grad is None and task.model.clip.logit_scale.item() == before
+
+
+def test_what_cannot_be_asked_is_refused() -> None:
+    with pytest.raises(RequestError, match="infonce and sigmoid are both 0"):
+        ObjectiveSettings.resolve({"infonce": "0", "matching": "1"})
+    with pytest.raises(RequestError, match=r"max_scale=0.5 is below 1"):
+        ObjectiveSettings.resolve({"max_scale": "0.5"})
+    with pytest.raises(RequestError, match=r"matching=1.0 needs a re-ranker"):
+        Task(tiny(), ObjectiveSettings(matching=1.0))
