@@ -150,7 +150,7 @@ def _explain(model: type[Settings], problem: Any) -> str:
         return f"unknown setting {key!r}{_nearest(key, known)}"
     if problem["type"] == "missing":
         return f"{key}: missing"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = str(problem["msg"]).removeprefix("Value error, ")
     if not key:  # of settings that do not fit each other
         return message
     given = problem["input"] if isinstance(problem["input"], str | int | float | bool) else "..."
