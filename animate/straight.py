@@ -2,7 +2,7 @@
 
 A row of output is a weighted sum of whole rows of pixels, which processors do 32 values at a time; so the picture is
 turned once a clip, and what the first pass leaves is turned back for the second. This is the box filter over the
-picture's reconstruction for the price of half a bilinear warp.
+picture's reconstruction, mostly for less than a bilinear warp costs (benchmarks/renderer.py).
 """
 
 from __future__ import annotations
