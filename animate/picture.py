@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from animate import pillow
 from animate.draw import MAX_ASPECT
 from animate.jpeg import JpegHeader, ends_with_picture, read_header
+from animate.memory import PixelMemory
 from animate.render import SAMPLES_PER_PIXEL
 from configs.build import ClipSettings
 from shards.record import Rejection
@@ -82,7 +83,7 @@ class PictureReader:
         self._max_side = settings.max_side
         self._max_pixels = settings.max_pixels
         self._min_side = settings.min_side
-        self._buffer = np.empty(0, np.uint8)
+        self._memory = PixelMemory()
 
     def read(self, data: bytes) -> StoredPicture:
         """The stored picture of a source's bytes; raises Rejection with what is wrong with them."""
@@ -101,10 +102,8 @@ class PictureReader:
 
     def decode(self, jpeg: bytes, width: int, height: int, level: int = 0, *, strict: bool = True) -> Pixels:
         """Decode a colour JPEG to RGB (H, W, 3), at 1 / 2^level of its size, into the buffer. ValueError as simplejpeg's."""
-        needed = -(-width >> level) * -(-height >> level) * 3
-        if self._buffer.nbytes < needed:
-            self._buffer = np.empty(needed, np.uint8)
-        return _decode(jpeg, (width, height), level, self._buffer, strict)
+        buffer = self._memory.shaped(-(-height >> level), -(-width >> level))
+        return _decode(jpeg, (width, height), level, buffer, strict)
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self._max_pixels:

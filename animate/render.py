@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,8 +23,12 @@ from numpy.typing import NDArray
 from animate.camera import windows
 from animate.filters import STEPS_AN_OCTAVE, kernel
 from animate.looks import apply_look
+from animate.memory import PixelMemory
 from animate.recipe import RENDERER_VERSION, Recipe
 from configs import RequestError
+
+if TYPE_CHECKING:
+    from animate.straight import StraightRenderer
 
 Pixels = NDArray[np.uint8]
 Array = NDArray[np.float64]
@@ -60,12 +65,15 @@ class Renderer:
                 f"OpenCV {cv2.__version__} warps pictures differently; install opencv-python-headless>=4.10,<5"
             )
         cv2.setNumThreads(1)  # clips are the unit of parallel work
-        # Not needed where a device renders, and half a second to import.
+        self._copy = PixelMemory()
+        self._second = np.empty((0, 0, 0, 3), np.uint8)
+
+    @cached_property
+    def _straight(self) -> StraightRenderer:
+        # Compiling takes half a second to import, and is not needed where a device renders.
         from animate.straight import StraightRenderer
 
-        self._straight = StraightRenderer()
-        self._copy = np.empty(0, np.uint8)
-        self._second = np.empty((0, 0, 0, 3), np.uint8)
+        return StraightRenderer()
 
     def film(
         self, recipe: Recipe, load: Callable[[int], Pixels], frames: int, size: int, out: Pixels | None = None
@@ -122,10 +130,7 @@ class Renderer:
             return picture, matrices
         taps, sigma = kernel(strength)
         left, top, right, bottom = _bounds(matrices, picture, size, margin=taps // 2 + 2)
-        height, width = bottom - top, right - left
-        if len(self._copy) < height * width * 3:
-            self._copy = np.empty(height * width * 3, np.uint8)
-        copy = self._copy[: height * width * 3].reshape(height, width, 3)
+        copy = self._copy.shaped(bottom - top, right - left)
         cv2.GaussianBlur(picture[top:bottom, left:right], (taps, taps), sigma, copy, sigma, cv2.BORDER_REPLICATE)
         shifted = matrices.copy()
         shifted[:, 0] -= left * matrices[:, 2]

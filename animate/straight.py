@@ -16,6 +16,7 @@ from numba import int16, njit
 from numpy.typing import NDArray
 
 from animate.filters import PHASES, UNIT, taps
+from animate.memory import PixelMemory
 
 Pixels = NDArray[np.uint8]
 
@@ -30,7 +31,7 @@ class StraightRenderer:
     """Renders the straight frames of one clip after another; keeps its buffers."""
 
     def __init__(self) -> None:
-        self._turned, self._columns, self._rows = _Buffer(), _Buffer(), _Buffer()
+        self._turned, self._columns, self._rows = PixelMemory(), PixelMemory(), PixelMemory()
 
     def render(
         self, picture: Pixels, matrices: NDArray[np.float64], strengths: NDArray[np.float64], out: Iterable[Pixels]
@@ -76,18 +77,6 @@ def _spans(
     ends = places[:, [0, -1]] >> _PHASE_BITS
     firsts = np.clip(ends.min(axis=1), 0, length - 1)
     return firsts, np.clip(ends.max(axis=1) + counts, firsts + 1, length)
-
-
-class _Buffer:
-    """Memory for pixels that grows as needed."""
-
-    def __init__(self) -> None:
-        self._memory = np.empty(0, np.uint8)
-
-    def shaped(self, height: int, width: int) -> Pixels:
-        if len(self._memory) < height * width * 3:
-            self._memory = np.empty(height * width * 3, np.uint8)
-        return self._memory[: height * width * 3].reshape(height, width, 3)
 
 
 def _flat(pixels: Pixels) -> Pixels:

@@ -12,7 +12,6 @@ bytes a clip.
 from __future__ import annotations
 
 import io
-import os
 import statistics
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from PIL import Image
 
 from animate import SampleDecoder, build
 from animate.clip import ClipMaker, Stage
+from benchmarks.command import begin
 from benchmarks.peers import matrix_of
 from benchmarks.renderer import FRAMES, SIZE, Job, make_job, make_sets
 from configs.build import AnimateSettings, ClipSettings
@@ -40,11 +40,8 @@ _FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 def main(words: list[str]) -> None:
-    options = dict(word.split("=", 1) for word in words if "=" in word)
-    folder = next(Path(word) for word in words if "=" not in word)
-    count, rounds = int(options.get("pictures", 24)), int(options.get("rounds", 7))
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    cv2.setNumThreads(1)
+    folder, numbers, options = begin(words, pictures=24, rounds=7)
+    count, rounds = numbers.values()
     for name, jpegs in make_sets(folder, options.get("large"), count).items():
         print(f"\n{name}, {len(jpegs)} pictures, mean {sum(map(len, jpegs)) / len(jpegs) / 1000:.0f} kB")
         report_maker(jpegs, rounds)

@@ -12,7 +12,6 @@ Peers beyond our own dependencies: torch, kornia, moviepy, imageio-ffmpeg, Debia
 
 from __future__ import annotations
 
-import os
 import resource
 import statistics
 import sys
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 from animate import Recipe, Renderer, draw_recipe
 from animate.picture import stored_pixels
 from animate.recipe import Shot, View
+from benchmarks.command import begin
 from benchmarks.peers import Peer, Zoompan, boxes_of, find_peers
 from benchmarks.quality import Box, Quality, judge, judge_zone_plate, zone_plate
 from benchmarks.side_by_side import write_page
@@ -63,13 +63,8 @@ class Job(NamedTuple):
 
 
 def main(words: list[str]) -> None:
-    options = dict(word.split("=", 1) for word in words if "=" in word)
-    folder = next(Path(word) for word in words if "=" not in word)
-    count, rounds, judged = (
-        int(options.get(name, least)) for name, least in (("pictures", 12), ("rounds", 5), ("judged", 6))
-    )
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    _one_thread()
+    folder, numbers, options = begin(words, pictures=12, rounds=5, judged=6)
+    count, rounds, judged = numbers.values()
     peers, absent = find_peers()
     print(f"not installed, left out: {', '.join(absent) or 'none'}")
     for name, jpegs in make_sets(folder, options.get("large"), count).items():
@@ -85,16 +80,6 @@ def main(words: list[str]) -> None:
     report_zone_plate(peers)
     if "page" in options:
         write_page(Path(options["page"]), Zoompan("ffmpeg"))
-
-
-def _one_thread() -> None:
-    cv2.setNumThreads(1)
-    try:
-        import torch
-
-        torch.set_num_threads(1)
-    except ImportError:
-        pass
 
 
 def make_sets(folder: Path, large: str | None, count: int) -> dict[str, list[bytes]]:

@@ -8,7 +8,8 @@ them. T = 12 at 224, all of `film`. CPU milliseconds a clip, medians over interl
     b  our stream, store=recipe, picture and windows             e  torch DataLoader, a folder of the JPEGs of c
     c  our stream, store=frames                                  f  tarfile: the bytes of the tar of c, nothing decoded
 a, b and c hash each sample when they first read it; c+ and b+ are later epochs, which do not hash again.
-Then the time to the first batch after a resume at 0 and 90 % of an epoch, and the memory of a worker over three epochs.
+Then the time to the first batch after a resume at 0 and 90 % of an epoch, the memory of a worker over three epochs,
+and how well the usual order is shuffled.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import simplejpeg
 import torch
@@ -34,13 +34,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from animate import build
 from animate.draw import draw_recipe
+from benchmarks.command import begin
 from benchmarks.renderer import FRAMES, SIZE, make_sets
 from configs.build import AnimateSettings
 from configs.grammar import load_grammar
-from configs.stream import DataSettings
+from configs.stream import DataSettings, OrderSettings
 from pretrain.data import ClipDataset, Share
 from shards.index import encode_index, entry_of
 from shards.manifest import Manifest
+from shards.simulate import shuffle_quality
 from shards.stream import open_blend
 from shards.tar import TarWriter
 
@@ -48,14 +50,8 @@ BATCH = 16
 
 
 def main(words: list[str]) -> None:
-    options = dict(word.split("=", 1) for word in words if "=" in word)
-    folder = next(Path(word) for word in words if "=" not in word)
-    count, rounds, shards = (
-        int(options.get(name, usual)) for name, usual in (("pictures", 96), ("rounds", 7), ("shards", 1000))
-    )
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
+    folder, numbers, _ = begin(words, pictures=96, rounds=7, shards=1000)
+    count, rounds, shards = numbers.values()
     sets = make_sets(folder, None, count // BATCH * BATCH)
     for name in ("500x375", "short side 256"):
         with tempfile.TemporaryDirectory() as home:
@@ -63,6 +59,7 @@ def main(words: list[str]) -> None:
     with tempfile.TemporaryDirectory() as home:
         report_resume(sets["short side 256"][0], Path(home), shards)
         report_memory(sets["short side 256"][0], Path(home))
+    report_shuffle()
 
 
 def report_rates(name: str, jpegs: list[bytes], home: Path, rounds: int) -> None:
@@ -210,6 +207,14 @@ def report_memory(jpeg: bytes, home: Path, epochs: int = 3) -> None:
             next(batches)
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         print(f"  after epoch {epoch}: {pages * os.sysconf('SC_PAGE_SIZE') / 1e6:.1f} MB", flush=True)
+
+
+def report_shuffle() -> None:
+    print("\nmean distance of two samples of a shard, against a full permutation's")
+    for shards in (1000, 3000):
+        print(
+            f"  {shards:,} shards of 1,000: {shuffle_quality(np.full(shards, 1000), OrderSettings()):.2f}", flush=True
+        )
 
 
 def write_linked_set(jpeg: bytes, folder: Path, shards: int, samples: int) -> Path:

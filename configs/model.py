@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from configs.build import Fraction
 from configs.settings import Settings
 
 CLIP_EPS = 1e-5
@@ -18,7 +19,6 @@ Head = Literal["dot", "mug", "tight"]
 MugMode = Literal["frame_token_simple", "frame_token", "frame_text", "wti"]
 Difference = Literal["attention", "mlp", "plain"]
 Count = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0, le=1)]
 
 
 class TowerSettings(Settings):
@@ -32,17 +32,17 @@ class StanSettings(Settings):
     depth: Count = Field(4, description="layers of the branch, beside the last ones of the image tower")
     time: Literal["attention", "conv"] = Field("attention", description="how the frames of a patch meet")
     frames: Count = Field(64, description="rows of the time embedding: the longest clip, in frames")
-    drop_path: Weight = Field(0.1, description="of the last layer, in training; rises from 0 at the first")
+    drop_path: Fraction = Field(0.1, description="of the last layer, in training; rises from 0 at the first")
 
 
 class TabSettings(Settings):
     centres: Count = Field(5, description="K, shared by words and frames")
-    weight: Weight = Field(0.5, description="of the main similarity; the aligned one has the rest")
+    weight: Fraction = Field(0.5, description="of the main similarity; the aligned one has the rest")
 
 
 class TightSettings(Settings):
     heads: int = Field(0, ge=0, description="of attention; 0: width / 64")
-    dropout: Weight = Field(0.1, description="of the joint sequence, in training")
+    dropout: Fraction = Field(0.1, description="of the joint sequence, in training")
 
 
 class ModelSettings(Settings):
@@ -97,7 +97,7 @@ class PeerOptions(Settings):
         "auto", description="auto: by its tensors' names"
     )
     faithful: Faithful = Field("no", description="as in the model's settings")
-    center_weight: Weight = Field(0.5, description="CLIP2Video: of the main similarity beside the aligned one")
+    center_weight: Fraction = Field(0.5, description="CLIP2Video: of the main similarity beside the aligned one")
     center_proj: Literal["TAB", "TAB_TDB"] = Field(
         "TAB_TDB", description="CLIP2Video: the slow frames without or with their differences"
     )

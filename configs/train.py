@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from configs.build import Fraction
 from configs.settings import Settings
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -47,4 +47,4 @@ class OptimiserSettings(Settings):
     beta2: Annotated[float, Field(ge=0, lt=1)] = Field(0.98, description="of the mean of their squares")
     eps: Positive = Field(1e-6, description="of AdamW's quotient")
     warmup: int = Field(1000, ge=0, description="steps in which rates rise, evenly, to their peak")
-    final: Share = Field(0.0, description="what the cosine ends at, as a share of the peak")
+    final: Fraction = Field(0.0, description="what the cosine ends at, as a share of the peak")

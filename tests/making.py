@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ SHARED = Path(os.environ.get("STILLREEL_SHARED", Path(__file__).resolve().parent
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no shared test material at {SHARED}")
 
 Pixels = NDArray[np.uint8]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def picture(number: int = 0, width: int = 160, height: int = 120) -> Pixels:
@@ -120,3 +122,37 @@ def recipes_of(out: Path) -> dict[str, object]:
     return {
         name[:-5]: json.loads(data)["recipe"] for name, data in members_of_tars(out).items() if name.endswith(".json")
     }
+
+
+@contextmanager
+def s3_at(endpoint: str) -> Iterator[None]:
+    """Within it, s3:// is the server at this address."""
+    from s3fs import S3FileSystem
+
+    values = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    # fsspec keeps file systems by their arguments, of which the endpoint is none: another module's server is not ours.
+    S3FileSystem.clear_instance_cache()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setenv(name, value)
+        yield
+    S3FileSystem.clear_instance_cache()
+
+
+def torchrun(module: str, words: Sequence[str], ranks: int, timeout: float) -> subprocess.CompletedProcess[str]:
+    """Run a module of the tests as `ranks` processes under real torchrun."""
+    run = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", "-m", module]
+    return subprocess.run(
+        [sys.executable, *run, *words],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.streaming import write_set
+
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("configs", "shards", "animate", "pretrain", "finetune")
 
@@ -33,6 +35,33 @@ def imported_by(code: str) -> set[str]:
 )
 def test_importing_a_room_brings_in_nothing_that_it_may_not_know(room: str, never: set[str]) -> None:
     assert not imported_by(f"import {room}") & never
+
+
+@pytest.mark.parametrize(
+    ("room", "never"),
+    [
+        ("configs", {"cv2", "torch", "ray", "img2dataset", "pyarrow", "numpy"}),
+        ("shards", {"cv2", "torch", "ray", "img2dataset", "PIL"}),
+        ("pretrain", {"ray", "img2dataset"}),
+        ("finetune", {"ray", "img2dataset"}),
+    ],
+)
+def test_no_module_of_a_room_brings_in_what_the_room_may_not_know(room: str, never: set[str]) -> None:
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in modules(room)]
+    assert not imported_by(f"import {', '.join(names)}") & never
+
+
+def test_a_device_renders_without_the_compiler_of_the_cpu_s_renderer(tmp_path: Path) -> None:
+    """A GPU machine need not have numba."""
+    data = write_set(tmp_path / "set", [3])
+    code = (
+        "from configs.stream import DataSettings; from pretrain.data import ClipLoader, Share\n"
+        "from shards.stream import open_blend; from animate.device import render_stills\n"
+        "settings = DataSettings(frames=2, size=32, render='device')\n"
+        f"(batch,) = ClipLoader(open_blend({str(data)!r}), settings, Share(2), steps=1)\n"
+        "assert render_stills(batch.stills, 32).shape == (2, 2, 32, 32, 3)"
+    )
+    assert "numba" not in imported_by(code)
 
 
 def test_building_needs_no_torch(stills: Path, tmp_path: Path) -> None:

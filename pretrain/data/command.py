@@ -7,7 +7,6 @@ neither         everything is read and checked; the rate, and what is damaged
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
@@ -19,6 +18,7 @@ from configs.stream import StreamSettings
 from pretrain.data.dataset import ClipDataset, Share
 from pretrain.data.loader import ClipLoader
 from pretrain.data.together import Failure
+from pretrain.hardware import usable_cores
 from shards.progress import amount
 from shards.simulate import node_costs, shuffle_quality
 from shards.stream import Blend, merged, open_blend
@@ -82,7 +82,7 @@ def _simulate(blend: Blend, settings: StreamSettings, steps: int) -> None:
         quality = shuffle_quality(np.array([shard.samples for shard in corpus.shards], np.int64), settings)
         print(f"shuffle quality of {corpus.url}: {quality:.3f} (1: as a full permutation; 0: shard after shard)")
     rate = _probe(blend, settings)
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     busy = min(max(settings.workers, 1) * settings.ranks // settings.nodes, cores)
     print(f"loader rate here: {rate:,.0f} clips/s a worker, {rate * busy:,.0f} with {busy} of them on {cores} cores")
 

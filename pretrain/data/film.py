@@ -7,6 +7,7 @@ none. What is drawn here is a pure function of (seed, source key, grammar) and, 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from animate.decode import for_this_renderer, picture_of, stored_frames
 from animate.device import Still, prepare_still
 from animate.draw import draw_recipe
+from animate.memory import PixelMemory
 from animate.picture import PictureReader
 from animate.recipe import Recipe
 from animate.render import Renderer
@@ -79,7 +81,7 @@ class Filmer:
         self._built = [_manners(corpus.plans) for corpus in blend.corpora]
         self._asked: dict[str, Grammar] = {}
         self._renderer = Renderer()
-        self._buffers: dict[int, Pixels] = {}
+        self._memories: defaultdict[int, PixelMemory] = defaultdict(PixelMemory)
         self._reader = PictureReader(ClipSettings(max_side=0))
 
     def film(self, sample: Sample, view: View, out: Pixels) -> str:
@@ -142,12 +144,8 @@ class Filmer:
 
     def _buffer(self, slot: int, picture: tuple[int, int]) -> Pixels | None:
         """Memory for a picture (width, height) that is kept for the slot; None for a huge one."""
-        size = 3 * picture[0] * picture[1]
-        if size > _MOST_KEPT:
-            return None
-        if slot not in self._buffers or self._buffers[slot].nbytes < size:
-            self._buffers[slot] = np.empty(size, np.uint8)
-        return self._buffers[slot]
+        width, height = picture
+        return self._memories[slot].shaped(height, width) if 3 * width * height <= _MOST_KEPT else None
 
     def _draw(self, sample: Sample, manner: Manner, source_key: str, size: tuple[int, int], captions: Any) -> Recipe:
         drawn_by = f"{source_key}\0{sample.epoch}" if self._settings.fresh else source_key

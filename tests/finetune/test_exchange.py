@@ -23,16 +23,9 @@ from stillreel import main
 from tests.making import SHARED, needs_shared
 from tests.parity import Reference
 from tests.pretrain import containers
+from tests.pretrain.containers import WRITERS
 from tests.pretrain.published import PUBLISHED, published
 from tests.pretrain.zoo import inputs, shaken
-
-WRITERS = {
-    "torch": containers.write_torch,
-    "legacy": containers.write_legacy,
-    "training": containers.write_training,
-    "safetensors": containers.write_safetensors,
-    "mmengine": containers.write_mmengine,
-}
 
 
 def assert_same_model(found: VideoTextModel, model: VideoTextModel) -> None:

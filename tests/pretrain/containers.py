@@ -109,3 +109,12 @@ def _mmengine() -> Iterator[type]:
     finally:
         for one in names:
             del sys.modules[one]
+
+
+WRITERS = {
+    "torch": write_torch,
+    "legacy": write_legacy,
+    "training": write_training,
+    "safetensors": write_safetensors,
+    "mmengine": write_mmengine,
+}

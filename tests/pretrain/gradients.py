@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,10 @@ from configs.train import ObjectiveSettings
 from pretrain.accumulation import backpropagate
 from pretrain.model.features import TextFeatures, VideoFeatures, masked_mean
 from pretrain.objectives import Batch, Identity, Task, identify
+from tests.making import torchrun
 from tests.pretrain.zoo import captions, inputs, mask_of, shaken
 
 MODULE = "tests.pretrain.gradients"
-ROOT = Path(__file__).resolve().parents[2]
 CLIPS, FRAMES, SEED, STEP = 8, 3, 5, 40
 
 # By name: a model of the zoo, and what is asked of it.
@@ -189,16 +187,7 @@ def worst_error(found: dict[str, Tensor], right: dict[str, Tensor]) -> tuple[flo
 
 def run_ranks(home: Path, ranks: int) -> dict[str, dict[str, Any]]:
     """All cases with so many processes over gloo. By `CASE, chunk N`: the loss, and of each rank the worst error."""
-    words = f"{sys.executable} -m torch.distributed.run --standalone --nproc_per_node={ranks} -m {MODULE} {home}"
-    said = subprocess.run(
-        words.split(),
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    said = torchrun(MODULE, [str(home)], ranks, timeout=280)
     assert said.returncode == 0, said.stderr[-4000:]
     told = [json.loads((home / f"{ranks}-{rank}.json").read_text()) for rank in range(ranks)]
     return {

@@ -24,6 +24,7 @@ from torch import Tensor
 from configs import DataError, RequestError
 from pretrain.model.files import read_checkpoint, read_tensors
 from tests.pretrain import containers
+from tests.pretrain.containers import WRITERS
 
 
 @pytest.fixture
@@ -40,15 +41,6 @@ def state() -> dict[str, Tensor]:
         "head.weight": table,
         "empty": torch.zeros(0, 4),
     }
-
-
-WRITERS = {
-    "torch": containers.write_torch,
-    "legacy": containers.write_legacy,
-    "training": containers.write_training,
-    "safetensors": containers.write_safetensors,
-    "mmengine": containers.write_mmengine,
-}
 
 
 def assert_same(found: dict[str, Tensor], state: dict[str, Tensor]) -> None:

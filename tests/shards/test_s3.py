@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 import shards
 from animate import SampleDecoder
 from shards.storage import Folder
-from tests.making import animate, check, data_digests, jpeg, picture_folder, stillreel, write_tar
+from tests.making import animate, check, data_digests, jpeg, picture_folder, s3_at, stillreel, write_tar
 
 
 @pytest.fixture(scope="module")
@@ -21,21 +20,10 @@ def bucket() -> Iterator[str]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    values = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    Folder("s3://clips/x").fs.mkdir("clips")
-    yield "s3://clips"
+    with s3_at(f"http://{host}:{port}"):
+        Folder("s3://clips/x").fs.mkdir("clips")
+        yield "s3://clips"
     server.stop()
-    for name, value in before.items():
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
 
 
 def fetched(url: str, home: Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from s3fs import S3FileSystem
 
 from configs.stream import CatalogSettings
 from pretrain.data import ClipLoader, Share
@@ -20,7 +18,7 @@ from shards.catalog import run
 from shards.faults import StorageFailure
 from shards.storage import Folder
 from shards.stream import open_blend
-from tests.making import jpeg, write_tar
+from tests.making import jpeg, s3_at, write_tar
 from tests.promises.test_stream_3_damage import FAULTS, FORGIVING, SIZES, Fault
 from tests.streaming import read_steps, settings_of, write_set
 
@@ -98,25 +96,11 @@ def proxy() -> Iterator[Proxy]:
     server.start()
     proxy = Proxy(*server.get_host_and_port())
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
-    values = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_address[1]}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    # fsspec keeps file systems by their arguments, of which the endpoint is none: another module's server is not ours.
-    S3FileSystem.clear_instance_cache()
-    Folder("s3://stream/x").fs.mkdir("stream")
-    yield proxy
-    S3FileSystem.clear_instance_cache()
+    with s3_at(f"http://127.0.0.1:{proxy.server_address[1]}"):
+        Folder("s3://stream/x").fs.mkdir("stream")
+        yield proxy
     proxy.shutdown()
     server.stop()
-    for name, value in before.items():
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
 
 
 def upload(local: Path, url: str) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -14,10 +12,10 @@ from configs import StillreelError
 from configs.stream import DataSettings
 from pretrain.data import ClipLoader, Share
 from shards.stream import State, merged, open_blend
+from tests.making import torchrun
 from tests.streaming import digest_of
 
 MODULE = "tests.pretrain.data.rank_reader"
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @dataclass
@@ -53,16 +51,7 @@ def run_ranks(
         "workers": workers,
         "state": None if state is None else state.to_dict(),
     }
-    words = f"{sys.executable} -m torch.distributed.run --standalone --nproc_per_node={ranks} -m {MODULE}"
-    said = subprocess.run(
-        [*words.split(), json.dumps(job)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    said = torchrun(MODULE, [json.dumps(job)], ranks, timeout=120)
     told = [json.loads((home / f"rank-{rank}.json").read_text()) for rank in range(ranks)]
     return Ranks(
         said.returncode,
