@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """A command: the module whose `run` does it, its settings in `configs`, its positional arguments, a line about it."""
+    """A command: the module whose `run` does it, its settings in `configs`, its positional arguments, a line about it; and
+    the folder of configs that has the preset which the first of them names."""
 
     module: str
     settings: str
     positionals: tuple[str, ...]
     about: str
+    presets: str = ""
 
 
 COMMANDS = {
@@ -46,6 +48,13 @@ COMMANDS = {
         "stream.StreamSettings",
         ("DATA",),
         "what a run would read: keys=true the order, simulate=true the cost",
+    ),
+    "pretrain": Command(
+        "pretrain.command",
+        "pretrain.PretrainSettings",
+        ("PRESET",),
+        "clip shards -> a video-text model; also as torchrun -m pretrain",
+        presets="pretrain",
     ),
     "import-checkpoint": Command(
         "finetune.import_checkpoint",
@@ -107,7 +116,7 @@ def _run(name: str, words: list[str]) -> int:
         if "--help" in words or "-h" in words:
             print(_help(name, command, model))
             return 0
-        given, values = parse_words(words, command.positionals, model)
+        given, values = parse_words(words, command.positionals, model, presets=command.presets)
         settings = model.resolve(values)
         # Beside the output, not in it: what a command prints may be read by a program.
         print(

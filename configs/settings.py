@@ -48,12 +48,13 @@ def canonical_json(value: Any) -> bytes:
 
 
 def parse_words(
-    words: Sequence[str], positionals: Sequence[str], model: type[Settings]
+    words: Sequence[str], positionals: Sequence[str], model: type[Settings], *, presets: str = ""
 ) -> tuple[list[str], dict[str, Any]]:
     """Split command-line words into the named positionals and a nested dictionary of settings.
 
     A word is a setting when the text before its first `=` looks like a setting's name; so a positional may hold `=`.
-    A `preset=FILE` word is read first and the other words override it. Raises RequestError on missing or extra positionals.
+    A `preset=FILE` word is read first and the other words override it. Where `presets` names a folder of configs, the first
+    positional is a preset in it, read before that. Raises RequestError on missing or extra positionals.
     """
     given: list[str] = []
     values: dict[str, Any] = {}
@@ -70,14 +71,22 @@ def parse_words(
         values = _merge(load_preset(preset, "presets"), values)
     if len(given) != len(positionals):
         expected = " ".join(positionals) or "no positional arguments"
-        raise RequestError(f"expected {expected}; given {len(given)}: {' '.join(given) or '(none)'}")
+        known = f". {positionals[0]}s: {', '.join(preset_names(presets))}" if presets else ""
+        raise RequestError(f"expected {expected}; given {len(given)}: {' '.join(given) or '(none)'}{known}")
+    if presets:
+        values = _merge(load_preset(given[0], presets), values)
     # Keys are checked before anything is opened, so a misspelt one is reported at once.
     model.resolve(values)
     return given, values
 
 
-def load_preset(name: str, folder: str) -> dict[str, Any]:
-    """Read `configs/FOLDER/NAME.yaml`, or the YAML file at path NAME. All scalars come back as text."""
+def load_preset(name: str, folder: str, *, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read `configs/FOLDER/NAME.yaml`, or the YAML file at path NAME. All scalars come back as text.
+
+    `base: NAME` in a preset is another one of its folder, which it changes; `above` are those that led here.
+    """
+    if name in above:
+        raise RequestError(f"{name} is its own base: {' -> '.join((*above, name))}")
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = Path(name).expanduser()
         if not path.is_file():
@@ -97,7 +106,18 @@ def load_preset(name: str, folder: str) -> dict[str, Any]:
         raise RequestError(f"{name}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise RequestError(f"{name}: expected `key: value` lines, found {type(values).__name__}")
-    return values
+    base = values.pop("base", None)
+    return values if base is None else _merge(load_preset(base, folder, above=(*above, name)), values)
+
+
+def expand_preset(value: Any, folder: str) -> Any:
+    """A group of settings that may name a preset: `NAME`, or `preset: NAME` among settings that override it."""
+    if isinstance(value, str):
+        return load_preset(value, folder)
+    if isinstance(value, Mapping) and "preset" in value:
+        rest = {key: inner for key, inner in value.items() if key != "preset"}
+        return _merge(load_preset(value["preset"], folder), rest)
+    return value
 
 
 def preset_names(folder: str) -> list[str]:

@@ -20,8 +20,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 from animate.device import StillBatch, batch_stills
 from configs import RequestError, StillreelError
 from configs.stream import DataSettings
-from pretrain.data.film import Filmer, View, view_at
+from pretrain.data.film import Filmer, Told, View, view_at
 from pretrain.data.together import Failure
+from pretrain.data.words import tokenise
 from shards.stream import Blend, Slot, State, Stream, slots_of
 
 
@@ -41,6 +42,7 @@ class Share(NamedTuple):
 class ClipBatch(NamedTuple):
     """A rank's share of a global batch: B clips of T frames.
 
+    `sources` are the sources' own keys of the pictures, `token_ids` int64 (B, words) those of the captions (None: words=0).
     `frames` uint8 (B, T, H, W, 3), or `stills` for `animate.device.render_stills` at `view.size`. `whole` says of each
     slot whether its own sample was; `damage` names those that were passed over.
     """
@@ -48,6 +50,8 @@ class ClipBatch(NamedTuple):
     step: int
     keys: list[str]
     captions: list[str]
+    sources: list[str]
+    token_ids: Tensor | None
     frames: Tensor | None
     stills: StillBatch | None
     view: View
@@ -65,6 +69,8 @@ class ClipDataset(IterableDataset):
         share.check()
         # OpenCV's threads do not survive a fork, and a worker that tried to end them would wait for ever: end them here.
         cv2.setNumThreads(1)
+        if settings.words:
+            tokenise([""], settings.words)  # loads the vocabulary now, once: forked workers have it then
         blend.check(state, settings.order())
         self._blend = blend
         self._settings = settings
@@ -106,21 +112,31 @@ class _BatchMaker:
             frames = torch.empty((len(positions), view.frames, view.size, view.size, 3), dtype=torch.uint8)
             pixels = frames.numpy()
             filmed = self._stream.read(positions, lambda sample, slot: self._filmer.film(sample, view, pixels[slot]))
-            return _batch(step, view, filmed, [slot.value for slot in filmed], frames=frames)
+            return self._batch(step, view, filmed, [slot.value for slot in filmed], frames=frames)
         prepared = self._stream.read(positions, lambda sample, slot: self._filmer.prepare(sample, view, slot))
         stills = batch_stills([slot.value[0] for slot in prepared])
-        return _batch(step, view, prepared, [slot.value[1] for slot in prepared], stills=stills)
+        return self._batch(step, view, prepared, [slot.value[1] for slot in prepared], stills=stills)
 
-
-def _batch(
-    step: int,
-    view: View,
-    slots: Sequence[Slot[Any]],
-    captions: list[str],
-    *,
-    frames: Tensor | None = None,
-    stills: StillBatch | None = None,
-) -> ClipBatch:
-    whole = [not slot.passed for slot in slots]
-    damage = [str(damage) for slot in slots for damage in slot.passed]
-    return ClipBatch(step, [slot.key for slot in slots], captions, frames, stills, view, whole, damage)
+    def _batch(
+        self,
+        step: int,
+        view: View,
+        slots: Sequence[Slot[Any]],
+        told: Sequence[Told],
+        *,
+        frames: Tensor | None = None,
+        stills: StillBatch | None = None,
+    ) -> ClipBatch:
+        captions = [one.caption for one in told]
+        return ClipBatch(
+            step,
+            [slot.key for slot in slots],
+            captions,
+            [one.source for one in told],
+            tokenise(captions, self._settings.words) if self._settings.words else None,
+            frames,
+            stills,
+            view,
+            [not slot.passed for slot in slots],
+            [str(damage) for slot in slots for damage in slot.passed],
+        )

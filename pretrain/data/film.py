@@ -55,6 +55,13 @@ def view_at(settings: DataSettings, step: int) -> View:
     return view
 
 
+class Told(NamedTuple):
+    """What is known of a clip beside its frames: the caption, and the source's own key of the picture that it shows."""
+
+    caption: str
+    source: str
+
+
 class Manner(NamedTuple):
     """How recipes are drawn."""
 
@@ -64,10 +71,10 @@ class Manner(NamedTuple):
 
 
 class Script(NamedTuple):
-    """A recipe, the caption that it speaks, and its picture, to be decoded at 1 / 2^level of its size."""
+    """A recipe, what is told of it, and its picture, to be decoded at 1 / 2^level of its size."""
 
     recipe: Recipe
-    caption: str
+    told: Told
     load: Callable[[int], Pixels]
 
 
@@ -84,13 +91,13 @@ class Filmer:
         self._memories: defaultdict[int, PixelMemory] = defaultdict(PixelMemory)
         self._reader = PictureReader(ClipSettings(max_side=0))
 
-    def film(self, sample: Sample, view: View, out: Pixels) -> str:
-        """Fill `out` uint8 (T, size, size, 3) with a sample's frames; returns the caption."""
+    def film(self, sample: Sample, view: View, out: Pixels) -> Told:
+        """Fill `out` uint8 (T, size, size, 3) with a sample's frames."""
         if self._foreign[sample.corpus] or "jpg" in sample.members:
             script = self._script(sample, view, slot=0)
             with _Sound(sample):
                 self._renderer.film(script.recipe, script.load, view.frames, view.size, out)
-            return script.caption
+            return script.told
         if view.grammar or self._settings.fresh:
             raise RequestError(
                 "the shards hold rendered frames (store=frames or video): no other recipe can film them now"
@@ -98,10 +105,10 @@ class Filmer:
         with _Sound(sample):
             stored_frames(sample.members, view.frames, view.size, out)
             described = sample.members["json"]
-            return str(described["captions"][described["recipe"]["caption"]])
+            return Told(str(described["captions"][described["recipe"]["caption"]]), str(described["source_key"]))
 
-    def prepare(self, sample: Sample, view: View, slot: int) -> tuple[Still, str]:
-        """What the device renderer needs of a sample, and the caption. The picture lies in memory that is kept for the slot:
+    def prepare(self, sample: Sample, view: View, slot: int) -> tuple[Still, Told]:
+        """What the device renderer needs of a sample, and what is told of it. The picture lies in memory that is kept for the slot:
         use it before the slot's next one."""
         if not self._foreign[sample.corpus] and "jpg" not in sample.members:
             raise RequestError("render=device needs pictures, and the shards hold rendered frames; use render=loader")
@@ -111,7 +118,7 @@ class Filmer:
         with _Sound(sample):
             still = prepare_still(script.recipe, script.load, view.frames, view.size)
         # A foreign picture lies in the reader's buffer, where the next one will be.
-        return (still._replace(picture=still.picture.copy()) if self._foreign[sample.corpus] else still), script.caption
+        return (still._replace(picture=still.picture.copy()) if self._foreign[sample.corpus] else still), script.told
 
     def _script(self, sample: Sample, view: View, slot: int) -> Script:
         with _Sound(sample):
@@ -125,7 +132,8 @@ class Filmer:
                 recipe = self._draw(sample, manner, described["source_key"], recipe.picture, described["captions"])
             # Fresh memory for each picture costs nearly half a decode.
             load = partial(load, buffer=self._buffer(slot, recipe.picture))
-            return Script(for_this_renderer(recipe), described["captions"][recipe.caption], load)
+            told = Told(described["captions"][recipe.caption], described["source_key"])
+            return Script(for_this_renderer(recipe), told, load)
 
     def _foreign_script(self, sample: Sample, view: View) -> Script:
         pictures = [ending for ending in sample.members if ending in PICTURE_ENDINGS]
@@ -140,7 +148,7 @@ class Filmer:
         picture = self._reader.read(sample.members[pictures[0]])
         manner = self._manner(sample.corpus, view.grammar or _FOREIGN_GRAMMAR, "")
         recipe = self._draw(sample, manner, sample.key, picture.size, captions)
-        return Script(recipe, captions[recipe.caption], picture.pixels)
+        return Script(recipe, Told(captions[recipe.caption], sample.key), picture.pixels)
 
     def _buffer(self, slot: int, picture: tuple[int, int]) -> Pixels | None:
         """Memory for a picture (width, height) that is kept for the slot; None for a huge one."""

@@ -1,0 +1,76 @@
+"""From the loader to the device: a batch as the model reads it.
+
+    loader -> frames uint8, or pictures and windows -> device -> render -> normalise -> Batch
+
+On CUDA that happens on a stream of its own. A loop that does not wait for its step asks for the next batch while the device
+still computes, so batches are made one ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from animate.device import normalised, render_stills
+from pretrain.data import ClipBatch, ClipLoader
+from pretrain.objectives import Batch, Identity, identify
+from shards.stream import State
+
+
+class Fed(NamedTuple):
+    """A rank's share of a global batch, on its device; where the stream is after it; and the keys of its samples."""
+
+    batch: Batch
+    after: State
+    keys: list[str]
+
+
+class Feeder:
+    """Iterate once, over what a loader hands out."""
+
+    def __init__(self, loader: ClipLoader, device: torch.device, *, seed: int, dtype: torch.dtype) -> None:
+        """`seed` is of the samples' random draws; `dtype` is what frames are normalised to."""
+        self._loader = loader
+        self._device = device
+        self._seed = seed
+        self._dtype = dtype
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def __iter__(self) -> Iterator[Fed]:
+        for clips in self._loader:
+            with torch.cuda.stream(self._side) if self._side else nullcontext():
+                batch = self._batch(clips)
+            self._hand_over(batch)
+            yield Fed(batch, self._loader.state, clips.keys)
+
+    def _batch(self, clips: ClipBatch) -> Batch:
+        if clips.stills is not None:
+            frames = render_stills(clips.stills.to(self._device), clips.view.size)
+        else:
+            assert clips.frames is not None
+            frames = clips.frames.to(self._device, non_blocking=True)
+        assert clips.token_ids is not None
+        identity = identify(clips.keys, clips.captions, clips.sources, seed=self._seed, step=clips.step)
+        return Batch(
+            normalised(frames, dtype=self._dtype),
+            None,
+            self._moved(clips.token_ids),
+            None,
+            Identity(*map(self._moved, identity)),
+        )
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device, non_blocking=True)
+
+    def _hand_over(self, batch: Batch) -> None:
+        """The step's stream waits for this batch, and the memory of the batch waits for the step."""
+        if self._side is None:
+            return
+        now = torch.cuda.current_stream(self._device)
+        now.wait_stream(self._side)
+        for tensor in (batch.frames, batch.token_ids, *batch.identity):
+            tensor.record_stream(now)
