@@ -208,9 +208,9 @@ class Draft:
             self._folder.fs.put_file(str(self.path), self._folder.locate(self._name))
             return
         final = Path(self._folder.locate(self._name))
-        _fsync(self.path)
+        fsync(self.path)
         os.replace(self.path, final)
-        _fsync(final.parent)
+        fsync(final.parent)
 
 
 def _read_fully(handle: int, offset: int, length: int) -> bytes:
@@ -223,7 +223,8 @@ def _read_fully(handle: int, offset: int, length: int) -> bytes:
     return data
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Make a local file, or what a local folder lists, outlive a loss of power."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -29,8 +29,13 @@ SCHEMA_VERSION = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
-def save_model(model: VideoTextModel, folder: Folder, origin: Mapping[str, Any]) -> None:
-    """Write a model's tensors and configuration; `origin` says where they are from. RequestError when one lies there."""
+def save_model(
+    model: VideoTextModel, folder: Folder, origin: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a model's tensors and configuration; `origin` says where they are from. RequestError when one lies there.
+
+    `tensors` are written in place of the model's own: of one that lies in shards over the ranks, or their average.
+    """
     check_free(folder)
     config = {
         "format": FORMAT,
@@ -40,7 +45,7 @@ def save_model(model: VideoTextModel, folder: Folder, origin: Mapping[str, Any])
         "towers": model_cfg_of(model.clip),
         "origin": dict(origin),
     }
-    publish_tensors(folder, WEIGHTS, model.state_dict())
+    publish_tensors(folder, WEIGHTS, model.state_dict() if tensors is None else tensors)
     folder.publish(CONFIG, in_json(config))
 
 

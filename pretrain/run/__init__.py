@@ -1,0 +1,31 @@
+"""run: the folder of a training run: its checkpoints, its journal, and how it is stopped and goes on.
+
+    OUT/run.json                        settings, their digest, versions of the libraries; written at every start
+    OUT/metrics.jsonl                   a line every so many steps
+    OUT/checkpoints/step-00001000/      model.safetensors, config.json: a model, as `load_model` reads it
+                                        training.safetensors: what only training needs; state.json: written last
+    OUT/tensorboard/                    if asked for
+
+No training here: a loop calls these parts. Rank 0 writes, and all ranks hear what came of it.
+"""
+
+from pretrain.run.checkpoint import Checkpoint
+from pretrain.run.folder import RunFolder
+from pretrain.run.interrupt import StopWish
+from pretrain.run.journal import Display, Journal
+from pretrain.run.meter import Meter, Reading, StepValues
+from pretrain.run.snapshot import Snapshot, restore_snapshot, take_snapshot
+
+__all__ = [
+    "Checkpoint",
+    "Display",
+    "Journal",
+    "Meter",
+    "Reading",
+    "RunFolder",
+    "Snapshot",
+    "StepValues",
+    "StopWish",
+    "restore_snapshot",
+    "take_snapshot",
+]

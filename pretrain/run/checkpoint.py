@@ -1,0 +1,212 @@
+"""A checkpoint on the disk: a model's folder, what only training needs beside it, and state.json, which proves it whole.
+
+    checkpoints/.step-00001000.PID.RANDOM.part/model.safetensors, config.json, training.safetensors, state.json
+        | every file fsynced, state.json last; then the folder is renamed
+    checkpoints/step-00001000/
+
+A folder without a state.json that is whole itself, and true of the other files, is no checkpoint. A kill, a crash or a full
+disk at any moment leaves the earlier checkpoints as they were.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from configs import DataError
+from configs.settings import canonical_json
+from pretrain.model import VideoTextModel
+from pretrain.model.checkpoint import CONFIG, WEIGHTS, in_json, publish_tensors, save_model
+from pretrain.run.snapshot import Snapshot
+from shards.progress import amount
+from shards.receipt import FileStamp
+from shards.storage import PART_SUFFIX, Folder, fsync
+from shards.stream import State
+
+FORMAT = "stillreel checkpoint"
+SCHEMA_VERSION = 1
+TRAINING, STATE = "training.safetensors", "state.json"
+
+_NAME = re.compile(r"step-(\d{8,})")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
+class Checkpoint(NamedTuple):
+    """What a state.json says. `settings` are the run's, as JSON has them; `metrics` those that were known when it was saved."""
+
+    path: Path
+    stream: State
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, float | None]
+
+    @property
+    def step(self) -> int:
+        """Steps that were done."""
+        return self.stream.steps
+
+    def read(self) -> Snapshot:
+        """Its tensors, on the CPU."""
+        return Snapshot(load_file(self.path / WEIGHTS), load_file(self.path / TRAINING))
+
+
+def step_name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def steps_in(home: Path) -> list[int]:
+    """Steps that have a folder under `home`, ascending; whether they are whole, `open_checkpoint` says."""
+    if not home.is_dir():
+        return []
+    return sorted(int(match[1]) for one in home.iterdir() if (match := _NAME.fullmatch(one.name)))
+
+
+def write_checkpoint(
+    home: Path,
+    model: VideoTextModel,
+    snapshot: Snapshot,
+    stream: State,
+    settings: Mapping[str, Any],
+    metrics: Mapping[str, float],
+) -> Checkpoint:
+    """Write HOME/step-N whole or not at all; one of that name must not be there.
+
+    DataError when the disk is full or fails: it names the file, the bytes that are needed and those that are free.
+    """
+    name = step_name(stream.steps)
+    part = home / f".{name}.{os.getpid()}.{os.urandom(4).hex()}{PART_SUFFIX}"
+    folder = Folder(str(part))
+    body = {
+        "format": FORMAT,
+        "schema": SCHEMA_VERSION,
+        "stillreel": version("stillreel"),
+        "step": stream.steps,
+        "stream": stream.to_dict(),
+        "settings": settings,
+        "settings_digest": hashlib.sha256(canonical_json(settings)).hexdigest(),
+        "metrics": finite(metrics),
+    }
+    writers: dict[str, Callable[[], None]] = {
+        WEIGHTS: lambda: save_model(model, folder, {"run": str(home.parent), "step": stream.steps}, snapshot.weights),
+        TRAINING: lambda: publish_tensors(folder, TRAINING, snapshot.training),
+        STATE: lambda: folder.publish(STATE, _encode(body, part)),
+        "": lambda: _settle(part, home / name),
+    }
+    last = name
+    try:
+        for file, write in writers.items():
+            last = f"{name}/{file}".rstrip("/")
+            write()
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise DataError(f"{home / last}: {_why(error, home, snapshot.nbytes)}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Checkpoint(home / name, stream, settings, body["metrics"])
+
+
+def remove_checkpoint(home: Path, step: int) -> None:
+    """Take its name away first, so that a kill leaves no half one under it."""
+    part = home / f".{step_name(step)}.{os.getpid()}.{os.urandom(4).hex()}{PART_SUFFIX}"
+    os.rename(home / step_name(step), part)
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def remove_unfinished(home: Path) -> None:
+    """Remove what killed runs left of checkpoints that they were writing or removing."""
+    for part in home.glob(f".*{PART_SUFFIX}"):
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in a folder, after every byte of it was held against its digests. ValueError says what is damaged.
+
+    A disk's own failure is an OSError: it says nothing of the checkpoint.
+    """
+    found, files = _read_state(path)
+    for name, stamp in files.items():
+        file = path / name
+        if not file.is_file():
+            raise ValueError(f"{name} is missing")
+        size = file.stat().st_size
+        if size != stamp.bytes:
+            raise ValueError(f"{name} has {size:,} bytes, expected {stamp.bytes:,}")
+        if _digest_of(file) != stamp.digest:
+            raise ValueError(f"{name} has other bytes than were written: its sha256 differs")
+    return found
+
+
+def metrics_of(path: Path) -> Mapping[str, float | None] | None:
+    """What a checkpoint's state.json says of its metrics; None where it cannot be believed. Reads no tensors."""
+    try:
+        return _read_state(path)[0].metrics
+    except ValueError:
+        return None
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers as JSON can hold them: NaN and the infinities become null."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _read_state(path: Path) -> tuple[Checkpoint, dict[str, FileStamp]]:
+    try:
+        body = json.loads((path / STATE).read_bytes())
+        claimed = body.pop("digest")
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{STATE} is missing") from None
+    except (ValueError, TypeError, AttributeError, KeyError):
+        raise ValueError(f"{STATE} is cut off or no state of a checkpoint") from None
+    if _digest(body) != claimed:
+        raise ValueError(f"{STATE} does not match its own digest: it was edited or damaged")
+    if body.get("format") != FORMAT or body.get("schema") != SCHEMA_VERSION:
+        raise ValueError(f"{STATE} has schema {body.get('schema')}; this stillreel reads {SCHEMA_VERSION}")
+    files = {name: FileStamp(stamp["bytes"], stamp["digest"]) for name, stamp in body["files"].items()}
+    return Checkpoint(path, State.from_dict(body["stream"]), body["settings"], body["metrics"]), files
+
+
+def _encode(body: Mapping[str, Any], part: Path) -> bytes:
+    """JSON of all that the state says, the stamps of the files beside it, and its own digest."""
+    files = {name: (part / name).stat().st_size for name in (WEIGHTS, CONFIG, TRAINING)}
+    stamps = {name: FileStamp(size, _digest_of(part / name))._asdict() for name, size in files.items()}
+    whole = {**body, "files": stamps}
+    return in_json({**whole, "digest": _digest(whole)})
+
+
+def _settle(part: Path, final: Path) -> None:
+    os.rename(part, final)
+    fsync(final.parent)
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(body)).hexdigest()
+
+
+def _digest_of(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _why(error: OSError | SafetensorError, home: Path, needed: int) -> str:
+    """What went wrong, in a user's words; safetensors tells the system's error in its text only."""
+    told = _OS_ERROR.search(str(error))
+    number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+    if number not in _FULL:
+        return f"cannot be written: {os.strerror(number) if number else error}"
+    limit = " (or a limit of the size of files is reached)" if number == errno.EFBIG else ""
+    return (
+        f"the disk is full{limit}: the checkpoint needs {needed:,} bytes ({amount(needed)}), and "
+        f"{shutil.disk_usage(home).free:,} are free. Nothing of it was kept; earlier checkpoints are whole. Make room there"
+    )

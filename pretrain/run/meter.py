@@ -1,0 +1,171 @@
+"""How fast a run is and where its time goes, without holding up the device: it is asked only when a line is due."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pretrain.hardware import dense_peak
+from pretrain.objectives.gather import rank_count
+from pretrain.run.checkpoint import finite
+from shards.progress import amount, duration
+from shards.stream import State
+
+
+class StepValues(NamedTuple):
+    """What a rank's step came to. Tensors () stay on the device until a line is due."""
+
+    loss: Tensor  # of own rows; the mean over ranks is told
+    parts: Mapping[str, Tensor]  # each objective's
+    grad_norm: Tensor
+    logit_scale: Tensor
+    rate: float
+
+
+class Reading(NamedTuple):
+    """Of all ranks, since the reading before. Rates leave out what was done aside."""
+
+    step: int  # steps that were done
+    steps: int  # in the whole run
+    clips: int  # that the run has consumed
+    epoch: float
+    values: Mapping[str, float]  # of the last step: loss, loss.PART, grad_norm, logit_scale, rate
+    clips_per_s: float
+    mfu: float | None  # share of the devices' dense peak; None where that is not known
+    data_wait: float  # share of time, of the rank that waited longest
+    memory: int  # bytes at the peak: of a CUDA device's tensors, on a CPU of the process; of the rank that has most
+    left_s: float
+
+    def record(self) -> dict[str, float | None]:
+        """As metrics.jsonl has it."""
+        told = finite({**self.values, "clips_per_s": self.clips_per_s, "data_wait": self.data_wait})
+        return {"clips": self.clips, "epoch": self.epoch, **told, "mfu": self.mfu, "memory": self.memory}
+
+    def line(self) -> str:
+        """As the log has it."""
+        values = self.values
+        parts = ", ".join(
+            f"{name.removeprefix('loss.')} {value:.4f}" for name, value in values.items() if name.startswith("loss.")
+        )
+        return "  ".join(
+            (
+                f"step {self.step:,}/{self.steps:,}",
+                f"loss {values['loss']:.4f}" + f" ({parts})" * bool(parts),
+                f"rate {values['rate']:.2e}",
+                f"grad {values['grad_norm']:.3g}",
+                f"scale {values['logit_scale']:.4g}",
+                f"{self.clips_per_s:,.1f} clips/s",
+                f"MFU {'-' if self.mfu is None else f'{self.mfu:.1%}'}",
+                f"data wait {self.data_wait:.1%}",
+                amount(self.memory),
+                f"epoch {self.epoch:.2f}, {self.clips:,} clips",
+                f"{duration(self.left_s)} left",
+            )
+        )
+
+    def note(self) -> str:
+        """As a bar has it."""
+        return f"loss {self.values['loss']:.3f}, {self.clips_per_s:,.1f} clips/s, data wait {self.data_wait:.1%}"
+
+
+class Meter:
+    """A loop feeds it; all ranks read it after the same steps.
+
+        with meter.waiting():
+            batch = next(batches)
+        ...                                             the step
+        meter.count(clips, flops)
+        if step % log_every == 0:
+            journal.write(meter.read(loader.state, values))
+
+    Waiting is the host's: where the device is still busy meanwhile, less of it is lost than is told.
+    """
+
+    def __init__(self, device: torch.device, steps: int, clips_an_epoch: int) -> None:
+        """`steps` are those of the whole run, `clips_an_epoch` the samples of all its data sets."""
+        peak = dense_peak(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+        self._peak = None if peak is None else peak * rank_count()
+        self._device = device
+        self._steps = steps
+        self._clips_an_epoch = clips_an_epoch
+        self._restart()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """For data."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._waited += time.perf_counter() - start
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Evaluating and saving: time that is not the steps'. The device should have done its steps before."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._aside += time.perf_counter() - start
+
+    def count(self, clips: int, flops: float) -> None:
+        """A step is under way: of `clips` of all ranks, whose model costs `flops` of operations, forward and backward."""
+        self._counted += 1
+        self._clips += clips
+        self._flops += flops
+
+    def read(self, state: State, values: StepValues) -> Reading:
+        """Waits for the device, and tells all since the last reading. All ranks must call it."""
+        told = self._told(values)
+        seconds = max(time.perf_counter() - self._start - self._aside, 1e-9)
+        wait, memory = self._most([self._waited / seconds, float(self._memory())])
+        reading = Reading(
+            step=state.steps,
+            steps=self._steps,
+            clips=state.samples,
+            epoch=state.samples / self._clips_an_epoch,
+            values=told,
+            clips_per_s=self._clips / seconds,
+            mfu=None if self._peak is None else self._flops / seconds / self._peak,
+            data_wait=min(wait, 1.0),
+            memory=int(memory),
+            left_s=(self._steps - state.steps) * seconds / max(self._counted, 1),
+        )
+        self._restart()
+        return reading
+
+    def _restart(self) -> None:
+        self._start = time.perf_counter()
+        self._waited = self._aside = self._flops = 0.0
+        self._clips = self._counted = 0
+
+    def _told(self, values: StepValues) -> dict[str, float]:
+        """Means over the ranks, in one sum and one copy from the device."""
+        parts = {f"loss.{name}": one for name, one in values.parts.items()}
+        tensors = {"loss": values.loss, **parts, "grad_norm": values.grad_norm, "logit_scale": values.logit_scale}
+        sums = torch.stack([one.detach().to(self._device, torch.float64) for one in tensors.values()])
+        if rank_count() > 1:
+            dist.all_reduce(sums)
+        return {**dict(zip(tensors, (sums / rank_count()).tolist(), strict=True)), "rate": values.rate}
+
+    def _most(self, values: list[float]) -> list[float]:
+        """The largest of any rank."""
+        if rank_count() == 1:
+            return values
+        largest = torch.tensor(values, dtype=torch.float64, device=self._device)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return [float(one) for one in largest.tolist()]
+
+    def _memory(self) -> int:
+        if self._device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self._device))
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
