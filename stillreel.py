@@ -6,7 +6,9 @@ Imports nothing of the other rooms until a command runs, so that `--help` answer
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from collections.abc import Iterator
 from typing import NamedTuple
 
 
@@ -118,10 +120,10 @@ def _run(name: str, words: list[str]) -> int:
             return 0
         given, values = parse_words(words, command.positionals, model, presets=command.presets)
         settings = model.resolve(values)
-        # Beside the output, not in it: what a command prints may be read by a program.
-        print(
-            f"stillreel {name}: settings {settings.digest()[:12]}: {_in_words(settings)}", file=sys.stderr, flush=True
-        )
+        if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks for all
+            # Beside the output, not in it: what a command prints may be read by a program.
+            said = f"stillreel {name}: settings {settings.digest()[:12]}: {_in_words(settings)}"
+            print(said, file=sys.stderr, flush=True)
         run = importlib.import_module(command.module).run
         return int(run(*given, settings))
     except StillreelError as error:
@@ -143,11 +145,14 @@ def _run(name: str, words: list[str]) -> int:
 
 
 def _in_words(settings: object) -> str:
-    pairs: list[str] = []
-    for key, value in settings.model_dump().items():  # type: ignore[attr-defined]
-        inner = {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value}
-        pairs += [f"{name}={one}" for name, one in inner.items() if one != ""]
-    return " ".join(pairs)
+    def pairs(values: dict[str, object], prefix: str) -> Iterator[str]:
+        for key, value in values.items():
+            if isinstance(value, dict) and value:
+                yield from pairs(value, f"{prefix}{key}.")
+            elif value != "":
+                yield f"{prefix}{key}={value}"
+
+    return " ".join(pairs(settings.model_dump(), ""))  # type: ignore[attr-defined]
 
 
 def _command_lines() -> str:

@@ -169,7 +169,8 @@ def _explain(model: type[Settings], problem: Any) -> str:
         known = [name for name, _, _ in describe(model)] + ["preset"]
         return f"unknown setting {key!r}{_nearest(key, known)}"
     if problem["type"] == "missing":
-        return f"{key}: missing"
+        about = {name: text for name, _, text in describe(model)}.get(key, "")
+        return f"{key}= is missing: {about}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not key:  # of settings that do not fit each other
         return message

@@ -46,5 +46,6 @@ class OptimiserSettings(Settings):
     beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of the mean of gradients")
     beta2: Annotated[float, Field(ge=0, lt=1)] = Field(0.98, description="of the mean of their squares")
     eps: Positive = Field(1e-6, description="of AdamW's quotient")
+    max_norm: NonNegative = Field(1.0, description="gradients are shortened to this length; 0: never")
     warmup: int = Field(1000, ge=0, description="steps in which rates rise, evenly, to their peak")
     final: Fraction = Field(0.0, description="what the cosine ends at, as a share of the peak")

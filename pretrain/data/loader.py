@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from configs import DataError, StillreelError
@@ -46,8 +47,10 @@ class ClipLoader:
         pin_memory: bool = False,
         prefetch: int = 2,
         patience_s: float = PATIENCE_S,
+        worker_init: Callable[[int], None] | None = None,
     ) -> None:
-        """`state` of None starts anew; `steps` of None never ends; `prefetch` is in batches a worker."""
+        """`state` of None starts anew; `steps` of None never ends; `prefetch` is in batches a worker; `worker_init`
+        is called in each worker with its number."""
         self._share = share
         self._state = state or blend.start(settings.order(), 0, share.batch)
         self._batches = DataLoader(
@@ -59,6 +62,8 @@ class ClipLoader:
             multiprocessing_context=start_method if workers else None,
             timeout=patience_s if workers else 0,
             pin_memory=pin_memory,
+            worker_init_fn=worker_init if workers else None,
+            generator=torch.Generator(),  # a loader draws a number from it, and must not from the run's
         )
         self._together = Together(share.ranks, patience_s)
         self.budget = Budget(settings.max_bad, settings.max_bad_run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -12,12 +13,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any, Self
 
+from torch import Tensor
+
 from configs import DataError, RequestError, StillreelError
 from configs.run import RunSettings
 from configs.settings import Settings
 from pretrain.data.together import Together
 from pretrain.model import VideoTextModel
-from pretrain.model.checkpoint import in_json
+from pretrain.model.checkpoint import in_json, save_model
 from pretrain.run.checkpoint import (
     STATE,
     Checkpoint,
@@ -32,10 +35,10 @@ from pretrain.run.checkpoint import (
 from pretrain.run.compare import check_binding, compare_settings
 from pretrain.run.snapshot import Snapshot
 from shards.progress import amount
-from shards.storage import Folder
+from shards.storage import PART_SUFFIX, Folder
 from shards.stream import State
 
-RUN, CHECKPOINTS = "run.json", "checkpoints"
+RUN, CHECKPOINTS, FINAL = "run.json", "checkpoints", "final"
 _LIBRARIES = (
     "stillreel",
     "torch",
@@ -124,6 +127,20 @@ class RunFolder:
             written = write_checkpoint(self._home, model, snapshot, stream, self._run, metrics or {})
             _say(f"saved {written.path}: {amount(snapshot.nbytes)} in {time.monotonic() - start:.1f} s")
             self._tidy(stream.steps)
+
+        self._agreed(write)
+
+    def finish(self, model: VideoTextModel, weights: Mapping[str, Tensor] | None, step: int) -> None:
+        """Write OUT/final, the model that the run came to; `weights` are in place of its own. An earlier one, of a run that
+        was made longer since, goes."""
+
+        def write() -> None:
+            part, final = self.path / f".{FINAL}{PART_SUFFIX}", self.path / FINAL
+            shutil.rmtree(part, ignore_errors=True)
+            save_model(model, Folder(str(part)), {"run": str(self.path), "step": step}, weights)
+            shutil.rmtree(final, ignore_errors=True)
+            os.rename(part, final)
+            _say(f"the model after {step:,} steps: {final}")
 
         self._agreed(write)
 

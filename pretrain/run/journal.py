@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from tqdm import tqdm
+
 from configs import RequestError
 from configs.run import RunSettings
 from pretrain.run.checkpoint import finite
@@ -115,6 +117,11 @@ class Display:
     def advance(self) -> None:
         """A step is done."""
         self._bar.advance(1)
+
+    def say(self, text: str) -> None:
+        """A line that stays, above the bar."""
+        tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
 
     def tell(self, reading: Reading) -> None:
         self._bar.advance(0, reading.note())

@@ -1,0 +1,135 @@
+"""`stillreel pretrain` with a spy: as a module, a process of a run; imported, what starts one and reads what it left.
+
+The spy writes the keys of each batch that a rank trains on, can spoil one, and can ask for a stop as a scheduler would:
+nothing else is changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.making import ROOT, torchrun
+
+MODULE = "tests.pretrain.trainer"
+
+# A model of milliseconds, on pictures of 64 x 48.
+SMALL = {
+    "batch": 8,
+    "steps": 12,
+    "workers": 1,
+    "threads": 1,
+    "device": "cpu",
+    "stream.frames": 2,
+    "stream.words": 8,
+    "stream.lanes": 4,
+    "optimiser.warmup": 4,
+    "run.save_every": 3,
+    "run.log_every": 1,
+    "run.progress": "lines",
+}
+
+
+def words_of(data: Path, out: Path, **settings: object) -> list[str]:
+    """The command's words; dots of names are written as two underscores."""
+    given = {key.replace("__", "."): value for key, value in settings.items()}
+    values = {**SMALL, "data": data, "evaluation.data": "", "out": out, **given}
+    return ["pretrain", "demo", *(f"{key}={value}" for key, value in values.items())]
+
+
+class Spoil(NamedTuple):
+    """The batch of a rank and a step gets a frame that is not a number."""
+
+    rank: int
+    step: int
+
+
+def _job(words: list[str], home: Path, spoil: Spoil | None = None, stop: int = 0) -> list[str]:
+    home.mkdir(parents=True, exist_ok=True)
+    return [json.dumps({"words": words, "home": str(home), "spoil": spoil, "stop": stop})]
+
+
+def start(words: list[str], home: Path) -> subprocess.Popen[str]:
+    """A run in one process, under way."""
+    command = [sys.executable, "-m", MODULE, *_job(words, home)]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def finish(
+    words: list[str], home: Path, *, ranks: int = 0, spoil: Spoil | None = None, stop: int = 0
+) -> tuple[int, str]:
+    """A run, until it ends; its exit code and what it said. With `ranks` it is torchrun's, whose code is 1 for every failure.
+
+    Rank 0 asks for a `stop` while the batch of that step is under way.
+    """
+    job = _job(words, home, spoil, stop)
+    if ranks:
+        done = torchrun(MODULE, job, ranks, timeout=300)
+    else:
+        command = [sys.executable, "-m", MODULE, *job]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    return done.returncode, done.stderr
+
+
+def losses_of(out: Path) -> dict[int, float]:
+    """By step, as metrics.jsonl has them."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def keys_of(home: Path, ranks: int) -> dict[int, list[str]]:
+    """The keys of each global batch, in the order of slots, by the steps that were done after it."""
+    of_ranks = [
+        dict(json.loads(line) for line in (home / f"keys-{rank}.jsonl").read_text().splitlines())
+        for rank in range(ranks)
+    ]
+    return {
+        step: [key for slots in zip(*(one[step] for one in of_ranks), strict=True) for key in slots]
+        for step in of_ranks[0]
+    }
+
+
+def tensors_of(out: Path, step: int) -> dict[str, Tensor]:
+    """Everything that a checkpoint holds."""
+    folder = out / "checkpoints" / f"step-{step:08d}"
+    return load_file(folder / "model.safetensors") | load_file(folder / "training.safetensors")
+
+
+def _spied(home: Path, spoil: list[int] | None, stop: int) -> type:
+    from pretrain.feed import Fed, Feeder
+
+    rank = int(os.environ.get("RANK", "0"))
+
+    class Spied(Feeder):
+        def __iter__(self) -> Iterator[Fed]:
+            with (home / f"keys-{rank}.jsonl").open("a") as file:
+                for fed in super().__iter__():
+                    if spoil == [rank, fed.after.steps]:
+                        fed.batch.frames[0, 0, 0, 0, 0] = float("nan")
+                    if rank == 0 and stop == fed.after.steps:
+                        os.kill(os.getpid(), signal.SIGUSR1)
+                    print(json.dumps([fed.after.steps, fed.keys]), file=file, flush=True)
+                    yield fed
+
+    return Spied
+
+
+def _main(job: dict[str, Any]) -> int:
+    import stillreel
+    from pretrain import command
+
+    command.Feeder = _spied(Path(job["home"]), job["spoil"], job["stop"])  # type: ignore[misc]
+    return stillreel.main(job["words"])
+
+
+if __name__ == "__main__":
+    sys.exit(_main(json.loads(sys.argv[1])))
