@@ -12,6 +12,7 @@ from configs import DataError, StillreelError
 from configs.stream import DataSettings
 from pretrain.data.dataset import ClipBatch, ClipDataset, Share
 from pretrain.data.together import Failure, Together
+from pretrain.data.workers import heed_only_parent
 from shards.faults import Budget
 from shards.stream import Blend, State
 
@@ -55,6 +56,7 @@ class ClipLoader:
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=workers,
+            worker_init_fn=heed_only_parent,
             prefetch_factor=prefetch if workers else None,
             multiprocessing_context=start_method if workers else None,
             timeout=patience_s if workers else 0,
