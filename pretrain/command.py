@@ -33,7 +33,6 @@ from pretrain.parallel import precision_of, wrap
 from pretrain.ranks import Ranks, joined
 from pretrain.run import Display, Journal, Meter, RunFolder, StopWish, restore_snapshot
 from pretrain.run.compare import compare_settings
-from pretrain.run.interrupt import heed_only_parent
 from shards.stream import Blend, State, open_blend
 
 _PATIENCE_S = 1800.0  # the others wait so long while rank 0 writes a checkpoint
@@ -134,7 +133,6 @@ def _feed(settings: PretrainSettings, blend: Blend, state: State, steps: int, ra
         state=state,
         steps=steps - state.steps,
         pin_memory=ranks.device.type == "cuda",
-        worker_init=heed_only_parent,
     )
     dtype = precision_of(settings.engine, ranks.device) or torch.float32
     return iter(Feeder(loader, ranks.device, seed=settings.stream.seed, dtype=dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from configs import DataError, StillreelError
 from configs.stream import DataSettings
 from pretrain.data.dataset import ClipBatch, ClipDataset, Share
 from pretrain.data.together import Failure, Together
+from pretrain.data.workers import heed_only_parent
 from shards.faults import Budget
 from shards.stream import Blend, State
 
@@ -47,10 +48,8 @@ class ClipLoader:
         pin_memory: bool = False,
         prefetch: int = 2,
         patience_s: float = PATIENCE_S,
-        worker_init: Callable[[int], None] | None = None,
     ) -> None:
-        """`state` of None starts anew; `steps` of None never ends; `prefetch` is in batches a worker; `worker_init`
-        is called in each worker with its number."""
+        """`state` of None starts anew; `steps` of None never ends; `prefetch` is in batches a worker."""
         self._share = share
         self._state = state or blend.start(settings.order(), 0, share.batch)
         self._batches = DataLoader(
@@ -58,11 +57,11 @@ class ClipLoader:
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=workers,
+            worker_init_fn=heed_only_parent,
             prefetch_factor=prefetch if workers else None,
             multiprocessing_context=start_method if workers else None,
             timeout=patience_s if workers else 0,
             pin_memory=pin_memory,
-            worker_init_fn=worker_init if workers else None,
             generator=torch.Generator(),  # a loader draws a number from it, and must not from the run's
         )
         self._together = Together(share.ranks, patience_s)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from configs import DataError, RequestError, StillreelError
+
+Value = TypeVar("Value")
 
 
 class Failure(NamedTuple):
@@ -62,3 +64,14 @@ class Together:
             raise error
         rank, failure = next((rank, one) for rank, one in enumerate(told) if one is not None)
         raise failure._replace(message=f"rank {rank}: {failure.message}").error()
+
+    def hear(self, value: Value) -> Value:
+        """Rank 0's value, on all ranks."""
+        if self._group is None:
+            return value
+        told = [value]
+        try:
+            dist.broadcast_object_list(told, src=0, group=self._group)
+        except RuntimeError as broken:
+            raise DataError(f"another rank is gone: {broken}") from None
+        return told[0]

@@ -88,6 +88,7 @@ def write_checkpoint(
     name = step_name(stream.steps)
     part = home / f".{name}.{os.getpid()}.{os.urandom(4).hex()}{PART_SUFFIX}"
     folder = Folder(str(part))
+    told = finite(metrics)
     body = {
         "format": FORMAT,
         "schema": SCHEMA_VERSION,
@@ -96,7 +97,7 @@ def write_checkpoint(
         "stream": stream.to_dict(),
         "settings": settings,
         "settings_digest": hashlib.sha256(canonical_json(settings)).hexdigest(),
-        "metrics": finite(metrics),
+        "metrics": told,
     }
     writers: dict[str, Callable[[], None]] = {
         WEIGHTS: lambda: save_model(model, folder, {"run": str(home.parent), "step": stream.steps}, snapshot.weights),
@@ -114,13 +115,13 @@ def write_checkpoint(
         raise DataError(f"{home / last}: {_why(error, home, snapshot.nbytes)}") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return Checkpoint(home / name, stream, settings, body["metrics"])
+    return Checkpoint(home / name, stream, settings, told)
 
 
 def remove_checkpoint(home: Path, step: int) -> None:
     """Take its name away first, so that a kill leaves no half one under it."""
     part = home / f".{step_name(step)}.{os.getpid()}.{os.urandom(4).hex()}{PART_SUFFIX}"
-    os.rename(home / step_name(step), part)
+    (home / step_name(step)).rename(part)
     shutil.rmtree(part, ignore_errors=True)
 
 
@@ -186,7 +187,7 @@ def _encode(body: Mapping[str, Any], part: Path) -> bytes:
 
 
 def _settle(part: Path, final: Path) -> None:
-    os.rename(part, final)
+    part.rename(final)
     fsync(final.parent)
 
 

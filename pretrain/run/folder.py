@@ -1,4 +1,4 @@
-"""OUT of a run: where it goes on, what it saves and what it removes. Rank 0 decides and writes; all ranks hear what came of it."""
+"""OUT of a run: where it goes on, what it saves and what it removes. Rank 0 decides and writes; all ranks hear of it."""
 
 from __future__ import annotations
 
@@ -104,11 +104,15 @@ class RunFolder:
 
         self._run = resolved
         self._agreed(decide)
-        # The sum of what rank 0 found and of nothing: so all of them know.
-        step = self._together.agree([found.step + 1 if found else 0], None)[0] - 1
-        if step < 0:
-            return None
-        return self._read_alike(step) if found is None else self._read_alike(step, found)
+        found = self._together.hear(found)
+        unseen = found is not None and not (found.path / STATE).is_file()
+        error = (
+            DataError(f"{found.path} is seen by rank 0 only: all ranks need one file system")
+            if found and unseen
+            else None
+        )
+        self._together.agree([], error)
+        return found
 
     def save(
         self, model: VideoTextModel, snapshot: Snapshot, stream: State, metrics: Mapping[str, float] | None = None
@@ -206,7 +210,7 @@ class RunFolder:
         for step in steps_in(self._home) if found else []:
             if found is not None and step > found.step:
                 aside = _free_name(self._home / f"{step_name(step)}.damaged")
-                os.rename(self._home / step_name(step), aside)
+                (self._home / step_name(step)).rename(aside)
                 _say(f"set aside as {aside}")
         return found
 
@@ -237,18 +241,6 @@ class RunFolder:
             "began_from": elsewhere or self._began_from(),
         }
         Folder(str(self.path)).publish(RUN, in_json(run))
-
-    def _read_alike(self, step: int, found: Checkpoint | None = None) -> Checkpoint:
-        """What rank 0 found, on every rank; DataError on all when one of them does not see it."""
-        error = None
-        if found is None:
-            try:
-                found = read_known(self._place(step))
-            except (ValueError, OSError) as raised:
-                error = DataError(f"{self._place(step)}: {raised}. Rank 0 sees it: all ranks need the same file system")
-        self._together.agree([], error)
-        assert found is not None
-        return found
 
     def _tidy(self, latest: int) -> None:
         """Remove what need not stay. That it cannot be removed stops no run."""

@@ -1,0 +1,81 @@
+"""Saves in processes of their own, so that they can be killed, and in file systems that are full.
+
+python -m tests.pretrain.run.saver kill OUT TRIALS      prints, a line a trial, what a killed saver left
+python -m tests.pretrain.run.saver full OUT             saves until it cannot, and prints what is said and left
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from configs import DataError
+from pretrain.model.checkpoint import load_model
+from pretrain.run.checkpoint import open_checkpoint, remove_unfinished, step_name, steps_in
+from pretrain.run.folder import find_latest
+from pretrain.run.snapshot import take_snapshot
+from tests.pretrain.run.making import BINDING, folder_at, saved_steps, state_at, toy_settings, toy_task
+
+
+def kill_savers(out: Path, trials: int) -> None:
+    dice = random.Random(trials)
+    task, optimiser = toy_task()
+    snapshot = take_snapshot(task, optimiser)
+    home = out / "checkpoints"
+    settings = toy_settings(keep=2)
+    for _ in range(trials):
+        before = find_latest(home)
+        child = os.fork()
+        if not child:
+            with folder_at(out, settings) as folder:
+                found = folder.begin(settings, BINDING)
+                step = found.step if found else 0
+                while True:
+                    step += 1
+                    folder.save(task.model, snapshot, state_at(step))
+        while before is None and not steps_in(home):  # the first one must be there to survive
+            time.sleep(0.001)
+        time.sleep(dice.uniform(0.0, 0.4))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        parts = [name for name in saved_steps(out) if name.startswith(".")]
+        whole = [open_checkpoint(home / step_name(step)).step for step in steps_in(home)]
+        load_model(home / step_name(whole[-1]))
+        print(json.dumps({"before": before.step if before else 0, "whole": whole, "parts": parts}), flush=True)
+    remove_unfinished(home)
+
+
+def fill_disk(out: Path) -> None:
+    task, optimiser = toy_task()
+    snapshot = take_snapshot(task, optimiser, {"more": {"weight": torch.ones(250_000)}})
+    settings = toy_settings(keep=9)
+    with folder_at(out, settings) as folder:
+        folder.begin(settings, BINDING)
+        step, error = 0, ""
+        while not error and step < 50:
+            step += 1
+            try:
+                folder.save(task.model, snapshot, state_at(step))
+            except DataError as full:
+                error = str(full)
+        left = saved_steps(out)
+        whole = [open_checkpoint(out / "checkpoints" / name).step for name in left]
+        (out / "room").unlink(missing_ok=True)
+        folder.save(task.model, snapshot, state_at(step))
+        again = open_checkpoint(out / "checkpoints" / step_name(step)).step
+    print(json.dumps({"needed": snapshot.nbytes, "error": error, "left": left, "whole": whole, "again": again}))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if sys.argv[1] == "kill":
+        kill_savers(Path(sys.argv[2]), int(sys.argv[3]))
+    else:
+        fill_disk(Path(sys.argv[2]))
