@@ -1,0 +1,38 @@
+"""evaluation: how well captions find their videos, and videos their captions.
+
+scores -> ranks           the rank of what is right for each query: ties, NaN and multi-caption protocols
+results                   the figures of ranks, as values, as JSON and as rows of a table
+uncertainty               bootstrap intervals of the figures, and a paired test between two runs
+transductive              dual softmax and QB-norm: other scores, reported in rows of their own
+held_out -> clips         a held-out clip set read in fixed batches, and its retrieval, shared by all ranks
+"""
+
+from pretrain.evaluation.clips import ClipEvaluation, HeldOut
+from pretrain.evaluation.ranks import Matches, Ranks, pairs, rank_classes, text_to_video, video_to_text
+from pretrain.evaluation.results import Recognition, Retrieval, evaluate_recognition, evaluate_retrieval, in_rows
+from pretrain.evaluation.transductive import dual_softmax, evaluate_dual_softmax, evaluate_querybank, querybank_norm
+from pretrain.evaluation.uncertainty import Difference, Interval, compare, intervals
+
+__all__ = [
+    "ClipEvaluation",
+    "Difference",
+    "HeldOut",
+    "Interval",
+    "Matches",
+    "Ranks",
+    "Recognition",
+    "Retrieval",
+    "compare",
+    "dual_softmax",
+    "evaluate_dual_softmax",
+    "evaluate_querybank",
+    "evaluate_recognition",
+    "evaluate_retrieval",
+    "in_rows",
+    "intervals",
+    "pairs",
+    "querybank_norm",
+    "rank_classes",
+    "text_to_video",
+    "video_to_text",
+]

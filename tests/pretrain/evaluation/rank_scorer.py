@@ -1,0 +1,86 @@
+"""Evaluations of held-out sets: as a module, those of a rank under real torchrun; imported, what starts the ranks, and the cases."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs import StillreelError
+from configs.stream import DataSettings
+from pretrain.evaluation import ClipEvaluation, HeldOut, clips
+from shards.stream import open_blend
+from tests.making import torchrun
+from tests.pretrain.zoo import shaken
+
+MODULE = "tests.pretrain.evaluation.rank_scorer"
+VIEW = {"frames": 3, "size": 64}
+BATCH, CHUNK = 4, 8
+
+# By name: the model of the zoo, what the data settings are, and what HeldOut is given. Words of 4 make captions equal.
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "vectors": ("mean", {}, {}),
+    "equal captions": ("mean", {}, {"words": 4}),
+    "aligned vectors, a part": ("clip2video", {}, {"limit": 9}),
+    "fewer clips than ranks": ("mean", {}, {"limit": 1}),
+    "words with frames": ("mug", {}, {"words": 6, "limit": 13}),
+    "every pair": ("tight", {}, {"words": 4, "limit": 13}),
+    "rendered on the device": ("stan", {"render": "device"}, {"limit": 10}),
+    "workers": ("mean", {}, {"workers": 2}),
+    "workers, equal captions, on the device": ("mean", {"render": "device"}, {"workers": 2, "words": 4}),
+    "two sets": ("mean", {}, {"batch": 5}),
+    "half precision": ("clip2video", {}, {"limit": 10}),
+    "damage": ("mean", {"max_bad": 1}, {"words": 4}),
+    "too much damage": ("mean", {"max_bad": 0}, {}),
+    "storage that fails one rank": ("mean", {"attempts": 1}, {}),
+}
+
+
+def data_of(case: str, home: Path) -> str:
+    """Sets that the tests have written."""
+    names = {"two sets": "small,whole", "damage": "damaged", "too much damage": "damaged"}
+    name = "unreadable" if "storage" in case else names.get(case, "whole")
+    return ",".join(str(home / one) for one in name.split(","))
+
+
+def evaluate(case: str, home: Path) -> ClipEvaluation:
+    kind, settings, given = CASES[case]
+    half = case == "half precision"
+    model = copy.deepcopy(shaken(kind))
+    held_out = HeldOut(
+        open_blend(data_of(case, home)), DataSettings.resolve({**VIEW, **settings}), **{"batch": BATCH, **given}
+    )
+    return held_out.evaluate(model if half else model.double(), autocast=torch.bfloat16 if half else None)
+
+
+def told_by(case: str, home: Path) -> dict[str, Any]:
+    """The result, or the error; without the time that it took."""
+    try:
+        found = evaluate(case, home)
+    except StillreelError as error:
+        return {"error": type(error).__name__, "said": str(error)}
+    assert found.clips_per_s > 0
+    return found.retrieval.to_json()
+
+
+def run_ranks(home: Path, ranks: int) -> list[dict[str, dict[str, Any]]]:
+    """What each rank has found in all cases."""
+    said = torchrun(MODULE, [str(home)], ranks, timeout=200)
+    assert said.returncode == 0, said.stderr[-4000:]
+    return [json.loads((home / f"{ranks}-{rank}.json").read_text()) for rank in range(ranks)]
+
+
+if __name__ == "__main__":
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    clips._VECTORS = clips._PAIRS = CHUNK
+    dist.init_process_group("gloo")
+    _home, _rank, _ranks = Path(sys.argv[1]), dist.get_rank(), dist.get_world_size()
+    _told = {_case: told_by(_case, _home) for _case in CASES}
+    (_home / f"{_ranks}-{_rank}.json").write_text(json.dumps(_told))
+    dist.destroy_process_group()
