@@ -109,9 +109,10 @@ class _BatchMaker:
             try:
                 sample = _opened(answer, spot.corpus)
                 if frames is not None:
-                    captions[slot] = self._filmer.film(sample, self._view, frames[slot].numpy())
+                    captions[slot] = self._filmer.film(sample, self._view, frames[slot].numpy()).caption
                 else:
-                    still, captions[slot] = self._filmer.prepare(sample, self._view, slot)
+                    still, told = self._filmer.prepare(sample, self._view, slot)
+                    captions[slot] = told.caption
                     stills.append(still)
                 whole[slot] = True
             except DataError as error:
