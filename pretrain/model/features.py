@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from open_clip.transformer import VisionTransformer
@@ -42,7 +42,6 @@ class TextFeatures(NamedTuple):
 
 
 Features = TypeVar("Features", TextFeatures, VideoFeatures)
-Rows = TypeVar("Rows", bound=tuple[Any, ...])  # a named tuple of tensors with the same first axis, or None
 
 
 def in_fp32(features: Features) -> Features:
@@ -57,7 +56,7 @@ def without_autocast(device: str) -> AbstractContextManager[None]:
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
-def pick_rows(features: Rows, rows: Tensor | slice) -> Rows:
+def pick_rows(features: Features, rows: Tensor | slice) -> Features:
     """These rows of every field."""
     return type(features)(*(None if field is None else field[rows] for field in features))
 

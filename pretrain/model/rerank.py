@@ -128,12 +128,14 @@ class Reranker(nn.Module):
         `video` are the clips' features, or what `read` made of them, where there is room for it. Of features, the clips that
         some captions at once ask for are read once for them. Words beyond the longest of these captions are cut off.
         """
-        step, width = max(1, pairs // max(1, clips.shape[1])), max(1, pairs)
+        if clips.numel() == 0:
+            return text.tokens.new_zeros(clips.shape)
+        step, width = max(1, pairs // clips.shape[1]), max(1, pairs)
         lines = []
         for start in range(0, len(clips), step):
             part = cut_padding(pick_rows(text, slice(start, start + step)))
             lines.append([self._judge_some(video, part, some) for some in clips[start : start + step].split(width, 1)])
-        return torch.cat([torch.cat(line, dim=1) for line in lines]) if lines else text.tokens.new_zeros(clips.shape)
+        return torch.cat([torch.cat(line, dim=1) for line in lines])
 
     def every(self, video: VideoFeatures | Memory, text: TextFeatures, *, pairs: int = _PAIRS) -> Tensor:
         """Logits (A, B) of A captions with B clips, about `pairs` at once."""
@@ -168,5 +170,5 @@ class Reranker(nn.Module):
 
 def cut_padding(text: TextFeatures) -> TextFeatures:
     """Captions (A, W) without the columns that are padding in all of them, at the end."""
-    longest = 1 + int(last_place(text.mask).max()) if len(text.mask) else 0
+    longest = 1 + int(last_place(text.mask).max())
     return text._replace(tokens=text.tokens[:, :longest], mask=text.mask[:, :longest])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -66,7 +66,9 @@ class Task(nn.Module):
         asked = {name: getattr(settings, name) for name in ("matching", "distil") if getattr(settings, name)}
         if asked and model.reranker is None:
             wrong = " and ".join(f"{name}={weight}" for name, weight in asked.items())
-            raise RequestError(f"{wrong} needs a re-ranker, and the model has none; set rerank.layers=4 in it, or 0 here")
+            raise RequestError(
+                f"{wrong} needs a re-ranker, and the model has none; set rerank.layers=4 in it, or 0 here"
+            )
         self.model = model
         self.settings = settings
         self.reranks = bool(asked)
@@ -143,7 +145,7 @@ class Task(nn.Module):
         return losses
 
     def _casting(self, device: torch.device) -> AbstractContextManager[None]:
-        return torch.autocast(device.type, self._autocast, enabled=self._autocast is not None)
+        return torch.autocast(device.type, self._autocast) if self._autocast else nullcontext()
 
 
 class _Logits(NamedTuple):
