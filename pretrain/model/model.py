@@ -161,11 +161,8 @@ class VideoTextModel(nn.Module):
             ]
             if fine:
                 reranker = self.needed_reranker()
-                memories = [reranker.read(in_fp32(video)) for video in videos]
-                fine_texts = [in_fp32(text) for text in texts]
-                return torch.cat(
-                    [torch.cat([reranker.every(memory, text) for memory in memories], 1) for text in fine_texts]
-                )
+                read, asking = [reranker.read(in_fp32(video)) for video in videos], [in_fp32(text) for text in texts]
+                return torch.cat([torch.cat([reranker.every(clips, text) for clips in read], 1) for text in asking])
             return torch.cat([torch.cat([self.similarity(video, text) for video in videos], 1) for text in texts])
 
     def rerank(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
