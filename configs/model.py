@@ -45,6 +45,11 @@ class TightSettings(Settings):
     dropout: Fraction = Field(0.1, description="of the joint sequence, in training")
 
 
+class RerankSettings(Settings):
+    layers: int = Field(0, ge=0, description="blocks through which words ask of frames; 0: no re-ranker")
+    grid: int = Field(0, ge=0, description="n: n x n patch tokens a frame beside its own; 0: none")
+
+
 class ModelSettings(Settings):
     """A video-text model: towers, what joins the frames, what compares a clip with a caption."""
 
@@ -67,6 +72,7 @@ class ModelSettings(Settings):
     tab: TabSettings = TabSettings()
     mug: MugMode = Field("frame_token_simple", description="how words and frames of the mug head weigh each other")
     tight: TightSettings = TightSettings()
+    rerank: RerankSettings = RerankSettings()
     eps: float = Field(
         0, ge=0, description="of layer norms over frames; 0: CLIP's 1e-5, or the published 1e-12 if faithful"
     )
@@ -87,6 +93,8 @@ class ModelSettings(Settings):
             raise ValueError(f"align=slow_tdb needs temporal=tdb, given {self.temporal}")
         if self.align != "none" and self.head != "dot":
             raise ValueError(f"align={self.align} needs head=dot, given {self.head}")
+        if self.rerank.grid and not self.rerank.layers:
+            raise ValueError(f"rerank.grid={self.rerank.grid} is for a re-ranker; give rerank.layers too, such as 4")
         return self
 
 

@@ -19,6 +19,8 @@ class ObjectiveSettings(Settings):
     infonce: NonNegative = Field(1.0, description="weight of the symmetric InfoNCE over the global batch")
     sigmoid: NonNegative = Field(0.0, description="weight of SigLIP's sigmoid loss")
     matching: NonNegative = Field(0.0, description="weight of the re-ranker's matching loss with hard negatives")
+    distil: NonNegative = Field(0.0, description="weight of the coarse model's lesson in the re-ranker's order")
+    candidates: int = Field(8, ge=3, description="of each caption and clip, whose order distil teaches")
     sigmoid_bias: float = Field(-10.0, description="of the sigmoid loss, at the start; it is learned")
     scale: Literal["learned", "fixed"] = Field("learned", description="CLIP's logit_scale")
     max_scale: Positive = Field(100.0, description="what the learned scale is held at or below; at or above 1 always")
@@ -27,7 +29,7 @@ class ObjectiveSettings(Settings):
     def _similarity_is_trained(self) -> ObjectiveSettings:
         if not self.infonce + self.sigmoid:
             raise ValueError(
-                "infonce and sigmoid are both 0; give one a weight: matching draws its negatives by what they train"
+                "infonce and sigmoid are both 0; give one a weight: matching and distil go by what they train"
             )
         if self.max_scale < 1:
             raise ValueError(f"max_scale={self.max_scale} is below 1, the smallest scale")

@@ -169,7 +169,7 @@ def render(
             yield f"  {'':<14}-> {finding.mend}"
     if costs:
         yield f"\nGFLOP a clip of {settings.frames} frames with a caption of {settings.words} tokens"
-        parts = ("image", "temporal", "text", "head", "forward", "training")
+        parts = ("image", "temporal", "text", "head", "forward", "training", "rerank")
         yield f"  {'':<16}" + "".join(f"{part:>12}" for part in parts)
         for name, flops in costs.items():
             yield f"  {name:<16}" + "".join(f"{flops[part] / 1e9:>12,.2f}" for part in parts)

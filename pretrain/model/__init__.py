@@ -1,6 +1,7 @@
 """model: the video-text models of the field in one small zoo, on open_clip's towers.
 
     towers -> temporal (mean, seq, lstm, tdb + tab, stan) -> heads (dot, mug, tight): model.VideoTextModel, top to bottom
+    rerank                                         words ask of frames: a logit for each of few pairs
     blocks, features, patches3d, losses            what these are made of
     initialise                                     a fresh model starts from CLIP, as published
     peers                                          published checkpoints load strictly, and give the published numbers

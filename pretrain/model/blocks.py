@@ -41,8 +41,16 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
+        return self.mix(*self.project(tokens), bias)
+
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, heads, L, D / heads)."""
         qkv = F.linear(tokens, self.in_proj_weight, self.in_proj_bias)
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        """What the queries hear (B, L, D)."""
         if bias is not None:
             bias = bias.to(q.dtype).clamp(min=torch.finfo(q.dtype).min)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)

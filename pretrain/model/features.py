@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -18,6 +19,7 @@ class Frames(NamedTuple):
         Tensor, ...
     ]  # (B, T, 1 + L, D) after each of its last blocks: as many as the temporal module asks for
     visual: VisionTransformer  # itself, for modules that share its weights
+    patches: Tensor | None = None  # (B, T, n * n, E) for the re-ranker, if it asks for them
 
 
 class VideoFeatures(NamedTuple):
@@ -27,6 +29,7 @@ class VideoFeatures(NamedTuple):
     mask: Tensor  # (B, T) bool
     pooled: Tensor  # (B, E)
     aligned: Tensor | None  # (B, E) of length one, by the centres of TAB
+    patches: Tensor | None = None  # (B, T, n * n, E), not normalised, for the re-ranker
 
 
 class TextFeatures(NamedTuple):
@@ -46,6 +49,21 @@ def in_fp32(features: Features) -> Features:
     halves = (torch.float16, torch.bfloat16)
     cast = (one.float() if one is not None and one.dtype in halves else one for one in features)
     return type(features)(*cast)
+
+
+def without_autocast(device: str) -> AbstractContextManager[None]:
+    """Nothing to switch off on devices that have none, such as meta."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
+def pick_rows(features: Features, rows: Tensor | slice) -> Features:
+    """These rows of every field."""
+    return type(features)(*(None if field is None else field[rows] for field in features))
+
+
+def last_place(mask: Tensor) -> Tensor:
+    """Index (A,) of the last True of each row of a mask (A, W): of captions, the end of text."""
+    return mask.shape[1] - 1 - mask.flip(1).int().argmax(dim=1)
 
 
 def unit(vectors: Tensor) -> Tensor:

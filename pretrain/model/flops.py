@@ -21,6 +21,7 @@ class Flops(NamedTuple):
     text: int
     head: int  # one caption with one clip
     patches: int  # of `image`: the patch embedding, whose input needs no gradient
+    rerank: int  # one pair, by the re-ranker, its clip read for it alone; not in `forward`, since pairs are chosen
 
     @property
     def forward(self) -> int:
@@ -43,6 +44,7 @@ def clip_flops(settings: ModelSettings, model_cfg: Mapping[str, Any], frames: in
     embedding = _product(frames * places, 3 * patch * patch, width) * (3 if settings.patches == "3d" else 1)
     image = embedding + frames * (layers * _block(1 + places, width, ratio) + _product(1, width, joint))
     text_width = text.get("width", 512)
+    image += _product(frames * settings.rerank.grid**2, width, joint)
     words_in = text.get("layers", 12) * _block(words, text_width, text.get("mlp_ratio", 4.0))
     align = 0 if settings.align == "none" else _align(settings, frames, words, joint)
     return Flops(
@@ -51,6 +53,7 @@ def clip_flops(settings: ModelSettings, model_cfg: Mapping[str, Any], frames: in
         text=words_in + _product(words, text_width, joint),
         head=_head(settings, frames, words, joint),
         patches=embedding,
+        rerank=_rerank(settings, frames, words, joint),
     )
 
 
@@ -134,3 +137,23 @@ def _head(settings: ModelSettings, frames: int, words: int, joint: int) -> int:
             return _product(1, joint, frames)
         case "wti":
             return every + _product(words + frames, joint, 1) + 2 * (words + frames)
+
+
+def _rerank(settings: ModelSettings, frames: int, words: int, joint: int) -> int:
+    """The clip through the blocks, then the words with it; in the last block only one token of each asks."""
+    layers, clip = settings.rerank.layers, frames * (1 + settings.rerank.grid**2)
+    if not layers:
+        return 0
+    read = (layers - 1) * _block(clip, joint) + _last_block(clip, clip, joint)
+    beside = 2 * _product(words, joint, clip)  # what a block of words has more than one of words alone
+    judge = (layers - 1) * (_block(words, joint) + beside) + _last_block(words, clip + words, joint)
+    return read + judge + _product(1, joint, 1)
+
+
+def _last_block(given: int, heard: int, width: int) -> int:
+    return (
+        _product(given, width, 3 * width)
+        + 2 * _product(1, width, heard)
+        + _product(1, width, width)
+        + _perceptron(1, width)
+    )

@@ -56,6 +56,10 @@ def _fill(model: VideoTextModel) -> None:
         _from_text_tower(model.head.blocks, model.head.positions, clip)
         _normal(model.head.dense)
         _normal(model.head.score)
+    if model.reranker is not None:
+        _from_text_tower(model.reranker.blocks, model.reranker.positions, clip)
+        nn.init.normal_(model.reranker.types, std=_STD)
+        _normal(model.reranker.score)
 
 
 def _from_text_tower(blocks: nn.ModuleList, positions: Tensor | None, clip: CLIP) -> None:

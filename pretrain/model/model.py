@@ -3,12 +3,13 @@
 frames (B, T, 3, H, W) -> encode_frames -> temporal (-> align) -> VideoFeatures
 token ids (A, W)       -> encode_words  ->          (-> align) -> TextFeatures
 VideoFeatures, TextFeatures -> head -> scores (texts A, videos B)
+                            -> reranker -> logits of chosen pairs
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from open_clip.model import CLIP
@@ -16,12 +17,28 @@ from torch import Tensor, nn
 
 from configs import RequestError
 from configs.model import ModelSettings
-from pretrain.model.features import Frames, TextFeatures, VideoFeatures, in_fp32, masked_mean, unit
+from pretrain.model.features import (
+    Frames,
+    TextFeatures,
+    VideoFeatures,
+    in_fp32,
+    masked_mean,
+    unit,
+    without_autocast,
+)
 from pretrain.model.heads import build_head
 from pretrain.model.losses import contrastive_loss
 from pretrain.model.patches3d import Patches3d
+from pretrain.model.rerank import Reranker
 from pretrain.model.temporal import TemporalAlignment, build_temporal
-from pretrain.model.towers import causal_mask, embed_patches, encode_words, project_class_token, run_blocks
+from pretrain.model.towers import (
+    causal_mask,
+    embed_patches,
+    encode_words,
+    project_class_token,
+    project_patches,
+    run_blocks,
+)
 
 
 class VideoTextModel(nn.Module):
@@ -41,6 +58,7 @@ class VideoTextModel(nn.Module):
         self.temporal = build_temporal(settings, clip)
         self.align = None if settings.align == "none" else TemporalAlignment(settings, clip)
         self.head = build_head(settings, clip)
+        self.reranker = Reranker(settings.rerank, clip) if settings.rerank.layers else None
         # What the towers have and this model does not use gets no gradient, and DDP would wait for one.
         clip.visual.conv1.weight.requires_grad_(self.patches is None)
         clip.logit_scale.requires_grad_(self.head.scaled and not settings.tau)
@@ -57,7 +75,7 @@ class VideoTextModel(nn.Module):
         joined = self.temporal(seen)
         pooled = masked_mean(unit(joined) if self.settings.pool == "unit" else joined, seen.mask)
         aligned = self.align.video(seen, self.temporal) if self.align else None
-        return VideoFeatures(joined, seen.mask, pooled, aligned)
+        return VideoFeatures(joined, seen.mask, pooled, aligned, seen.patches)
 
     def encode_frames(self, frames: Tensor, frame_mask: Tensor | None = None) -> Frames:
         """What the image tower says of each frame, before the temporal module."""
@@ -69,7 +87,8 @@ class VideoTextModel(nn.Module):
             patches = self.patches(frames * mask[:, :, None, None, None])
         tokens, kept = run_blocks(visual, embed_patches(visual, patches), self.temporal.depth)
         features = project_class_token(visual, tokens[:, 0]).unflatten(0, mask.shape)
-        return Frames(features, mask, tuple(block.unflatten(0, mask.shape) for block in kept), visual)
+        patch_tokens = self._patch_tokens(tokens, mask)
+        return Frames(features, mask, tuple(block.unflatten(0, mask.shape) for block in kept), visual, patch_tokens)
 
     def encode_text(self, token_ids: Tensor, token_mask: Tensor | None = None) -> TextFeatures:
         """Captions (A, W) of W <= context_length token ids, mask (A, W)."""
@@ -90,7 +109,7 @@ class VideoTextModel(nn.Module):
 
     def similarities(self, video: VideoFeatures, text: TextFeatures) -> tuple[Tensor, Tensor | None]:
         """The head's scores and, with TAB, those of the aligned vectors, each (texts, videos), in fp32."""
-        with _without_autocast(text.pooled.device.type):
+        with without_autocast(text.pooled.device.type):
             video, text = in_fp32(video), in_fp32(text)
             scale = self.clip.logit_scale.exp() if self.head.scaled and not self.settings.tau else 1.0
             main = scale * self.head(video, text)
@@ -123,10 +142,12 @@ class VideoTextModel(nn.Module):
         token_ids: Tensor,
         token_mask: Tensor | None,
         *,
+        fine: bool = False,
         chunk: int = 64,
     ) -> Tensor:
         """Scores (texts, videos) of all captions with all clips, without gradients or dropout, `chunk` of each at a time.
 
+        `fine` asks the re-ranker of every pair: full interaction. RequestError where there is none.
         With `faithful=peer`, the masks of CLIP2Video's clips mix within a chunk, as they do within a batch of its code.
         """
         with torch.no_grad(), _evaluating(self):
@@ -138,7 +159,27 @@ class VideoTextModel(nn.Module):
                 self.encode_text(part, None if token_mask is None else token_mask[start : start + chunk])
                 for start, part in _parts(token_ids, chunk)
             ]
+            if fine:
+                reranker = self.needed_reranker()
+                read, asking = [reranker.read(in_fp32(video)) for video in videos], [in_fp32(text) for text in texts]
+                return torch.cat([torch.cat([reranker.every(clips, text) for clips in read], 1) for text in asking])
             return torch.cat([torch.cat([self.similarity(video, text) for video in videos], 1) for text in texts])
+
+    def rerank(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
+        """Logits (P,) that caption p is clip p's, of P of each. RequestError where there is no re-ranker."""
+        logits: Tensor = self.needed_reranker()(in_fp32(video), in_fp32(text))
+        return logits
+
+    def needed_reranker(self) -> Reranker:
+        """The re-ranker, for what cannot do without. RequestError where there is none."""
+        if self.reranker is None:
+            raise RequestError("this model has no re-ranker; one with rerank.layers=4 has, such as model=rerank-b32")
+        return self.reranker
+
+    def _patch_tokens(self, tokens: Tensor, mask: Tensor) -> Tensor | None:
+        """Of the last block's tokens (B * T, 1 + L, D), those that the re-ranker reads: (B, T, n * n, E)."""
+        side = self.settings.rerank.grid
+        return project_patches(self.clip.visual, tokens[:, 1:], side).unflatten(0, mask.shape) if side else None
 
     def _frame_mask(self, frames: Tensor, mask: Tensor | None) -> Tensor:
         """The mask (B, T) as booleans. RequestError where frames or mask are not what the towers read."""
@@ -185,11 +226,6 @@ class VideoTextModel(nn.Module):
         last = (places * mask).amax(dim=1)[:, None]
         cut = ~ends.any(dim=1)[:, None] & (places == last)
         return token_ids.masked_fill(cut, end), mask
-
-
-def _without_autocast(device: str) -> AbstractContextManager[None]:
-    """Nothing to switch off on devices that have none, such as meta."""
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def assign_tensors(model: VideoTextModel, tensors: Mapping[str, Tensor]) -> None:

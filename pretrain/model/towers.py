@@ -18,6 +18,7 @@ import torch
 from open_clip.model import CLIP
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from configs import DataError, RequestError
 
@@ -235,6 +236,13 @@ def run_blocks(visual: VisionTransformer, tokens: Tensor, keep: int) -> tuple[Te
 def project_class_token(visual: VisionTransformer, token: Tensor) -> Tensor:
     """Class tokens (..., D) of the last block -> image features (..., E)."""
     return visual.ln_post(token) @ visual.proj
+
+
+def project_patches(visual: VisionTransformer, patches: Tensor, side: int) -> Tensor:
+    """Patch tokens (N, L, D) of the last block -> (N, side * side, E): projected as the class token is, means over a grid."""
+    grid = visual.ln_post(patches).mT.unflatten(2, visual.grid_size)
+    # A mean of projections is the projection of the mean, which is less to compute.
+    return F.adaptive_avg_pool2d(grid, side).flatten(2).mT @ visual.proj
 
 
 def encode_words(clip: CLIP, token_ids: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain.model.features import Features, TextFeatures, VideoFeatures
+from pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
 from pretrain.objectives.identity import Truth
 
 # Logits (P,) that caption p is clip p's: features of P clips, features of P captions.
@@ -51,11 +51,7 @@ def matching_loss(
     clips = torch.cat([own, negative_clips, own])
     captions = torch.cat([own, own, negative_captions])
     there = (clips >= 0) & (captions >= 0)
-    logits = score(_rows(video, clips.clamp(min=0)), _rows(text, captions.clamp(min=0))).reshape(-1)
+    logits = score(pick_rows(video, clips.clamp(min=0)), pick_rows(text, captions.clamp(min=0))).reshape(-1)
     matched = torch.arange(len(clips), device=own.device) < len(own)
     each = F.binary_cross_entropy_with_logits(logits, matched.to(logits.dtype), reduction="none")
     return each.masked_fill(~there, 0).sum() / len(clips)
-
-
-def _rows(features: Features, rows: Tensor) -> Features:
-    return type(features)(*(None if field is None else field[rows] for field in features))

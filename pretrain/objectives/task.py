@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from pretrain.model import VideoTextModel
 from pretrain.model.features import TextFeatures, VideoFeatures, in_fp32
 from pretrain.model.heads import Dot
 from pretrain.objectives.contrast import info_nce, sigmoid_loss
+from pretrain.objectives.distil import distil_loss
 from pretrain.objectives.gather import gather_features, rank_count
 from pretrain.objectives.identity import Identity, Truth, tell_truth
 from pretrain.objectives.matching import draw_negatives, matching_loss
@@ -48,39 +50,43 @@ class Losses(NamedTuple):
 
 
 class Task(nn.Module):
-    """What is trained: the model, the bias of the sigmoid loss, and what scores pairs for the matching loss.
+    """What is trained: the model and the bias of the sigmoid loss. A re-ranker that nothing is asked of is left as it is.
 
-    `scorer` takes features of P clips and of P captions to logits (P,). `autocast` is the type of the towers' arithmetic;
-    weights stay as they are, and logits are computed in fp32.
+    `autocast` is the type of the towers' and the re-ranker's arithmetic; weights stay as they are, logits are in fp32.
     """
 
     def __init__(
         self,
         model: VideoTextModel,
         settings: ObjectiveSettings,
-        scorer: nn.Module | None = None,
         *,
         autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if settings.matching and scorer is None:
+        asked = {name: getattr(settings, name) for name in ("matching", "distil") if getattr(settings, name)}
+        if asked and model.reranker is None:
+            wrong = " and ".join(f"{name}={weight}" for name, weight in asked.items())
             raise RequestError(
-                f"matching={settings.matching} needs a re-ranker, and the model has none; set matching=0"
+                f"{wrong} needs a re-ranker, and the model has none; set rerank.layers=4 in it, or 0 here"
             )
         self.model = model
         self.settings = settings
-        self.scorer = scorer if settings.matching else None
+        self.reranks = bool(asked)
         self.bias = nn.Parameter(model.clip.logit_scale.new_tensor(settings.sigmoid_bias)) if settings.sigmoid else None
         self._autocast = autocast
+        if model.reranker is not None and not settings.matching:
+            model.reranker.requires_grad_(False)
         if settings.scale == "fixed":
             model.clip.logit_scale.requires_grad_(False)  # DDP would wait for its gradient
 
     def forward(self, batch: Batch) -> Encoded:
         """Features of own rows. Those that nobody compares, of words and frames, are left out: they are not sent."""
-        with torch.autocast(batch.frames.device.type, self._autocast, enabled=self._autocast is not None):
+        with self._casting(batch.frames.device):
             video = self.model.encode_video(batch.frames, batch.frame_mask)
             text = self.model.encode_text(batch.token_ids, batch.token_mask)
-        if isinstance(self.model.head, Dot) and self.scorer is None:
+        if not self.reranks:
+            video = video._replace(patches=None)
+        if isinstance(self.model.head, Dot) and not self.reranks:
             video = video._replace(frames=video.frames[:, :0], mask=video.mask[:, :0])
             text = text._replace(tokens=text.tokens[:, :0], mask=text.mask[:, :0])
         return Encoded(in_fp32(video), in_fp32(text))
@@ -98,8 +104,8 @@ class Task(nn.Module):
             )
         if settings.sigmoid:
             losses["sigmoid"] = sum(one.share * sigmoid_loss(one.captions, self.bias, truth) for one in logits)
-        if settings.matching:
-            losses["matching"] = self._match(logits, whole, truth, identity.units)
+        if self.reranks:
+            losses |= self._rerank(logits, own, whole, truth, identity.units)
         total = sum(getattr(settings, name) * loss for name, loss in losses.items())
         assert isinstance(total, Tensor)
         return Losses(total, {name: loss.detach() for name, loss in losses.items()})
@@ -122,18 +128,24 @@ class Task(nn.Module):
             if of_captions is not None and of_clips is not None
         ]
 
-    def _match(self, logits: list[_Logits], whole: Encoded, truth: Truth, units: Tensor) -> Tensor:
-        assert self.scorer is not None
-        coarse_clips = sum(one.share * one.captions for one in logits)
-        coarse_captions = sum(one.share * one.clips for one in logits)
-        return matching_loss(
-            self.scorer,
-            whole.video,
-            whole.text,
-            truth,
-            draw_negatives(coarse_clips, truth, units[:, 0]),
-            draw_negatives(coarse_captions, truth, units[:, 1]),
-        )
+    def _rerank(
+        self, logits: list[_Logits], own: Encoded, whole: Encoded, truth: Truth, units: Tensor
+    ) -> dict[str, Tensor]:
+        """The losses of the re-ranker, and of the coarse model by it."""
+        reranker, losses = self.model.needed_reranker(), {}
+        by_caption, by_clip = (sum(one.share * one[place] for one in logits) for place in (1, 2))
+        with self._casting(truth.slots.device):
+            if self.settings.matching:
+                clips = draw_negatives(by_caption, truth, units[:, 0])
+                captions = draw_negatives(by_clip, truth, units[:, 1])
+                losses["matching"] = matching_loss(reranker, whole.video, whole.text, truth, clips, captions)
+            if self.settings.distil:
+                count = self.settings.candidates
+                losses["distil"] = distil_loss(reranker, own, whole, by_caption, by_clip, truth, count)
+        return losses
+
+    def _casting(self, device: torch.device) -> AbstractContextManager[None]:
+        return torch.autocast(device.type, self._autocast) if self._autocast else nullcontext()
 
 
 class _Logits(NamedTuple):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from animate.dice import pick
 from configs.train import ObjectiveSettings
 from pretrain.accumulation import backpropagate
-from pretrain.model.features import TextFeatures, VideoFeatures, masked_mean
+from pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
 from pretrain.objectives import Batch, Identity, Task, identify
 from tests.making import torchrun
 from tests.pretrain.zoo import captions, inputs, mask_of, shaken
@@ -30,29 +30,21 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mean": ("mean", {}),
     "mean, fixed scale": ("mean", {"scale": "fixed"}),
     "mean, sigmoid": ("mean", {"infonce": 0, "sigmoid": 1, "sigmoid_bias": -3}),
-    "mean, matching": ("mean", {"infonce": 0.5, "matching": 2}),
+    "matching": ("rerank", {"infonce": 0.5, "matching": 2}),
+    "matching, patches": ("rerank, patches", {"infonce": 1, "matching": 0.5}),
+    "distil": ("rerank", {"infonce": 0.5, "distil": 2, "candidates": 4}),
+    "re-ranker, nothing asked of it": ("rerank, patches", {}),
     "clip2video": ("clip2video", {}),
-    "clip2video, all": ("clip2video", {"infonce": 1, "sigmoid": 0.3, "matching": 0.7, "sigmoid_bias": -2}),
+    "clip2video, all": (
+        "rerank, clip2video",
+        {"sigmoid": 0.3, "matching": 0.7, "distil": 0.4, "candidates": 3, "sigmoid_bias": -2},
+    ),
     "stan": ("stan", {}),
     "mug, attended": ("mug, attended", {}),
-    "mug, weighted, all": ("mug, weighted", {"infonce": 1, "sigmoid": 0.3, "matching": 0.7}),
+    "mug, weighted, all": ("rerank, mug", {"sigmoid": 0.3, "matching": 0.7, "distil": 0.4, "candidates": 8}),
     "tight": ("tight", {}),
     "tight, sigmoid": ("tight", {"infonce": 0, "sigmoid": 1, "sigmoid_bias": 0}),
 }
-
-
-class Scorer(nn.Module):
-    """A small re-ranker: the caption weighs the frames and the words, and a layer judges what it sees."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.ask = nn.Linear(width, width)
-        self.judge = nn.Linear(2 * width, 1)
-
-    def forward(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
-        asked = (video.frames @ self.ask(text.pooled)[:, :, None])[..., 0].masked_fill(~video.mask, -torch.inf)
-        seen = (asked.softmax(dim=1)[:, :, None] * video.frames).sum(dim=1)
-        return self.judge(torch.cat([seen * text.pooled, masked_mean(text.tokens, text.mask)], dim=1))[:, 0]
 
 
 def build_task(case: str) -> Task:
@@ -60,7 +52,7 @@ def build_task(case: str) -> Task:
     kind, settings = CASES[case]
     model = copy.deepcopy(shaken(kind))
     torch.manual_seed(3)
-    return Task(model, ObjectiveSettings(**settings), Scorer(64)).double().eval()
+    return Task(model, ObjectiveSettings(**settings)).double().eval()
 
 
 def whole_batch() -> Batch:
@@ -100,9 +92,11 @@ def slow_loss(task: Task, batch: Batch) -> Tensor:
         total = total + share * settings.infonce * _slow_infonce(logits, excused)
         if task.bias is not None:
             total = total + share * settings.sigmoid * _slow_sigmoid(logits, task.bias, excused)
+    mixed = [[sum(s * k[i][j] for s, k in zip(shares, kinds, strict=True)) for j in rows] for i in rows]
     if settings.matching:
-        mixed = [[sum(s * k[i][j].item() for s, k in zip(shares, kinds, strict=True)) for j in rows] for i in rows]
         total = total + settings.matching * _slow_matching(task, video, text, mixed, batch.identity)
+    if settings.distil:
+        total = total + settings.distil * _slow_distil(task, video, text, mixed)
     return total
 
 
@@ -126,12 +120,12 @@ def _slow_sigmoid(logits: list[list[Tensor]], bias: Tensor, excused: set[tuple[i
     return total / CLIPS
 
 
-def slow_negatives(mixed: list[list[float]], units: Tensor) -> tuple[list[int], list[int]]:
+def slow_negatives(mixed: list[list[Tensor]], units: Tensor) -> tuple[list[int], list[int]]:
     """The negative clip of each caption and the negative caption of each clip."""
     wrong = [[a != b and (a, b) not in excused_pairs() for b in range(CLIPS)] for a in range(CLIPS)]
 
-    def draw(one: int, scores: list[float], unit: float) -> int:
-        odds = torch.tensor(scores, dtype=torch.float64).exp().tolist()
+    def draw(one: int, scores: list[Tensor], unit: float) -> int:
+        odds = [score.exp().item() for score in scores]
         return pick([odd if free else 0.0 for odd, free in zip(odds, wrong[one], strict=True)], unit)
 
     return (
@@ -141,20 +135,40 @@ def slow_negatives(mixed: list[list[float]], units: Tensor) -> tuple[list[int], 
 
 
 def _slow_matching(
-    task: Task, video: VideoFeatures, text: TextFeatures, mixed: list[list[float]], identity: Identity
+    task: Task, video: VideoFeatures, text: TextFeatures, mixed: list[list[Tensor]], identity: Identity
 ) -> Tensor:
-    assert task.scorer is not None
     clips, words = slow_negatives(mixed, identity.units)
     total = torch.zeros((), dtype=torch.float64)
     for one in range(CLIPS):
         for clip, caption, sign in ((one, one, 1), (clips[one], one, -1), (one, words[one], -1)):
-            score = task.scorer(_row(video, clip), _row(text, caption)).reshape(())
+            score = task.model.rerank(_row(video, clip), _row(text, caption)).reshape(())
             total = total + (1 + (-sign * score).exp()).log()
     return total / (3 * CLIPS)
 
 
+def _slow_distil(task: Task, video: VideoFeatures, text: TextFeatures, mixed: list[list[Tensor]]) -> Tensor:
+    """Each caption among its nearest clips and each clip among its nearest captions: 1 less the correlation of shares."""
+    total = torch.zeros((), dtype=torch.float64)
+    for one in range(CLIPS):
+        for scores, pair in (
+            ([mixed[one][clip] for clip in range(CLIPS)], lambda clip, one=one: (clip, one)),
+            ([mixed[words][one] for words in range(CLIPS)], lambda words, one=one: (one, words)),
+        ):
+            others = [other for other in range(CLIPS) if other != one and (one, other) not in excused_pairs()]
+            others.sort(key=lambda other, scores=scores: -scores[other].item())
+            chosen = [one, *others[: task.settings.candidates - 1]]
+            taught = []
+            for other in chosen:
+                clip, words = pair(other)
+                taught.append(task.model.rerank(_row(video, clip), _row(text, words)).item())
+            shares = torch.stack([scores[other] for other in chosen]).softmax(dim=0)
+            right = torch.tensor(taught, dtype=torch.float64).softmax(dim=0)
+            total = total + 1 - torch.corrcoef(torch.stack([shares, right]))[0, 1]
+    return total / (2 * CLIPS)
+
+
 def _row(features: Any, row: int) -> Any:
-    return type(features)(*(None if field is None else field[row : row + 1] for field in features))
+    return pick_rows(features, slice(row, row + 1))
 
 
 def gradients_of(task: nn.Module) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from configs.settings import load_preset, preset_names
 from pretrain.model.flops import clip_flops
 from pretrain.model.pretrained import named_cfg
 from pretrain.model.towers import TINY, build_towers
-from tests.pretrain.zoo import ZOO, inputs, shaken
+from tests.pretrain.zoo import RERANKERS, ZOO, inputs, shaken
 
 FRAMES, WORDS = 5, 9
 # torch says so wherever its oneDNN flags are set.
@@ -47,6 +47,20 @@ def test_the_formula_is_what_the_counter_counts(kind: str, more: dict[str, str])
     with FlopCounterMode(display=False) as head:
         model.similarity(video, text)
     assert head.get_total_flops() == expected.head
+
+
+@pytest.mark.parametrize("kind", RERANKERS)
+def test_a_pair_costs_the_re_ranker_what_the_counter_counts(kind: str) -> None:
+    model = shaken(kind)
+    seen, _, ids, _ = inputs(clips=1, frames=FRAMES, words=WORDS)
+    expected = clip_flops(model.settings, TINY.model_cfg(), FRAMES, WORDS)
+    with FlopCounterMode(display=False) as image:
+        model.encode_frames(seen)
+    assert image.get_total_flops() == expected.image
+    video, text = model.encode_video(seen), model.encode_text(ids)
+    with FlopCounterMode(display=False) as pair:
+        model.rerank(video, text)
+    assert pair.get_total_flops() == expected.rerank
 
 
 @pytest.mark.parametrize("kind", ZOO)

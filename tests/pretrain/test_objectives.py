@@ -13,12 +13,11 @@ from configs import RequestError
 from configs.train import ObjectiveSettings
 from pretrain.accumulation import backpropagate
 from pretrain.objectives import Batch, Task, identify
-from tests.pretrain.gradients import Scorer
 from tests.pretrain.zoo import ZOO, inputs, shaken, tiny
 
 
 def task_of(kind: str, settings: dict[str, Any] | None = None, **words: Any) -> Task:
-    return Task(copy.deepcopy(shaken(kind, **words)), ObjectiveSettings(**(settings or {})), Scorer(64))
+    return Task(copy.deepcopy(shaken(kind, **words)), ObjectiveSettings(**(settings or {})))
 
 
 def batch_of(clips: int = 4) -> Batch:
@@ -48,12 +47,13 @@ def test_captions_are_twins_whatever_their_case_and_blanks() -> None:
 
 
 def test_a_batch_of_twins_asks_nothing() -> None:
-    task = task_of("mean", {"infonce": 1, "matching": 1})
+    task = task_of("rerank", {"infonce": 1, "matching": 1, "distil": 1})
     frames, _, token_ids, _ = inputs(clips=3, frames=2)
     identity = identify(list("abc"), ["one", "one", "one"], list("xyz"), seed=0, step=0)
     losses = backpropagate(task, Batch(frames, None, token_ids, None, identity))
     assert losses.parts["infonce"] == 0
     assert math.isfinite(losses.parts["matching"])  # of the true pairs only
+    assert losses.parts["distil"] == 0
     assert all(one.grad.isfinite().all() for one in task.parameters() if one.grad is not None)
 
 
@@ -72,8 +72,12 @@ def test_dual_encoders_send_no_words_and_frames_unless_a_re_ranker_reads_them() 
     batch = batch_of()
     own = task_of("mean")(batch)
     assert own.video.frames.shape[1] == own.text.tokens.shape[1] == 0
-    own = task_of("mean", {"matching": 1})(batch)
-    assert own.video.frames.shape[1] == 3 and own.text.tokens.shape[1] == 9
+    own = task_of("rerank, patches")(batch)
+    assert own.video.frames.shape[1] == own.text.tokens.shape[1] == 0 and own.video.patches is None
+    for asked in ("matching", "distil"):
+        own = task_of("rerank, patches", {asked: 1})(batch)
+        assert own.video.frames.shape[1] == 3 and own.text.tokens.shape[1] == 9
+        assert own.video.patches is not None and own.video.patches.shape[1:3] == (3, 4)
 
 
 def test_the_scale_is_held_between_one_and_its_largest() -> None:
@@ -98,5 +102,5 @@ def test_what_cannot_be_asked_is_refused() -> None:
         ObjectiveSettings.resolve({"infonce": "0", "matching": "1"})
     with pytest.raises(RequestError, match=r"max_scale=0.5 is below 1"):
         ObjectiveSettings.resolve({"max_scale": "0.5"})
-    with pytest.raises(RequestError, match=r"matching=1.0 needs a re-ranker"):
-        Task(tiny(), ObjectiveSettings(matching=1.0))
+    with pytest.raises(RequestError, match=r"matching=1.0 and distil=2.0 needs a re-ranker"):
+        Task(tiny(), ObjectiveSettings(matching=1.0, distil=2.0))

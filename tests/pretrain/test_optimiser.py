@@ -12,22 +12,22 @@ from configs.train import ObjectiveSettings, OptimiserSettings
 from pretrain.accumulation import backpropagate
 from pretrain.objectives import Task
 from pretrain.optimiser import build_optimiser, rate_at, set_rates
-from tests.pretrain.gradients import Scorer
 from tests.pretrain.test_objectives import batch_of
-from tests.pretrain.zoo import ZOO, shaken
+from tests.pretrain.zoo import RERANKERS, ZOO, shaken
 
 ALL = {"infonce": 1, "sigmoid": 1, "matching": 1}
 
 
 def build(kind: str, **settings: Any) -> tuple[Task, AdamW, dict[str, dict[str, Any]]]:
     """The task, its optimiser, and the group of each weight by name."""
-    task = Task(copy.deepcopy(shaken(kind)), ObjectiveSettings(**ALL), Scorer(64))
+    asked = ALL if kind in RERANKERS else ALL | {"matching": 0}
+    task = Task(copy.deepcopy(shaken(kind)), ObjectiveSettings(**asked))
     optimiser = build_optimiser(task, OptimiserSettings(**settings))
     of_weight = {id(weight): group for group in optimiser.param_groups for weight in group["params"]}
     return task, optimiser, {name: of_weight[id(one)] for name, one in task.named_parameters() if one.requires_grad}
 
 
-@pytest.mark.parametrize("kind", ZOO)
+@pytest.mark.parametrize("kind", ZOO | RERANKERS)
 def test_every_trained_weight_is_in_one_group(kind: str) -> None:
     task, optimiser, groups = build(kind, layer_decay=0.7)
     listed = [id(weight) for group in optimiser.param_groups for weight in group["params"]]
@@ -37,7 +37,7 @@ def test_every_trained_weight_is_in_one_group(kind: str) -> None:
         assert (group["peak"] == 4e-5) == (not name.startswith("model.clip.")), name
 
 
-@pytest.mark.parametrize("kind", ZOO)
+@pytest.mark.parametrize("kind", ZOO | RERANKERS)
 def test_norms_biases_embeddings_and_scale_do_not_decay(kind: str) -> None:
     _, _, groups = build(kind)
     words = ("ln_", "norm", "bias", "embedding", "positions", "types", "logit_scale")
@@ -47,7 +47,7 @@ def test_norms_biases_embeddings_and_scale_do_not_decay(kind: str) -> None:
 
 
 def test_towers_and_new_modules_have_their_rates_and_lower_blocks_less() -> None:
-    _, _, groups = build("clip2video", rate=1e-5, new_rate=1e-3, layer_decay=0.5)
+    _, _, groups = build("rerank, clip2video", rate=1e-5, new_rate=1e-3, layer_decay=0.5)
     below = {
         "model.clip.logit_scale": 0,
         "model.clip.text_projection": 0,
@@ -64,15 +64,15 @@ def test_towers_and_new_modules_have_their_rates_and_lower_blocks_less() -> None
     }
     for name, count in below.items():
         assert groups[name]["peak"] == pytest.approx(1e-5 * 0.5**count), name
-    for name in ("model.temporal.positions", "model.align.centres", "scorer.ask.weight", "bias"):
+    for name in ("model.temporal.positions", "model.align.centres", "model.reranker.score.weight", "bias"):
         assert groups[name]["peak"] == 1e-3, name
     assert len({group["peak"] for group in build("mean")[2].values()}) == 2  # without layer decay: towers, and the rest
 
 
 def test_a_rate_of_zero_freezes_the_towers_and_two_leave_nothing() -> None:
-    task, _, groups = build("seq", rate=0)
+    task, _, groups = build("rerank", rate=0)
     assert not any(one.requires_grad for one in task.model.clip.parameters())
-    assert groups and not any(name.startswith("model.clip.") for name in groups)
+    assert "model.reranker.score.weight" in groups and not any(name.startswith("model.clip.") for name in groups)
     with pytest.raises(RequestError, match="leave nothing to train"):
         build("seq", rate=0, new_rate=0)
 

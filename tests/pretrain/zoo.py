@@ -30,12 +30,20 @@ ZOO: dict[str, dict[str, Any]] = {
     "mug, weighted": {"head": "mug", "mug": "wti"},
     "tight": {"head": "tight"},
 }
+# With a re-ranker, which no published loss trains: apart from those that every test of a model goes through.
+RERANKERS: dict[str, dict[str, Any]] = {
+    "rerank": {"rerank": {"layers": 2}},
+    "rerank, one layer": {"rerank": {"layers": 1}},
+    "rerank, patches": {"temporal": "seq", "rerank": {"layers": 2, "grid": 2}},
+    "rerank, clip2video": {**ZOO["clip2video"], "rerank": {"layers": 2}},
+    "rerank, mug": {**ZOO["mug, weighted"], "rerank": {"layers": 2, "grid": 1}},
+}
 
 
 def tiny(kind: str = "mean", **settings: Any) -> VideoTextModel:
     """A fresh model on tiny towers; the same for the same words."""
     torch.manual_seed(7)
-    values = {"towers": {"name": "tiny"}, "layers": 2, **ZOO[kind], **settings}
+    values = {"towers": {"name": "tiny"}, "layers": 2, **(ZOO | RERANKERS)[kind], **settings}
     return build_model(ModelSettings.resolve(values)).eval()
 
 

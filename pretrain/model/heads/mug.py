@@ -7,7 +7,7 @@ from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from configs.model import ModelSettings
-from pretrain.model.features import TextFeatures, VideoFeatures, unit
+from pretrain.model.features import TextFeatures, VideoFeatures, last_place, unit
 
 _SHARPNESS = 100.0  # of all softmaxes, as published; the temperature of the loss is another
 
@@ -61,7 +61,7 @@ class Mug(nn.Module):
         return (text * video).sum(dim=-1)
 
     def _pooled(self, words: Tensor, frames: Tensor, word_mask: Tensor, frame_mask: Tensor) -> Tensor:
-        last = words[torch.arange(len(words), device=words.device), _last(word_mask)]
+        last = words[torch.arange(len(words), device=words.device), last_place(word_mask)]
         by_frame = torch.einsum("ae,bte->abt", last, frames)
         return _soft_sum(by_frame, by_frame, frame_mask[None], dim=2)
 
@@ -90,8 +90,3 @@ def _sharp(values: Tensor, mask: Tensor, dim: int) -> Tensor:
 
 def _soft_sum(values: Tensor, by: Tensor, mask: Tensor, dim: int) -> Tensor:
     return (values * _sharp(by, mask, dim)).sum(dim=dim)
-
-
-def _last(mask: Tensor) -> Tensor:
-    """Index (A,) of the last True of each row."""
-    return mask.shape[1] - 1 - mask.flip(1).int().argmax(dim=1)

@@ -1,0 +1,70 @@
+"""The coarse model learns the re-ranker's order of each caption's nearest clips, and of each clip's nearest captions.
+
+Tian et al., TeachCLIP (CVPR 2024, arXiv 2308.01217) teach a dual encoder the rows and the columns of a heavier model's
+similarities of a batch, by Pearson's distance of their softmaxes: that of Huang et al., DIST (arXiv 2205.10536), to which
+neither the scale nor the offset of the teacher's shares matters. Their teacher scores all pairs of a batch; ours, for the price
+of k pairs a row, those among which the order matters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
+from pretrain.model.rerank import Reranker
+from pretrain.objectives.identity import Truth
+
+_TINY = 1e-12  # a variance of shares below which there is no order to learn
+
+
+def distil_loss(
+    teacher: Reranker,
+    own: tuple[VideoFeatures, TextFeatures],
+    whole: tuple[VideoFeatures, TextFeatures],
+    by_caption: Tensor,
+    by_clip: Tensor,
+    truth: Truth,
+    count: int,
+) -> Tensor:
+    """The mean of both directions: own captions among all clips, own clips among all captions.
+
+    `by_caption` and `by_clip` are the coarse logits (b, B). Of each row, its partner and the `count` - 1 others with the
+    largest ones are compared, excused pairs not among them. The teacher gets no gradient.
+    """
+    clips, captions = (nearest(logits, truth, count) for logits in (by_caption, by_clip))
+    with torch.no_grad():
+        of_clips = teacher.candidates(whole[0], own[1], clips)
+        # Clip by clip in turn with captions of its own: to the re-ranker, captions with one candidate each.
+        rows = torch.arange(len(captions), device=captions.device).repeat_interleave(captions.shape[1])
+        asking = pick_rows(whole[1], captions.flatten())
+        of_captions = teacher.candidates(own[0], asking, rows[:, None]).reshape(captions.shape)
+    excused = truth.excused
+    distances = [
+        pearson_distance(logits.gather(1, columns), taught, ~excused.gather(1, columns))
+        for logits, columns, taught in ((by_caption, clips, of_clips), (by_clip, captions, of_captions))
+    ]
+    return (distances[0] + distances[1]) / 2
+
+
+def nearest(logits: Tensor, truth: Truth, count: int) -> Tensor:
+    """Columns (b, k) of the partner and of the largest others of each row of logits (b, B), k at most B.
+
+    Where there are too few, excused ones fill the row.
+    """
+    places = logits.detach().masked_fill(truth.excused, -torch.inf).masked_fill(truth.partners(), torch.inf)
+    return places.topk(min(count, logits.shape[1]), dim=1).indices
+
+
+def pearson_distance(logits: Tensor, taught: Tensor, there: Tensor) -> Tensor:
+    """The mean over rows (b, k) of 1 less the correlation of their softmaxes, where there are two or more to compare."""
+    student, teacher = (_centred(one, there) for one in (logits, taught.to(logits.dtype)))
+    lengths = (student.square().sum(dim=1) + _TINY).sqrt() * (teacher.square().sum(dim=1) + _TINY).sqrt()
+    distances = 1 - (student * teacher).sum(dim=1) / lengths
+    return distances.masked_fill(there.sum(dim=1) < 2, 0).mean()
+
+
+def _centred(logits: Tensor, there: Tensor) -> Tensor:
+    """Shares less their mean, and zero where there are none."""
+    shares = logits.masked_fill(~there, -torch.inf).softmax(dim=1)
+    return (shares - 1 / there.sum(dim=1, keepdim=True)).masked_fill(~there, 0)
