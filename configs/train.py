@@ -14,7 +14,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 
 class ObjectiveSettings(Settings):
-    """Weights of the objectives, and the temperature that they share."""
+    """Weights of the objectives, the temperature that they share, and what of a clip they are asked on."""
 
     infonce: NonNegative = Field(1.0, description="weight of the symmetric InfoNCE over the global batch")
     sigmoid: NonNegative = Field(0.0, description="weight of SigLIP's sigmoid loss")
@@ -22,6 +22,9 @@ class ObjectiveSettings(Settings):
     sigmoid_bias: float = Field(-10.0, description="of the sigmoid loss, at the start; it is learned")
     scale: Literal["learned", "fixed"] = Field("learned", description="CLIP's logit_scale")
     max_scale: Positive = Field(100.0, description="what the learned scale is held at or below; at or above 1 always")
+    patch_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of patches left out in training, at the same places in all frames of a clip"
+    )
 
     @model_validator(mode="after")
     def _similarity_is_trained(self) -> ObjectiveSettings:

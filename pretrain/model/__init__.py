@@ -1,7 +1,7 @@
 """model: the video-text models of the field in one small zoo, on open_clip's towers.
 
     towers -> temporal (mean, seq, lstm, tdb + tab, stan) -> heads (dot, mug, tight): model.VideoTextModel, top to bottom
-    blocks, features, patches3d, losses            what these are made of
+    blocks, features, patches3d, draws, losses     what these are made of
     initialise                                     a fresh model starts from CLIP, as published
     peers                                          published checkpoints load strictly, and give the published numbers
     files, pickles, clip_files, keys               checkpoints of any kind as tensors, and what became of every key

@@ -18,6 +18,8 @@ class Frames(NamedTuple):
         Tensor, ...
     ]  # (B, T, 1 + L, D) after each of its last blocks: as many as the temporal module asks for
     visual: VisionTransformer  # itself, for modules that share its weights
+    places: Tensor | None  # (B, L) int64: which of the grid's places the L patches have; None: all, in their order
+    draws: Tensor | None  # (B,) int64, what random draws are made of
 
 
 class VideoFeatures(NamedTuple):
@@ -27,6 +29,7 @@ class VideoFeatures(NamedTuple):
     mask: Tensor  # (B, T) bool
     pooled: Tensor  # (B, E)
     aligned: Tensor | None  # (B, E) of length one, by the centres of TAB
+    draws: Tensor | None = None  # (B,) int64, what random draws are made of
 
 
 class TextFeatures(NamedTuple):
@@ -36,6 +39,7 @@ class TextFeatures(NamedTuple):
     mask: Tensor  # (B, W) bool, start and end of text included
     pooled: Tensor  # (B, E), the token at the end of text
     aligned: Tensor | None  # (B, E) as of a clip
+    draws: Tensor | None = None  # (B,) as of a clip
 
 
 Features = TypeVar("Features", TextFeatures, VideoFeatures)

@@ -67,6 +67,7 @@ class Task(nn.Module):
             raise RequestError(
                 f"matching={settings.matching} needs a re-ranker, and the model has none; set matching=0"
             )
+        model.drop_patches(settings.patch_dropout)
         self.model = model
         self.settings = settings
         self.scorer = scorer if settings.matching else None
@@ -78,11 +79,11 @@ class Task(nn.Module):
     def forward(self, batch: Batch) -> Encoded:
         """Features of own rows. Those that nobody compares, of words and frames, are left out: they are not sent."""
         with torch.autocast(batch.frames.device.type, self._autocast, enabled=self._autocast is not None):
-            video = self.model.encode_video(batch.frames, batch.frame_mask)
-            text = self.model.encode_text(batch.token_ids, batch.token_mask)
+            video = self.model.encode_video(batch.frames, batch.frame_mask, batch.identity.draws)
+            text = self.model.encode_text(batch.token_ids, batch.token_mask, batch.identity.draws)
         if isinstance(self.model.head, Dot) and self.scorer is None:
-            video = video._replace(frames=video.frames[:, :0], mask=video.mask[:, :0])
-            text = text._replace(tokens=text.tokens[:, :0], mask=text.mask[:, :0])
+            video = video._replace(frames=video.frames[:, :0], mask=video.mask[:, :0], draws=None)
+            text = text._replace(tokens=text.tokens[:, :0], mask=text.mask[:, :0], draws=None)
         return Encoded(in_fp32(video), in_fp32(text))
 
     def compare(self, own: Encoded, identity: Identity) -> Losses:
