@@ -51,3 +51,33 @@ class OptimiserSettings(Settings):
     eps: Positive = Field(1e-6, description="of AdamW's quotient")
     warmup: int = Field(1000, ge=0, description="steps in which rates rise, evenly, to their peak")
     final: Fraction = Field(0.0, description="what the cosine ends at, as a share of the peak")
+    max_norm: NonNegative = Field(5.0, description="length that the gradient is cut to; 0: it is left as it is")
+
+
+class EngineSettings(Settings):
+    """How a step is computed: its numbers are the same, up to the rounding of `precision` and of fused kernels."""
+
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="of the towers' arithmetic; auto: bf16 where the device has it in hardware, else fp32"
+    )
+    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile of each block; auto: on CUDA")
+    checkpointing: bool = Field(
+        False, description="compute each block again in the backward pass instead of keeping its activations"
+    )
+    shard: Literal["none", "fsdp"] = Field(
+        "none", description="fsdp: weights, gradients and AdamW's state are split over the ranks (FSDP2)"
+    )
+
+
+class AverageSettings(Settings):
+    """Averages of weights, to be evaluated or saved beside the trained ones."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="of the moving average of weights, a step; 0: none is kept"
+    )
+    warmup: bool = Field(
+        True, description="step k decays by (1 + k) / (10 + k) at most, so that the start is forgotten"
+    )
+    trained: Fraction = Field(
+        1.0, description="share of the trained weights in their mean with the start's (WiSE-FT); 1: only they"
+    )

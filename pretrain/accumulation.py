@@ -12,7 +12,7 @@ same both times by their nature: they are functions of sample and step (pretrain
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,14 @@ from torch.nn.parallel import DistributedDataParallel
 from configs import RequestError
 from pretrain.model.features import TextFeatures, VideoFeatures
 from pretrain.objectives import Batch, Encoded, Losses, Task
+from pretrain.parallel import unreduced
 
 
 def backpropagate(wrapped: nn.Module, batch: Batch, *, chunk: int = 0) -> Losses:
     """Add the gradients of a step to the weights' own, reduced over ranks once. `chunk` clips at a time; 0: all at once.
 
     Returns the losses of own rows, without gradient; those of the batch are the means over ranks.
-    `wrapped` is a Task, or one in DistributedDataParallel. All ranks must call it, with equal batch and chunk sizes.
+    `wrapped` is a Task, sharded by FSDP2 or not, or one in DistributedDataParallel. All ranks must call it, with equal batch and chunk sizes.
     """
     if chunk < 0:
         raise RequestError(f"chunk={chunk}: give a number of clips, or 0 for all at once")
@@ -48,7 +49,7 @@ def _in_chunks(wrapped: nn.Module, task: Task, batch: Batch, chunk: int) -> Loss
     losses, asked, of_weights = _compare(task, cached, batch)
     for number, rows in enumerate(chunks):
         last = number == len(chunks) - 1
-        with nullcontext() if last else _no_sync(wrapped):
+        with nullcontext() if last else unreduced(wrapped):
             again = _fields(wrapped(rows))
             part = slice(number * chunk, (number + 1) * chunk)
             pairs = [
@@ -78,10 +79,6 @@ def _compare(
     of_weights = zip(weights, gradients[len(places) :], strict=True)
     total = losses._replace(total=losses.total.detach())
     return total, asked, [(weight, gradient) for weight, gradient in of_weights if gradient is not None]
-
-
-def _no_sync(wrapped: nn.Module) -> AbstractContextManager[None]:
-    return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
 
 def _fields(encoded: Encoded) -> list[Tensor | None]:

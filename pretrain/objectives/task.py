@@ -72,13 +72,13 @@ class Task(nn.Module):
         self.settings = settings
         self.scorer = scorer if settings.matching else None
         self.bias = nn.Parameter(model.clip.logit_scale.new_tensor(settings.sigmoid_bias)) if settings.sigmoid else None
-        self._autocast = autocast
+        self.autocast = autocast
         if settings.scale == "fixed":
             model.clip.logit_scale.requires_grad_(False)  # DDP would wait for its gradient
 
     def forward(self, batch: Batch) -> Encoded:
         """Features of own rows. Those that nobody compares, of words and frames, are left out: they are not sent."""
-        with torch.autocast(batch.frames.device.type, self._autocast, enabled=self._autocast is not None):
+        with torch.autocast(batch.frames.device.type, self.autocast, enabled=self.autocast is not None):
             video = self.model.encode_video(batch.frames, batch.frame_mask, batch.identity.draws)
             text = self.model.encode_text(batch.token_ids, batch.token_mask, batch.identity.draws)
         if isinstance(self.model.head, Dot) and self.scorer is None:

@@ -188,7 +188,7 @@ def test_patch_dropout_that_cannot_be_is_refused() -> None:
         Task(tiny("stan, conv"), ObjectiveSettings(patch_dropout=0.5))
     with pytest.raises(RequestError, match=r"patch_dropout=1.0"):
         tiny().drop_patches(1.0)
-    with pytest.raises(RequestError, match="patch_dropout=1.5"):
+    with pytest.raises(RequestError, match=r"patch_dropout=1\.5"):
         ObjectiveSettings.resolve({"patch_dropout": "1.5"})
 
 
