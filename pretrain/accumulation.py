@@ -28,7 +28,8 @@ def backpropagate(wrapped: nn.Module, batch: Batch, *, chunk: int = 0) -> Losses
     """Add the gradients of a step to the weights' own, reduced over ranks once. `chunk` clips at a time; 0: all at once.
 
     Returns the losses of own rows, without gradient; those of the batch are the means over ranks.
-    `wrapped` is a Task, sharded by FSDP2 or not, or one in DistributedDataParallel. All ranks must call it, with equal batch and chunk sizes.
+    `wrapped` is a Task, sharded by FSDP2 or not, or one in DistributedDataParallel (`parallelise` gives it). All ranks must
+    call it, with equal batch and chunk sizes.
     """
     if chunk < 0:
         raise RequestError(f"chunk={chunk}: give a number of clips, or 0 for all at once")

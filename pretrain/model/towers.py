@@ -250,7 +250,10 @@ class CausalAttention(nn.MultiheadAttention):
         self, query: Tensor, key: Tensor, value: Tensor, *, need_weights: bool, attn_mask: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         assert not need_weights
-        return super().forward(query, key, value, need_weights=False, attn_mask=attn_mask, is_causal=True)
+        mixed: tuple[Tensor, Tensor | None] = super().forward(
+            query, key, value, need_weights=False, attn_mask=attn_mask, is_causal=True
+        )
+        return mixed
 
 
 def attend_causally(clip: CLIP) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -30,6 +30,8 @@ MODULE = "tests.pretrain.layouts"
 RATES = OptimiserSettings(rate=1e-3, new_rate=1e-3)
 AVERAGE = AverageSettings(decay=0.9)
 CASE = "clip2video, all"
+SHARDS: dict[str, Literal["none", "fsdp"]] = {"ddp": "none", "fsdp": "fsdp"}
+MOVES = [("alone", "fsdp"), ("ddp", "fsdp"), ("fsdp", "ddp")]
 
 
 class Run:
@@ -70,10 +72,10 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def measure(home: Path, case: str, engine: dict[str, Any], chunk: int) -> dict[str, Any]:
+def measure(home: Path, case: str, shard: str, chunk: int) -> dict[str, Any]:
     """The worst error of gradients, the names of weights, and what clipping says and does."""
-    run = Run(case, **engine)
-    if engine.get("shard") == "fsdp":  # evaluation may come before the first step
+    run = Run(case, shard=shard, checkpointing=True)
+    if shard == "fsdp":  # evaluation may come before the first step
         with gathered(run.task), torch.no_grad():
             run.task.model.encode_video(whole_batch().frames[:2])
     before = torch.get_rng_state()
@@ -89,23 +91,34 @@ def measure(home: Path, case: str, engine: dict[str, Any], chunk: int) -> dict[s
     return {"error": error, "worst": worst, "norm": norm / length - 1, "cut": cut, "drew": drew}
 
 
+def move(home: Path) -> None:
+    """Save after two steps in each layout; load each, and what `alone` saved, in another one, and go on for two steps."""
+    for name, shard in SHARDS.items():
+        run = Run(shard=shard)
+        for number in range(2):
+            run.step(number, chunk=3 * number)
+        run.save(home / name)
+    dist.barrier()
+    for start, end in MOVES:
+        run = Run(shard=SHARDS[end])
+        run.load(home / start)
+        for number in (2, 3):
+            run.step(number, chunk=3 * (number - 2))
+        run.save(home / f"{start}-{end}")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    _word, _home, *_more = sys.argv[1:]
-    _engine = {"shard": _more[0], "checkpointing": True} if _word == "gradients" else {"shard": _more[0]}
-    if _word == "gradients":
+    _home, *_cases = sys.argv[1:]
+    if not _cases:
+        move(Path(_home))
+    else:
         _told = {
-            f"{_case}, chunk {_chunk}": measure(Path(_home), _case, _engine, _chunk)
-            for _case in _more[1:]
+            f"{_layout}, {_case}, chunk {_chunk}": measure(Path(_home), _case, _shard, _chunk)
+            for _layout, _shard in SHARDS.items()
+            for _case in _cases
             for _chunk in (0, 3)
         }
-        (Path(_home) / f"{_more[0]}-{dist.get_rank()}.json").write_text(json.dumps(_told))
-    else:
-        _run = Run(**_engine)
-        if _word == "load":
-            _run.load(Path(_home) / _more[1])
-        for _step in range(2) if _word == "save" else (2, 3):
-            _run.step(_step, chunk=3 * (_step % 2))
-        _run.save(Path(_home) / _more[2])
+        (Path(_home) / f"{dist.get_rank()}.json").write_text(json.dumps(_told))
     dist.destroy_process_group()

@@ -18,9 +18,9 @@ from pretrain.parallel import autocast_of, blocks_of, clip_gradients, parallelis
 from pretrain.state import State, gather_state, set_state
 from tests.making import torchrun
 from tests.pretrain.gradients import build_task, gradients_of, slow_gradients, whole_batch, worst_error
-from tests.pretrain.layouts import MODULE, RATES, Run
+from tests.pretrain.layouts import MODULE, MOVES, Run
 
-CASES = ["clip2video, all", "stan, dropping", "tight, dropping", "mug, weighted, all"]
+CASES = ["clip2video, all", "stan, dropping", "tight, dropping"]
 
 
 @pytest.fixture(autouse=True)
@@ -43,17 +43,18 @@ def launch(ranks: int, *words: object) -> None:
     assert said.returncode == 0, said.stderr[-6000:]
 
 
-@pytest.mark.parametrize("shard", ["fsdp", "none"])
-def test_sharded_and_replicated_gradients_are_those_of_one_process(shard: str, right: Path) -> None:
+def test_sharded_and_replicated_gradients_are_those_of_one_process(right: Path) -> None:
     """Checkpointed, whole and in chunks; clipped, they have the length that was asked for."""
-    launch(2, "gradients", right, shard, *CASES)
+    launch(2, right, *CASES)
     for rank in range(2):
-        told = json.loads((right / f"{shard}-{rank}.json").read_text())
-        assert len(told) == 2 * len(CASES)
+        told = json.loads((right / f"{rank}.json").read_text())
+        assert len(told) == 2 * 2 * len(CASES)
         for name, one in told.items():
             assert one["error"] < 1e-6, (name, one)
             assert abs(one["norm"]) < 1e-6 and one["cut"] < 1e-5, (name, one)
             assert not one["drew"], name
+        worst = max((one["error"], name) for name, one in told.items())
+        print(f"rank {rank}: the worst of all relative errors is {worst[0]:.1e}, of {worst[1]}")
 
 
 @pytest.mark.parametrize("case", ["stan, dropping", "tight, dropping"])
@@ -153,15 +154,11 @@ def test_a_run_goes_on_in_any_layout(tmp_path: Path) -> None:
     for number in range(2):
         alone.step(number)
     alone.save(tmp_path / "alone")
-    launch(2, "save", tmp_path, "fsdp", "-", "fsdp")
-    launch(2, "save", tmp_path, "none", "-", "ddp")
+    launch(2, tmp_path)
     for number in (2, 3):
         alone.step(number)
     alone.save(tmp_path / "right")
-    launch(2, "load", tmp_path, "fsdp", "alone", "alone-fsdp")
-    launch(2, "load", tmp_path, "fsdp", "ddp", "ddp-fsdp")
-    launch(2, "load", tmp_path, "none", "fsdp", "fsdp-ddp")
-    ends = {"right": tmp_path / "right"} | {name: tmp_path / name for name in ("alone-fsdp", "ddp-fsdp", "fsdp-ddp")}
+    ends = {"right": tmp_path / "right"} | {name: tmp_path / name for name in map("-".join, MOVES)}
     back = Run()
     back.load(tmp_path / "fsdp")
     for number in (2, 3):
@@ -187,4 +184,3 @@ def test_another_run_s_state_is_refused() -> None:
     fewer = {key: one for key, one in state.optimiser.items() if not key.endswith("visual.proj")}
     with pytest.raises(DataError, match=r"1 of them, such as model\.clip\.visual\.proj"):
         set_state(run.task, run.optimiser, State(state.model, state.task, fewer))
-    assert RATES.rate
