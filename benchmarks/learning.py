@@ -59,7 +59,9 @@ def train(demo: Path, out: Path, words: list[str]) -> tuple[float, list[tuple[fl
     assert process.stderr is not None
     if process.returncode:
         raise SystemExit(process.stderr.read())
-    return time.monotonic() - begin, found + [(time.monotonic() - begin, line) for line in evaluations(out)[len(found) :]]
+    return time.monotonic() - begin, found + [
+        (time.monotonic() - begin, line) for line in evaluations(out)[len(found) :]
+    ]
 
 
 def evaluations(out: Path) -> list[dict[str, float]]:

@@ -14,7 +14,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 
 class ObjectiveSettings(Settings):
-    """Weights of the objectives, and the temperature that they share."""
+    """Weights of the objectives, the temperature that they share, and what of a clip they are asked on."""
 
     infonce: NonNegative = Field(1.0, description="weight of the symmetric InfoNCE over the global batch")
     sigmoid: NonNegative = Field(0.0, description="weight of SigLIP's sigmoid loss")
@@ -24,6 +24,9 @@ class ObjectiveSettings(Settings):
     sigmoid_bias: float = Field(-10.0, description="of the sigmoid loss, at the start; it is learned")
     scale: Literal["learned", "fixed"] = Field("learned", description="CLIP's logit_scale")
     max_scale: Positive = Field(100.0, description="what the learned scale is held at or below; at or above 1 always")
+    patch_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of patches left out in training, at the same places in all frames of a clip"
+    )
 
     @model_validator(mode="after")
     def _similarity_is_trained(self) -> ObjectiveSettings:
@@ -48,6 +51,35 @@ class OptimiserSettings(Settings):
     beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of the mean of gradients")
     beta2: Annotated[float, Field(ge=0, lt=1)] = Field(0.98, description="of the mean of their squares")
     eps: Positive = Field(1e-6, description="of AdamW's quotient")
-    max_norm: NonNegative = Field(1.0, description="gradients are shortened to this length; 0: never")
     warmup: int = Field(1000, ge=0, description="steps in which rates rise, evenly, to their peak")
     final: Fraction = Field(0.0, description="what the cosine ends at, as a share of the peak")
+    max_norm: NonNegative = Field(5.0, description="length that the gradient is cut to; 0: it is left as it is")
+
+
+class EngineSettings(Settings):
+    """How a step is computed: its numbers are the same, up to the rounding of `precision` and of fused kernels."""
+
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="of the towers' arithmetic; auto: bf16 where the device has it in hardware, else fp32"
+    )
+    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile of each block; auto: on CUDA")
+    checkpointing: bool = Field(
+        False, description="compute each block again in the backward pass instead of keeping its activations"
+    )
+    shard: Literal["none", "fsdp"] = Field(
+        "none", description="fsdp: weights, gradients and AdamW's state are split over the ranks (FSDP2)"
+    )
+
+
+class AverageSettings(Settings):
+    """Averages of weights, to be evaluated or saved beside the trained ones."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="of the moving average of weights, a step; 0: none is kept"
+    )
+    warmup: bool = Field(
+        True, description="step k decays by (1 + k) / (10 + k) at most, so that the start is forgotten"
+    )
+    trained: Fraction = Field(
+        1.0, description="share of the trained weights in their mean with the start's (WiSE-FT); 1: only they"
+    )

@@ -5,7 +5,8 @@ img2dataset, which GPU machines lack.
     data           the torch data loader: clips by position, the same for every number of ranks and workers
     model          the published video-text models in one zoo, their losses, and their checkpoints read and written
     objectives     what is asked of the model, over the batch of all ranks; accumulation: the backward pass, whole or in chunks
-    optimiser      AdamW, its groups of weights, and their rates over the steps
+    optimiser      AdamW, its groups of weights, their rates; parallel: a task compiled, in DDP or FSDP2; average: of weights
+    state          all that a checkpoint holds of a task and its optimiser, from any layout and into any
     doctor         what a machine can do, and what a model costs on it (hardware, timing)
 The training loop is to come.
 """

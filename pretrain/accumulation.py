@@ -2,18 +2,17 @@
 
 Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup (GradCache, arXiv 2101.06983):
 
-    1. each chunk forward without a graph     -> features, and the state of the generators before it
+    1. each chunk forward without a graph     -> features
     2. losses of all features                 -> their gradients, by feature and by weight used there
     3. each chunk forward again, same draws   -> backward from its features' gradients, summed into the weights'
 
-A third more arithmetic; memory is one chunk's, beside the features of own rows and of the batch.
+A third more arithmetic; memory is one chunk's, beside the features of own rows and of the batch. The draws of dropout are the
+same both times by their nature: they are functions of sample and step (pretrain/model/draws.py), so no state is replayed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import NamedTuple
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +21,15 @@ from torch.nn.parallel import DistributedDataParallel
 from configs import RequestError
 from pretrain.model.features import TextFeatures, VideoFeatures
 from pretrain.objectives import Batch, Encoded, Losses, Task
+from pretrain.parallel import unreduced
 
 
 def backpropagate(wrapped: nn.Module, batch: Batch, *, chunk: int = 0) -> Losses:
     """Add the gradients of a step to the weights' own, reduced over ranks once. `chunk` clips at a time; 0: all at once.
 
     Returns the losses of own rows, without gradient; those of the batch are the means over ranks.
-    `wrapped` is a Task, or one in DistributedDataParallel. All ranks must call it, with equal batch and chunk sizes.
+    `wrapped` is a Task, sharded by FSDP2 or not, or one in DistributedDataParallel (`parallelise` gives it). All ranks must
+    call it, with equal batch and chunk sizes.
     """
     if chunk < 0:
         raise RequestError(f"chunk={chunk}: give a number of clips, or 0 for all at once")
@@ -43,16 +44,13 @@ def backpropagate(wrapped: nn.Module, batch: Batch, *, chunk: int = 0) -> Losses
 
 def _in_chunks(wrapped: nn.Module, task: Task, batch: Batch, chunk: int) -> Losses:
     chunks = [batch.rows(slice(start, start + chunk)) for start in range(0, len(batch.frames), chunk)]
-    draws, features = [], []
-    for rows in chunks:
-        draws.append(_Draws.now(rows.frames.device))
-        with torch.no_grad():
-            features.append(_fields(task(rows)))
+    with torch.no_grad():
+        features = [_fields(task(rows)) for rows in chunks]
     cached = [_leaf(parts) for parts in zip(*features, strict=True)]
     losses, asked, of_weights = _compare(task, cached, batch)
     for number, rows in enumerate(chunks):
         last = number == len(chunks) - 1
-        with draws[number].again(), nullcontext() if last else _no_sync(wrapped):
+        with nullcontext() if last else unreduced(wrapped):
             again = _fields(wrapped(rows))
             part = slice(number * chunk, (number + 1) * chunk)
             pairs = [
@@ -82,32 +80,6 @@ def _compare(
     of_weights = zip(weights, gradients[len(places) :], strict=True)
     total = losses._replace(total=losses.total.detach())
     return total, asked, [(weight, gradient) for weight, gradient in of_weights if gradient is not None]
-
-
-class _Draws(NamedTuple):
-    """The state of torch's generators: of the CPU, and of the device where the model is."""
-
-    device: torch.device
-    cpu: Tensor
-    cuda: Tensor | None
-
-    @classmethod
-    def now(cls, device: torch.device) -> _Draws:
-        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        return cls(device, torch.get_rng_state(), cuda)
-
-    @contextmanager
-    def again(self) -> Iterator[None]:
-        """Draw from this state; afterwards go on from where the generators were."""
-        with torch.random.fork_rng([self.device] if self.cuda is not None else []):
-            torch.set_rng_state(self.cpu)
-            if self.cuda is not None:
-                torch.cuda.set_rng_state(self.cuda, self.device)
-            yield
-
-
-def _no_sync(wrapped: nn.Module) -> AbstractContextManager[None]:
-    return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
 
 def _fields(encoded: Encoded) -> list[Tensor | None]:

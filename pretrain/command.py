@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from configs import RequestError
 from configs.model import ModelSettings
 from configs.pretrain import PretrainSettings
-from pretrain.average import Average
+from pretrain.average import WeightAverage, mix_with_start
 from pretrain.data import ClipLoader, Share
 from pretrain.data.together import Together
 from pretrain.evaluation import HeldOut
@@ -28,11 +29,12 @@ from pretrain.model import VideoTextModel, build_model, load_model
 from pretrain.model.flops import clip_flops
 from pretrain.model.towers import model_cfg_of
 from pretrain.objectives import Task
-from pretrain.optimiser import build_optimiser
-from pretrain.parallel import precision_of, wrap
+from pretrain.optimiser import build_optimiser, freeze_towers
+from pretrain.parallel import autocast_of, gathered, parallelise
 from pretrain.ranks import Ranks, joined
 from pretrain.run import Display, Journal, Meter, RunFolder, StopWish, restore_snapshot
 from pretrain.run.compare import compare_settings
+from pretrain.state import gather_tensors
 from shards.stream import Blend, State, open_blend
 
 _PATIENCE_S = 1800.0  # the others wait so long while rank 0 writes a checkpoint
@@ -69,6 +71,7 @@ def _run(
     steps = steps_of(settings, blend)
     checkpoint = folder.begin(settings, BINDING)
     trained = build_trained(settings, ranks)
+    start = gather_tensors(trained.task.model.state_dict()) if settings.average.trained < 1 else None
     state = blend.start(settings.stream.order(), 0, settings.batch)
     if checkpoint is not None:
         state = checkpoint.stream
@@ -87,8 +90,18 @@ def _run(
             pace = Pace(steps, settings.evaluation.every, settings.run)
             feed = _feed(settings, blend, state, steps, ranks)
             train(trained, feed, pace, records, wish, flops=_flops(settings, trained), evaluate=evaluate)
-        weights = None if trained.average is None else trained.average.weights(trained.task.model)
-        folder.finish(trained.task.model, weights, steps)
+        folder.finish(trained.task.model, _final_weights(settings, trained, start), steps)
+
+
+def _final_weights(
+    settings: PretrainSettings, trained: Trained, start: dict[str, Tensor] | None
+) -> dict[str, Tensor] | None:
+    """Of the model at the end, on rank 0: the average's where one is kept, mixed with the start's if asked for."""
+    with trained.average.applied() if trained.average else nullcontext():
+        weights = gather_tensors(trained.task.model.state_dict())
+    if weights is None or start is None:
+        return weights
+    return mix_with_start(start, weights, settings.average.trained)
 
 
 def steps_of(settings: PretrainSettings, blend: Blend) -> int:
@@ -101,11 +114,12 @@ def build_trained(settings: PretrainSettings, ranks: Ranks) -> Trained:
     """The model at its start, on the device, and what trains it; the same on every rank."""
     torch.manual_seed(settings.stream.seed)
     model = _model(settings).to(ranks.device)
-    task = Task(model, settings.objective, autocast=precision_of(settings.engine, ranks.device))
+    task = Task(model, settings.objective)
     task.train()
+    freeze_towers(task, settings.optimiser)
+    wrapped = parallelise(task, settings.engine)
     optimiser = build_optimiser(task, settings.optimiser)
-    average = Average(settings.average, model) if settings.average.is_wanted else None
-    wrapped = wrap(task, settings.engine, ranks.device)
+    average = WeightAverage(task, settings.average) if settings.average.decay else None
     return Trained(task, wrapped, optimiser, settings.optimiser, settings.chunk, average)
 
 
@@ -134,7 +148,7 @@ def _feed(settings: PretrainSettings, blend: Blend, state: State, steps: int, ra
         steps=steps - state.steps,
         pin_memory=ranks.device.type == "cuda",
     )
-    dtype = precision_of(settings.engine, ranks.device) or torch.float32
+    dtype = autocast_of(settings.engine, ranks.device) or torch.float32
     return iter(Feeder(loader, ranks.device, seed=settings.stream.seed, dtype=dtype))
 
 
@@ -148,14 +162,11 @@ def _evaluation(settings: PretrainSettings, blend: Blend, trained: Trained, rank
         workers=settings.workers,
         pin_memory=ranks.device.type == "cuda",
     )
-    autocast = precision_of(settings.engine, ranks.device)
+    autocast = autocast_of(settings.engine, ranks.device)
 
     def evaluate() -> Metrics:
-        model = trained.task.model
-        if trained.average is None:
-            return held_out.evaluate(model, autocast=autocast).metrics()
-        with trained.average.applied(model):
-            return held_out.evaluate(model, autocast=autocast).metrics()
+        with trained.average.applied() if trained.average else nullcontext(), gathered(trained.task):
+            return held_out.evaluate(trained.task.model, autocast=autocast).metrics()
 
     return evaluate
 

@@ -17,7 +17,7 @@ from configs import DataError, Interrupted
 from configs.run import RunSettings
 from configs.train import OptimiserSettings
 from pretrain.accumulation import backpropagate
-from pretrain.average import Average
+from pretrain.average import WeightAverage
 from pretrain.data.together import Together
 from pretrain.feed import Fed
 from pretrain.objectives import Losses, Task
@@ -56,7 +56,7 @@ class Trained:
     optimiser: Optimizer
     settings: OptimiserSettings
     chunk: int
-    average: Average | None
+    average: WeightAverage | None
 
     def take_step(self, fed: Fed, step: int, steps: int) -> StepValues:
         """Step 0 <= `step` < `steps`. Does not wait for the device."""
@@ -68,7 +68,7 @@ class Trained:
         self.optimiser.zero_grad(set_to_none=True)
         self.task.clamp_scale()
         if self.average is not None:
-            self.average.update(self.task.model, step + 1)
+            self.average.update(step)
         rate = max(group["lr"] for group in self.optimiser.param_groups)
         return StepValues(losses.total, losses.parts, norm, self.task.model.clip.logit_scale.detach().exp(), rate)
 
@@ -156,7 +156,7 @@ def tell_evaluation(records: Records, step: int, evaluate: Callable[[], Metrics]
 
 def _save(records: Records, trained: Trained, after: State, metrics: Metrics) -> None:
     with records.meter.aside():
-        groups = {} if trained.average is None else {"average": trained.average.state()}
+        groups = {} if trained.average is None else {"average": trained.average.gather()}
         snapshot = take_snapshot(trained.task, trained.optimiser, groups)
         records.folder.save(trained.task.model, snapshot, after, metrics)
 

@@ -35,15 +35,15 @@ _FIRST = (
 def build_optimiser(task: Task, settings: OptimiserSettings) -> AdamW:
     """AdamW (Loshchilov and Hutter, 2019) over what is trained; fused on CUDA. Each group has its `peak` rate and a `name`.
 
-    Towers whose rate is 0 are frozen here (`requires_grad`): build before the task is wrapped. RequestError if nothing is left.
+    To be called behind `parallelise`, which may put other weights in the place of those there were. Towers whose rate is 0 are
+    frozen. RequestError if nothing is left to train.
     """
+    freeze_towers(task, settings)
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     peaks: dict[str, float] = {}
     embeddings = {id(one.weight) for one in task.modules() if isinstance(one, nn.Embedding)}
     for name, weight in task.named_parameters():
         group, peak = _place(name, task.model, settings)
-        if not peak:
-            weight.requires_grad_(False)
         if not weight.requires_grad:
             continue
         bare = name.rpartition(".")[2] in _EMBEDDINGS
@@ -66,6 +66,13 @@ def build_optimiser(task: Task, settings: OptimiserSettings) -> AdamW:
     ]
     fused = all(weight.is_cuda for weights in groups.values() for weight in weights)
     return AdamW(listed, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=fused)
+
+
+def freeze_towers(task: Task, settings: OptimiserSettings) -> None:
+    """Take what has a rate of 0 out of training (`requires_grad`). Call it before the task is wrapped: DDP counts gradients."""
+    for name, weight in task.named_parameters():
+        if not _place(name, task.model, settings)[1]:
+            weight.requires_grad_(False)
 
 
 def rate_at(step: int, steps: int, settings: OptimiserSettings) -> float:

@@ -192,7 +192,7 @@ def check_stan(reference: Reference) -> None:
         reference.compare("published", hidden, "out/text_tokens")
         if isinstance(model.temporal, Stan):
             for index in range(model.settings.stan.depth):
-                (token, _, _), after = seen[f"layers.{index}"]
+                (token, *_), after = seen[f"layers.{index}"]
                 in_time = seen[f"layers.{index}.time"][1]
                 reference.compare("published", flat(token, in_time), f"mid/temporal_{index}", BRANCH)
                 reference.compare("published", flat(*after), f"mid/branch_{index}", BRANCH)

@@ -108,8 +108,8 @@ class Filmer:
             return Told(str(described["captions"][described["recipe"]["caption"]]), str(described["source_key"]))
 
     def prepare(self, sample: Sample, view: View, slot: int) -> tuple[Still, Told]:
-        """What the device renderer needs of a sample, and what is told of it. The picture lies in memory that is kept for the slot:
-        use it before the slot's next one."""
+        """What the device renderer needs of a sample, and what is told of it. The picture lies in memory that is kept for the
+        slot: use it before the slot's next one."""
         if not self._foreign[sample.corpus] and "jpg" not in sample.members:
             raise RequestError("render=device needs pictures, and the shards hold rendered frames; use render=loader")
         script = self._script(sample, view, slot)

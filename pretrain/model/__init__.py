@@ -2,7 +2,7 @@
 
     towers -> temporal (mean, seq, lstm, tdb + tab, stan) -> heads (dot, mug, tight): model.VideoTextModel, top to bottom
     rerank                                         words ask of frames: a logit for each of few pairs
-    blocks, features, patches3d, losses            what these are made of
+    blocks, features, patches3d, draws, losses     what these are made of
     initialise                                     a fresh model starts from CLIP, as published
     peers                                          published checkpoints load strictly, and give the published numbers
     files, pickles, clip_files, keys               checkpoints of any kind as tensors, and what became of every key

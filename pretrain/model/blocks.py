@@ -72,20 +72,3 @@ class Block(nn.Module):
     def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
         tokens = tokens + self.attn(self.ln_1(tokens), bias)
         return tokens + self.mlp(self.ln_2(tokens))
-
-
-class DropPath(nn.Module):
-    """In training, leaves out a residual branch of whole sequences (axis 0) at a rate, and scales up the others.
-
-    Huang et al., Deep Networks with Stochastic Depth, 2016.
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, branch: Tensor) -> Tensor:
-        if not self.training or self.rate == 0:
-            return branch
-        kept = torch.rand(len(branch), *[1] * (branch.ndim - 1), device=branch.device) >= self.rate
-        return branch * kept / (1 - self.rate)

@@ -19,6 +19,8 @@ class Frames(NamedTuple):
         Tensor, ...
     ]  # (B, T, 1 + L, D) after each of its last blocks: as many as the temporal module asks for
     visual: VisionTransformer  # itself, for modules that share its weights
+    places: Tensor | None  # (B, L) int64: which of the grid's places the L patches have; None: all, in their order
+    draws: Tensor | None  # (B,) int64, what random draws are made of
     patches: Tensor | None = None  # (B, T, n * n, E) for the re-ranker, if it asks for them
 
 
@@ -30,6 +32,7 @@ class VideoFeatures(NamedTuple):
     pooled: Tensor  # (B, E)
     aligned: Tensor | None  # (B, E) of length one, by the centres of TAB
     patches: Tensor | None = None  # (B, T, n * n, E), not normalised, for the re-ranker
+    draws: Tensor | None = None  # (B,) int64, what random draws are made of
 
 
 class TextFeatures(NamedTuple):
@@ -39,6 +42,7 @@ class TextFeatures(NamedTuple):
     mask: Tensor  # (B, W) bool, start and end of text included
     pooled: Tensor  # (B, E), the token at the end of text
     aligned: Tensor | None  # (B, E) as of a clip
+    draws: Tensor | None = None  # (B,) as of a clip
 
 
 Features = TypeVar("Features", TextFeatures, VideoFeatures)

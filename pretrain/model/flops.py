@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from configs.model import ModelSettings
+from pretrain.model.draws import places_kept
 
 
 class Flops(NamedTuple):
@@ -33,8 +34,13 @@ class Flops(NamedTuple):
         return 3 * self.forward - self.patches
 
 
-def clip_flops(settings: ModelSettings, model_cfg: Mapping[str, Any], frames: int, words: int) -> Flops:
-    """The cost of a model on towers of an open_clip configuration, for clips of `frames` and captions of `words` tokens."""
+def clip_flops(
+    settings: ModelSettings, model_cfg: Mapping[str, Any], frames: int, words: int, *, patch_dropout: float = 0.0
+) -> Flops:
+    """The cost of a model on towers of an open_clip configuration, for clips of `frames` and captions of `words` tokens.
+
+    Patches that are left out in training are embedded, but go no further.
+    """
     vision, text, joint = model_cfg["vision_cfg"], model_cfg["text_cfg"], model_cfg["embed_dim"]
     width, patch, layers = vision.get("width", 768), vision["patch_size"], vision.get("layers", 12)
     side = vision.get("image_size", 224)
@@ -42,6 +48,7 @@ def clip_flops(settings: ModelSettings, model_cfg: Mapping[str, Any], frames: in
     places = (height // patch) * (breadth // patch)
     ratio = vision.get("mlp_ratio", 4.0)
     embedding = _product(frames * places, 3 * patch * patch, width) * (3 if settings.patches == "3d" else 1)
+    places = places_kept(places, patch_dropout)
     image = embedding + frames * (layers * _block(1 + places, width, ratio) + _product(1, width, joint))
     text_width = text.get("width", 512)
     image += _product(frames * settings.rerank.grid**2, width, joint)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from configs import RequestError
 from configs.model import ModelSettings
+from pretrain.model.draws import PatchDropout, number_modules
 from pretrain.model.features import (
     Frames,
     TextFeatures,
@@ -30,8 +31,9 @@ from pretrain.model.heads import build_head
 from pretrain.model.losses import contrastive_loss
 from pretrain.model.patches3d import Patches3d
 from pretrain.model.rerank import Reranker
-from pretrain.model.temporal import TemporalAlignment, build_temporal
+from pretrain.model.temporal import Stan, TemporalAlignment, build_temporal
 from pretrain.model.towers import (
+    attend_causally,
     causal_mask,
     embed_patches,
     encode_words,
@@ -52,6 +54,7 @@ class VideoTextModel(nn.Module):
         super().__init__()
         self.settings = settings
         self.clip = clip
+        attend_causally(clip)
         self.patches = (
             Patches3d(clip.visual.transformer.width, clip.visual.patch_size[0]) if settings.patches == "3d" else None
         )
@@ -59,6 +62,8 @@ class VideoTextModel(nn.Module):
         self.align = None if settings.align == "none" else TemporalAlignment(settings, clip)
         self.head = build_head(settings, clip)
         self.reranker = Reranker(settings.rerank, clip) if settings.rerank.layers else None
+        self.patch_dropout = PatchDropout()
+        number_modules(self)
         # What the towers have and this model does not use gets no gradient, and DDP would wait for one.
         clip.visual.conv1.weight.requires_grad_(self.patches is None)
         clip.logit_scale.requires_grad_(self.head.scaled and not settings.tau)
@@ -69,15 +74,35 @@ class VideoTextModel(nn.Module):
         """Scores (A, B) of A captions with B clips."""
         return self.similarity(self.encode_video(frames, frame_mask), self.encode_text(token_ids, token_mask))
 
-    def encode_video(self, frames: Tensor, frame_mask: Tensor | None = None) -> VideoFeatures:
-        """Clips (B, T, 3, H, W), mask (B, T)."""
-        seen = self.encode_frames(frames, frame_mask)
+    def drop_patches(self, rate: float) -> None:
+        """Leave out this share of each clip's patches in training. RequestError where the model needs all of them."""
+        if not 0 <= rate < 1:
+            raise RequestError(f"patch_dropout={rate}: give a share from 0 to below 1")
+        if rate and isinstance(self.temporal, Stan) and self.settings.stan.time == "conv":
+            raise RequestError(
+                f"patch_dropout={rate} leaves holes in the grid that stan.time=conv convolves over; set patch_dropout=0"
+            )
+        if rate and self.settings.rerank.grid:
+            raise RequestError(
+                f"patch_dropout={rate} leaves holes in the grid that rerank.grid={self.settings.rerank.grid} takes means over; "
+                "set patch_dropout=0"
+            )
+        self.patch_dropout.rate = rate
+
+    def encode_video(
+        self, frames: Tensor, frame_mask: Tensor | None = None, draws: Tensor | None = None
+    ) -> VideoFeatures:
+        """Clips (B, T, 3, H, W), mask (B, T).
+
+        `draws`, int64 (B,), is what dropout is drawn by in training; without it torch's generator draws.
+        """
+        seen = self.encode_frames(frames, frame_mask, draws)
         joined = self.temporal(seen)
         pooled = masked_mean(unit(joined) if self.settings.pool == "unit" else joined, seen.mask)
         aligned = self.align.video(seen, self.temporal) if self.align else None
-        return VideoFeatures(joined, seen.mask, pooled, aligned, seen.patches)
+        return VideoFeatures(joined, seen.mask, pooled, aligned, seen.patches, draws)
 
-    def encode_frames(self, frames: Tensor, frame_mask: Tensor | None = None) -> Frames:
+    def encode_frames(self, frames: Tensor, frame_mask: Tensor | None = None, draws: Tensor | None = None) -> Frames:
         """What the image tower says of each frame, before the temporal module."""
         visual = self.clip.visual
         mask = self._frame_mask(frames, frame_mask)
@@ -85,19 +110,23 @@ class VideoTextModel(nn.Module):
             patches = visual.conv1(frames.flatten(0, 1))
         else:  # padding frames read as the zeros that stand around a clip
             patches = self.patches(frames * mask[:, :, None, None, None])
-        tokens, kept = run_blocks(visual, embed_patches(visual, patches), self.temporal.depth)
+        places = self.patch_dropout(draws, len(mask), patches.shape[2:].numel(), patches.device)
+        of_frames = None if places is None else places.repeat_interleave(mask.shape[1], dim=0)
+        tokens, kept = run_blocks(visual, embed_patches(visual, patches, of_frames), self.temporal.depth)
         features = project_class_token(visual, tokens[:, 0]).unflatten(0, mask.shape)
-        patch_tokens = self._patch_tokens(tokens, mask)
-        return Frames(features, mask, tuple(block.unflatten(0, mask.shape) for block in kept), visual, patch_tokens)
+        blocks = tuple(block.unflatten(0, mask.shape) for block in kept)
+        return Frames(features, mask, blocks, visual, places, draws, self._patch_tokens(tokens, mask))
 
-    def encode_text(self, token_ids: Tensor, token_mask: Tensor | None = None) -> TextFeatures:
-        """Captions (A, W) of W <= context_length token ids, mask (A, W)."""
+    def encode_text(
+        self, token_ids: Tensor, token_mask: Tensor | None = None, draws: Tensor | None = None
+    ) -> TextFeatures:
+        """Captions (A, W) of W <= context_length token ids, mask (A, W), draws (A,) as of clips."""
         self._check_ids(token_ids, token_mask)
         token_ids, mask = self._end_texts(token_ids, token_mask)
         tokens = encode_words(self.clip, token_ids) @ self.clip.text_projection
         pooled = tokens[torch.arange(len(tokens), device=tokens.device), token_ids.argmax(dim=1)]
         aligned = self.align.text(tokens, mask) if self.align else None
-        return TextFeatures(tokens, mask, pooled, aligned)
+        return TextFeatures(tokens, mask, pooled, aligned, draws)
 
     def similarity(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
         """Scores (texts, videos): by the learned scale where there is one, else cosines; `tight` has neither."""

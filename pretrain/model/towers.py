@@ -217,12 +217,18 @@ def causal_mask(length: int) -> Tensor:
     return torch.full((length, length), float("-inf")).triu_(1)
 
 
-def embed_patches(visual: VisionTransformer, patches: Tensor) -> Tensor:
-    """What the image tower's first block reads: patches (N, D, h, w) -> tokens (N, 1 + L, D), the class token first."""
+def embed_patches(visual: VisionTransformer, patches: Tensor, places: Tensor | None = None) -> Tensor:
+    """What the image tower's first block reads: patches (N, D, h, w) -> tokens (N, 1 + L, D), the class token first.
+
+    `places` (N, L) are those of the h * w that are kept. The tower's own patch dropout, which draws otherwise, is not asked.
+    """
     patches = patches.flatten(2).transpose(1, 2)
     token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
     tokens = torch.cat([token, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
-    return visual.ln_pre(visual.patch_dropout(tokens))
+    if places is not None:
+        rows = torch.cat([places.new_zeros(len(places), 1), 1 + places], dim=1)
+        tokens = tokens.gather(1, rows[:, :, None].expand(-1, -1, tokens.shape[2]))
+    return visual.ln_pre(tokens)
 
 
 def run_blocks(visual: VisionTransformer, tokens: Tensor, keep: int) -> tuple[Tensor, list[Tensor]]:
@@ -243,6 +249,26 @@ def project_patches(visual: VisionTransformer, patches: Tensor, side: int) -> Te
     grid = visual.ln_post(patches).mT.unflatten(2, visual.grid_size)
     # A mean of projections is the projection of the mean, which is less to compute.
     return F.adaptive_avg_pool2d(grid, side).flatten(2).mT @ visual.proj
+
+
+class CausalAttention(nn.MultiheadAttention):
+    """open_clip's attention over words, told what its mask is: kernels that know need none, and skip what it hides."""
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, *, need_weights: bool, attn_mask: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        assert not need_weights
+        mixed: tuple[Tensor, Tensor | None] = super().forward(
+            query, key, value, need_weights=False, attn_mask=attn_mask, is_causal=True
+        )
+        return mixed
+
+
+def attend_causally(clip: CLIP) -> None:
+    """Make the text tower's attention `CausalAttention`, in place. Weights, names and, on a CPU, bits stay."""
+    for module in clip.transformer.modules():
+        if type(module) is nn.MultiheadAttention:
+            module.__class__ = CausalAttention
 
 
 def encode_words(clip: CLIP, token_ids: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ class Identity(NamedTuple):
     captions: Tensor  # int64 (b,), equal for equal captions
     sources: Tensor  # int64 (b,), equal for clips of one picture
     units: Tensor  # float64 (b, 2) in [0, 1): where the draws of a negative clip and of a negative caption fall
+    draws: Tensor  # int64 (b,): what the model's own draws, of dropout, are made of
 
 
 class Truth(NamedTuple):
@@ -42,7 +43,7 @@ class Truth(NamedTuple):
 def identify(keys: Sequence[str], captions: Sequence[str], sources: Sequence[str], *, seed: int, step: int) -> Identity:
     """Of samples by key, their captions, and the keys of the pictures they show.
 
-    Captions that differ in case and blanks only are equal, as they are to CLIP's tokenizer. Units are a function of
+    Captions that differ in case and blanks only are equal, as they are to CLIP's tokenizer. Units and draws are a function of
     (seed, key, step): neither the rank nor the other samples enter.
     """
     units = []
@@ -53,6 +54,7 @@ def identify(keys: Sequence[str], captions: Sequence[str], sources: Sequence[str
         torch.tensor([_number(" ".join(caption.lower().split())) for caption in captions], dtype=torch.int64),
         torch.tensor([_number(source) for source in sources], dtype=torch.int64),
         torch.tensor(units, dtype=torch.float64).reshape(-1, len(_LABELS)),
+        torch.tensor([_number(f"{seed}\0{step}\0{key}") for key in keys], dtype=torch.int64),
     )
 
 

@@ -69,11 +69,12 @@ class Task(nn.Module):
             raise RequestError(
                 f"{wrong} needs a re-ranker, and the model has none; set rerank.layers=4 in it, or 0 here"
             )
+        model.drop_patches(settings.patch_dropout)
         self.model = model
         self.settings = settings
         self.reranks = bool(asked)
         self.bias = nn.Parameter(model.clip.logit_scale.new_tensor(settings.sigmoid_bias)) if settings.sigmoid else None
-        self._autocast = autocast
+        self.autocast = autocast
         if model.reranker is not None and not settings.matching:
             model.reranker.requires_grad_(False)
         if settings.scale == "fixed":
@@ -81,14 +82,15 @@ class Task(nn.Module):
 
     def forward(self, batch: Batch) -> Encoded:
         """Features of own rows. Those that nobody compares, of words and frames, are left out: they are not sent."""
+        draws = batch.identity.draws
         with self._casting(batch.frames.device):
-            video = self.model.encode_video(batch.frames, batch.frame_mask)
-            text = self.model.encode_text(batch.token_ids, batch.token_mask)
+            video = self.model.encode_video(batch.frames, batch.frame_mask, draws)
+            text = self.model.encode_text(batch.token_ids, batch.token_mask, draws)
         if not self.reranks:
             video = video._replace(patches=None)
         if isinstance(self.model.head, Dot) and not self.reranks:
-            video = video._replace(frames=video.frames[:, :0], mask=video.mask[:, :0])
-            text = text._replace(tokens=text.tokens[:, :0], mask=text.mask[:, :0])
+            video = video._replace(frames=video.frames[:, :0], mask=video.mask[:, :0], draws=None)
+            text = text._replace(tokens=text.tokens[:, :0], mask=text.mask[:, :0], draws=None)
         return Encoded(in_fp32(video), in_fp32(text))
 
     def compare(self, own: Encoded, identity: Identity) -> Losses:
@@ -145,7 +147,7 @@ class Task(nn.Module):
         return losses
 
     def _casting(self, device: torch.device) -> AbstractContextManager[None]:
-        return torch.autocast(device.type, self._autocast) if self._autocast else nullcontext()
+        return torch.autocast(device.type, self.autocast) if self.autocast else nullcontext()
 
 
 class _Logits(NamedTuple):

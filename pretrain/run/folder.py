@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 import sys
 import time
@@ -115,7 +114,11 @@ class RunFolder:
         return found
 
     def save(
-        self, model: VideoTextModel, snapshot: Snapshot, stream: State, metrics: Mapping[str, float] | None = None
+        self,
+        model: VideoTextModel,
+        snapshot: Snapshot | None,
+        stream: State,
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Publish a checkpoint, then remove those that need not stay. `metrics` are what is known of these weights.
 
@@ -126,6 +129,7 @@ class RunFolder:
         def write() -> None:
             if stream.steps in steps_in(self._home):
                 return
+            assert snapshot is not None  # rank 0 has one
             start = time.monotonic()
             self._home.mkdir(parents=True, exist_ok=True)
             written = write_checkpoint(self._home, model, snapshot, stream, self._run, metrics or {})
@@ -143,7 +147,7 @@ class RunFolder:
             shutil.rmtree(part, ignore_errors=True)
             save_model(model, Folder(str(part)), {"run": str(self.path), "step": step}, weights)
             shutil.rmtree(final, ignore_errors=True)
-            os.rename(part, final)
+            part.rename(final)
             _say(f"the model after {step:,} steps: {final}")
 
         self._agreed(write)

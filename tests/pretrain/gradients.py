@@ -43,16 +43,22 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mug, attended": ("mug, attended", {}),
     "mug, weighted, all": ("rerank, mug", {"sigmoid": 0.3, "matching": 0.7, "distil": 0.4, "candidates": 8}),
     "tight": ("tight", {}),
+    "mean, dropping": ("mean", {"patch_dropout": 0.5}),
+    "3d, dropping": ("3d", {"patch_dropout": 0.3}),
+    "clip2video, dropping": ("rerank, clip2video", {"patch_dropout": 0.4, "matching": 0.7}),
+    "stan, dropping": ("stan, dropping", {"patch_dropout": 0.5}),
+    "stan, conv, dropping": ("stan, conv, dropping", {}),
+    "tight, dropping": ("tight, dropping", {"patch_dropout": 0.5}),
     "tight, sigmoid": ("tight", {"infonce": 0, "sigmoid": 1, "sigmoid_bias": 0}),
 }
 
 
 def build_task(case: str) -> Task:
-    """In float64, the same for the same name, without dropout."""
+    """In float64, the same for the same name; without dropout, unless the name says so."""
     kind, settings = CASES[case]
     model = copy.deepcopy(shaken(kind))
     torch.manual_seed(3)
-    return Task(model, ObjectiveSettings(**settings)).double().eval()
+    return Task(model, ObjectiveSettings(**settings)).double().train("dropping" in case)
 
 
 def whole_batch() -> Batch:
@@ -78,8 +84,8 @@ def share_of(batch: Batch, rank: int, ranks: int) -> Batch:
 
 def slow_loss(task: Task, batch: Batch) -> Tensor:
     model, settings, excused = task.model, task.settings, excused_pairs()
-    video = model.encode_video(batch.frames, batch.frame_mask)
-    text = model.encode_text(batch.token_ids, batch.token_mask)
+    video = model.encode_video(batch.frames, batch.frame_mask, batch.identity.draws)
+    text = model.encode_text(batch.token_ids, batch.token_mask, batch.identity.draws)
     rows = range(CLIPS)
     pairs = [[model.similarities(_row(video, clip), _row(text, words)) for clip in rows] for words in rows]
     kinds = [[[model.logits(pair[0]).reshape(()) for pair in line] for line in pairs]]
@@ -209,6 +215,7 @@ def run_ranks(home: Path, ranks: int) -> dict[str, dict[str, Any]]:
             "loss": sum(one[name]["loss"] for one in told) / ranks,
             "error": max((one[name]["error"], one[name]["worst"]) for one in told),
             "reductions": [one[name]["reductions"] for one in told],
+            "drew": any(one[name]["drew"] for one in told),
         }
         for name in told[0]
     }
@@ -226,10 +233,12 @@ def _measure(home: Path, case: str, rank: int, ranks: int, chunk: int) -> dict[s
         return allreduce_hook(state, bucket)
 
     wrapped.register_comm_hook(None, counted)
+    before = torch.get_rng_state()
     losses = backpropagate(wrapped, share_of(whole_batch(), rank, ranks), chunk=chunk)
+    drew = not torch.equal(torch.get_rng_state(), before)
     right = torch.load(home / f"{case}.pt", weights_only=True, mmap=True)
     error, worst = worst_error(gradients_of(wrapped.module), right)
-    return {"loss": losses.total.item(), "error": error, "worst": worst, "reductions": reductions}
+    return {"loss": losses.total.item(), "error": error, "worst": worst, "reductions": reductions, "drew": drew}
 
 
 if __name__ == "__main__":

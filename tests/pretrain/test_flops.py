@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -72,6 +73,20 @@ def test_forward_and_backward_within_one_percent(kind: str) -> None:
     model.zero_grad()
     expected = clip_flops(model.settings, TINY.model_cfg(), FRAMES, WORDS).training
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["mean", "3d", "seq", "stan"])
+def test_patches_that_are_left_out_cost_only_their_embedding(kind: str) -> None:
+    model = copy.deepcopy(shaken(kind)).train()
+    model.drop_patches(0.5)
+    seen, _, _, _ = inputs(clips=1, frames=FRAMES)
+    expected = clip_flops(model.settings, TINY.model_cfg(), FRAMES, 1, patch_dropout=0.5)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.temporal(model.encode_frames(seen))
+    assert counter.get_total_flops() == expected.image + expected.temporal
+    with FlopCounterMode(display=False) as image, torch.no_grad():
+        model.encode_frames(seen)
+    assert image.get_total_flops() == expected.image < clip_flops(model.settings, TINY.model_cfg(), FRAMES, 1).image
 
 
 @pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-g-14"])

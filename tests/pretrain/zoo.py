@@ -38,12 +38,17 @@ RERANKERS: dict[str, dict[str, Any]] = {
     "rerank, clip2video": {**ZOO["clip2video"], "rerank": {"layers": 2}},
     "rerank, mug": {**ZOO["mug, weighted"], "rerank": {"layers": 2, "grid": 1}},
 }
+DROPPING: dict[str, dict[str, Any]] = {  # at rates that are felt in a few draws
+    "stan, dropping": {**ZOO["stan"], "stan": {"drop_path": 0.5}},
+    "stan, conv, dropping": {**ZOO["stan, conv"], "stan": {"time": "conv", "drop_path": 0.5}},
+    "tight, dropping": {**ZOO["tight"], "tight": {"dropout": 0.3}},
+}
 
 
 def tiny(kind: str = "mean", **settings: Any) -> VideoTextModel:
     """A fresh model on tiny towers; the same for the same words."""
     torch.manual_seed(7)
-    values = {"towers": {"name": "tiny"}, "layers": 2, **(ZOO | RERANKERS)[kind], **settings}
+    values = {"towers": {"name": "tiny"}, "layers": 2, **(ZOO | RERANKERS | DROPPING)[kind], **settings}
     return build_model(ModelSettings.resolve(values)).eval()
 
 

@@ -1,5 +1,6 @@
-"""Promise 1 of training: gradients equal those of one process with the whole batch. In float64, dropout off: relative 1e-6
-for 1, 2 and 4 ranks, with and without cached accumulation, of every weight and objective. Draws are keyed by sample and step.
+"""Promise 1 of training: gradients equal those of one process with the whole batch. In float64, relative 1e-6 for 1, 2 and 4
+ranks, with and without cached accumulation, of every weight and objective. Draws are keyed by sample and step, so this holds
+with dropout, drop path and patch dropout too, and no generator of torch's advances.
 
 The one process computes each loss the slow and obvious way, pair by pair (tests/pretrain/gradients.py). The batch has padding
 frames, and pairs that share their caption or their picture.
@@ -15,7 +16,7 @@ import torch
 from pretrain.objectives import identify
 from pretrain.objectives.identity import Truth
 from pretrain.objectives.matching import draw_negatives
-from tests.pretrain.gradients import CASES, run_ranks, slow_gradients
+from tests.pretrain.gradients import CASES, build_task, run_ranks, slow_gradients, slow_loss, whole_batch
 
 BAR = 1e-6
 
@@ -39,6 +40,7 @@ def test_ranks_have_the_gradients_and_losses_of_one_process(ranks: int, right: t
         case = name.rpartition(", chunk")[0]
         assert told["error"][0] <= BAR, (name, told["error"])
         assert told["loss"] == pytest.approx(losses[case], rel=1e-9), name
+        assert not told["drew"], name
     for case in CASES:  # gradients are reduced once a step, however many chunks it has
         whole, chunked = (told["reductions"] for name, told in found.items() if name.rpartition(", chunk")[0] == case)
         for before, after in zip(whole, chunked, strict=True):
@@ -47,12 +49,20 @@ def test_ranks_have_the_gradients_and_losses_of_one_process(ranks: int, right: t
     print(f"{ranks} ranks: the worst of all relative errors is {worst[0]:.1e}, of {worst[1]}")
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if "dropping" in case])
+def test_what_is_dropped_is_felt(case: str, right: tuple[Path, dict[str, float]]) -> None:
+    with torch.no_grad():
+        assert slow_loss(build_task(case).eval(), whole_batch()).item() != pytest.approx(right[1][case], rel=1e-3)
+
+
 def test_draws_depend_on_sample_and_step_only() -> None:
     keys = [f"clip {number}" for number in range(6)]
-    whole = identify(keys, keys, keys, seed=1, step=7).units
-    assert torch.equal(identify(keys[1::2], keys[:3], keys[:3], seed=1, step=7).units, whole[1::2])
+    whole = identify(keys, keys, keys, seed=1, step=7)
+    part = identify(keys[1::2], keys[:3], keys[:3], seed=1, step=7)
+    assert torch.equal(part.units, whole.units[1::2]) and torch.equal(part.draws, whole.draws[1::2])
     for other in (identify(keys, keys, keys, seed=1, step=8), identify(keys, keys, keys, seed=2, step=7)):
-        assert not torch.isclose(other.units, whole).any()
+        assert not torch.isclose(other.units, whole.units).any()
+        assert not (other.draws[:, None] == whole.draws).any()
 
 
 def test_negatives_are_drawn_in_proportion_and_never_from_excused_pairs() -> None:

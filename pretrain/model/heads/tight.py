@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from configs import RequestError
 from configs.model import ModelSettings
 from pretrain.model.blocks import Block, key_bias
+from pretrain.model.draws import Dropout, pair_draws
 from pretrain.model.features import TextFeatures, VideoFeatures
 from pretrain.model.towers import activation_of, heads_of
 
@@ -28,7 +29,7 @@ class Tight(nn.Module):
         if width % self.heads:
             raise RequestError(f"tight.heads={self.heads} does not divide the joint width {width}")
         self.positions = nn.Parameter(torch.zeros(clip.context_length, width))
-        self.dropout = nn.Dropout(settings.tight.dropout)
+        self.dropout = Dropout(settings.tight.dropout)
         self.blocks = nn.ModuleList(Block(width, self.heads, activation_of(clip), eps) for _ in range(settings.layers))
         self.norm = nn.LayerNorm(width, eps=eps)
         self.dense = nn.Linear(width, width)
@@ -44,7 +45,9 @@ class Tight(nn.Module):
         first = text.pooled[:, None, None].expand(-1, clips, -1, -1)
         pairs = torch.cat([first, video.frames.expand(captions, -1, -1, -1)], dim=2).flatten(0, 1)
         mask = torch.cat([video.mask.new_ones(clips, 1), video.mask], dim=1).repeat(captions, 1)
-        tokens, bias = self.dropout(pairs + self.positions[: count + 1]), key_bias(mask, self.heads)
+        draws = pair_draws(text.draws, video.draws)
+        tokens = self.dropout(pairs + self.positions[: count + 1], None if draws is None else draws.flatten())
+        bias = key_bias(mask, self.heads)
         for block in self.blocks:
             tokens = block(tokens, bias)
         pooled = self.activation(self.dense(self.norm(tokens[:, 0])))

@@ -7,10 +7,12 @@ import copy
 import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from configs import RequestError
 from configs.model import StanSettings
-from pretrain.model.blocks import Attention, DropPath, key_bias
+from pretrain.model.blocks import Attention, key_bias
+from pretrain.model.draws import DropPath
 from pretrain.model.features import Frames, masked_mean
 from pretrain.model.patches3d import convolve_in_time
 from pretrain.model.towers import project_class_token
@@ -43,13 +45,18 @@ class Stan(nn.Module):
                 f"a clip of {count} frames is too long: this model's stan.frames is {len(self.time_embedding)}"
             )
         token = (visual.class_embedding + visual.positional_embedding[0]).expand(len(mask), -1)
-        patches = visual.positional_embedding[1:] + self.time_embedding[:count, None]
+        patches = self._positions(visual.positional_embedding[1:], frames.places) + self.time_embedding[:count, None]
         for index, (layer, trunk) in enumerate(zip(self.layers, frames.blocks, strict=True)):
             token = token + masked_mean(trunk[:, :, 0], mask)
             if index == 0:
                 token = token / 2
-            token, patches = layer(token, patches + trunk[:, :, 1:], mask)
+            token, patches = layer(token, patches + trunk[:, :, 1:], mask, frames.draws)
         return project_class_token(visual, frames.blocks[-1][:, :, 0] + token[:, None])
+
+    @staticmethod
+    def _positions(table: Tensor, places: Tensor | None) -> Tensor:
+        """(L, D), or (B, 1, L, D) of each clip's own places. Looked up as embeddings are: their gradient adds in one order."""
+        return table if places is None else F.embedding(places, table)[:, None]
 
 
 class StanLayer(nn.Module):
@@ -65,13 +72,15 @@ class StanLayer(nn.Module):
         self.space = space
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, token: Tensor, patches: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Class tokens (B, D) and patches (B, T, L, D) under mask (B, T) -> the same."""
+    def forward(
+        self, token: Tensor, patches: Tensor, mask: Tensor, draws: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Class tokens (B, D) and patches (B, T, L, D) under mask (B, T) -> the same. `draws` (B,) are for drop path."""
         clips, count = mask.shape
-        patches = self.time(patches, mask)
+        patches = self.time(patches, mask, draws)
         seen = torch.cat([token[:, None, None].expand(-1, count, -1, -1), patches], dim=2)
         answer = self.space.ls_1(self.space.attention(self.space.ln_1(seen.flatten(0, 1))))
-        answer = self.drop_path(answer).unflatten(0, (clips, count))
+        answer = self.drop_path(answer, draws).unflatten(0, (clips, count))
         token = token + masked_mean(answer[:, :, 0], mask)
         patches = patches + answer[:, :, 1:]
         tokens = torch.cat([token[:, None], patches.flatten(1, 2)], dim=1)
@@ -90,11 +99,11 @@ class AttentionInTime(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.fc = nn.Linear(width, width)
 
-    def forward(self, patches: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, patches: Tensor, mask: Tensor, draws: Tensor | None) -> Tensor:
         clips, places = patches.shape[0], patches.shape[2]
         bias = key_bias(mask, self.attn.heads).repeat_interleave(places, dim=0)
         tracks = self.norm(patches).transpose(1, 2).flatten(0, 1)
-        moved = self.fc(self.drop_path(self.attn(tracks, bias)))
+        moved = self.fc(self.drop_path(self.attn(tracks, bias), draws))
         return patches + moved.unflatten(0, (clips, places)).transpose(1, 2)
 
 
@@ -109,11 +118,11 @@ class ConvolutionInTime(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.fc = nn.Linear(width, width)
 
-    def forward(self, patches: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, patches: Tensor, mask: Tensor, draws: Tensor | None) -> Tensor:
         # Padding frames read as the zeros that a convolution puts around a clip.
         volume = (patches * mask[:, :, None, None]).mT.unflatten(3, self.grid)
         moved = convolve_in_time(self.conv, volume).flatten(3).mT
-        return patches + self.fc(self.drop_path(moved))
+        return patches + self.fc(self.drop_path(moved, draws))
 
 
 _TIME = {"attention": AttentionInTime, "conv": ConvolutionInTime}
