@@ -79,7 +79,9 @@ def restore_snapshot(snapshot: Snapshot, task: Task, optimiser: Optimizer) -> No
         for field, value in fields[name].items():
             if value.ndim:
                 _check_shape(f"{field} of {name}", value, weight)
-        state[number] = {field: _like(value, weight) if value.ndim else value for field, value in fields[name].items()}
+        state[number] = {
+            field: _like(value, weight) if value.ndim else value.clone() for field, value in fields[name].items()
+        }
     # torch's own way in puts each tensor where its weight is, and copies; groups are this run's.
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
