@@ -30,25 +30,33 @@ def kill_savers(out: Path, trials: int) -> None:
     snapshot = take_snapshot(task, optimiser)
     home = out / "checkpoints"
     settings = toy_settings(keep=2)
+    with folder_at(out, settings) as folder:
+        folder.begin(settings, BINDING)
+        start = time.monotonic()
+        folder.save(task.model, snapshot, state_at(1))
+        seconds = time.monotonic() - start
     for _ in range(trials):
         before = find_latest(home)
+        assert before is not None
+        remove_unfinished(home)  # so that what is seen below is the new saver's
         child = os.fork()
         if not child:
             with folder_at(out, settings) as folder:
                 found = folder.begin(settings, BINDING)
-                step = found.step if found else 0
+                assert found is not None
+                step = found.step
                 while True:
                     step += 1
                     folder.save(task.model, snapshot, state_at(step))
-        while before is None and not steps_in(home):  # the first one must be there to survive
-            time.sleep(0.001)
-        time.sleep(dice.uniform(0.0, 0.4))
+        while not (home.is_dir() and any(name.startswith(".") for name in saved_steps(out))):
+            time.sleep(0.0005)
+        time.sleep(dice.uniform(0.0, 1.5 * seconds))  # in the save that has begun, or a little later
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         parts = [name for name in saved_steps(out) if name.startswith(".")]
         whole = [open_checkpoint(home / step_name(step)).step for step in steps_in(home)]
         load_model(home / step_name(whole[-1]))
-        print(json.dumps({"before": before.step if before else 0, "whole": whole, "parts": parts}), flush=True)
+        print(json.dumps({"before": before.step, "whole": whole, "parts": parts}), flush=True)
     remove_unfinished(home)
 
 
