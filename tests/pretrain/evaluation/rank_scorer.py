@@ -1,4 +1,4 @@
-"""Evaluations of held-out sets: as a module, those of a rank under real torchrun; imported, what starts the ranks, and the cases."""
+"""Evaluations of held-out sets: as a module, those of a rank under real torchrun; imported, what starts it, and the cases."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def told_by(case: str, home: Path) -> dict[str, Any]:
 
 def run_ranks(home: Path, ranks: int) -> list[dict[str, dict[str, Any]]]:
     """What each rank has found in all cases."""
-    said = torchrun(MODULE, [str(home)], ranks, timeout=200)
+    said = torchrun(MODULE, [str(home)], ranks, timeout=400)
     assert said.returncode == 0, said.stderr[-4000:]
     return [json.loads((home / f"{ranks}-{rank}.json").read_text()) for rank in range(ranks)]
 
