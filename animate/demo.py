@@ -120,4 +120,3 @@ def _file(number: int) -> str:
 
 def _caption(seed: int, number: int) -> str:
     return caption_of(plan_scene(seed, number))
-

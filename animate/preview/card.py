@@ -130,4 +130,3 @@ def _rebuilt(recipe: Recipe, frames: Pixels, size: tuple[int, int]) -> Pixels:
             frame, to_still @ window @ to_unit, size, dst=still, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_TRANSPARENT
         )
     return still
-

@@ -112,7 +112,9 @@ def spelt(value: float) -> str:
 
 def _drawn(line: Line, across: Axis, up: Axis) -> str:
     colour = f"c{line.colour}"
-    level = "" if line.level is None else f'<path class="level {colour}" d="M0 {_at(1 - up.share(line.level))}H{_WIDTH}"/>'
+    level = (
+        "" if line.level is None else f'<path class="level {colour}" d="M0 {_at(1 - up.share(line.level))}H{_WIDTH}"/>'
+    )
     places = [f"{_at(across.share(step))} {_at(1 - up.share(value))}" for step, value in line.points]
     curve = f'<path class="{colour}" d="M{"L".join(places)}"/>' if places else ""
     # A line of no length with a round end is a dot that the stretching leaves round.
@@ -121,8 +123,14 @@ def _drawn(line: Line, across: Axis, up: Axis) -> str:
 
 
 def _labels(across: Axis, up: Axis, unit: str) -> str:
-    values = [f'<span class="up" style="top:{100 * (1 - up.share(tick)):.2f}%">{spelt(tick)}{unit}</span>' for tick in up.ticks]
-    steps = [f'<span class="across" style="left:{100 * across.share(tick):.2f}%">{spelt(tick)}</span>' for tick in across.ticks]
+    values = [
+        f'<span class="up" style="top:{100 * (1 - up.share(tick)):.2f}%">{spelt(tick)}{unit}</span>'
+        for tick in up.ticks
+    ]
+    steps = [
+        f'<span class="across" style="left:{100 * across.share(tick):.2f}%">{spelt(tick)}</span>'
+        for tick in across.ticks
+    ]
     return "".join((*values, *steps, '<span class="unit">step</span>'))
 
 

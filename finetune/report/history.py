@@ -44,7 +44,11 @@ class History:
     def curve(self, name: str) -> list[Point]:
         """(step, value) wherever a finite value was told, of readings or of evaluations."""
         lines = self.readings if name in _names(self.readings) else self.evaluations
-        return [(step, value) for line in lines if (step := line["step"]) is not None and (value := line.get(name)) is not None]
+        return [
+            (step, value)
+            for line in lines
+            if (step := line["step"]) is not None and (value := line.get(name)) is not None
+        ]
 
     def parts(self) -> list[str]:
         """The objectives that make up the loss."""

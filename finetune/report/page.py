@@ -82,9 +82,14 @@ def _curves(told: Told) -> str:
     charts = [
         draw_chart("Loss", loss),
         draw_chart("Learning rate, at its highest", [Line("rate", history.curve("rate"))], from_zero=True),
-        *(draw_chart(f"{name}, held out", _recalls(told, way), unit="%", from_zero=True) for way, name in _WAYS.items()),
+        *(
+            draw_chart(f"{name}, held out", _recalls(told, way), unit="%", from_zero=True)
+            for way, name in _WAYS.items()
+        ),
         draw_chart("Clips per second", [Line("clips/s", history.curve("clips_per_s"))], from_zero=True),
-        draw_chart("Waiting for data", [Line("share of time", _percent(history, "data_wait"))], unit="%", from_zero=True),
+        draw_chart(
+            "Waiting for data", [Line("share of time", _percent(history, "data_wait"))], unit="%", from_zero=True
+        ),
     ]
     drawn = "".join(charts)
     nothing = '<p class="none">metrics.jsonl tells of no step yet.</p>'
@@ -120,7 +125,7 @@ def _figures(told: Told) -> str:
         if isinstance(told.answers, Answers):
             rows.append(("chance", [_told(told.answers.chance.get(f"{way}_{name}"), "{:.1f}") for name in names]))
     body = "".join(
-        f'<tr{" class=soft" * (name == "chance")}><th>{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        f"<tr{' class=soft' * (name == 'chance')}><th>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
         for name, cells in rows
     )
     head = "".join(f"<th>{name}</th>" for name in names.values())
@@ -157,7 +162,9 @@ def _examples(told: Told) -> str:
         f"first among {answers.captions:,}; the right one is marked."
     )
     cards = "".join(_card(answer) for answer in answers.shown)
-    return _section("examples", "What it answers", f'<p class="soft">{escape(about)}</p><div class="answers">{cards}</div>')
+    return _section(
+        "examples", "What it answers", f'<p class="soft">{escape(about)}</p><div class="answers">{cards}</div>'
+    )
 
 
 def _card(answer: Answer) -> str:
