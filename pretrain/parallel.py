@@ -183,6 +183,8 @@ def _shard(task: Task, device: torch.device) -> None:
         if id(block) in called:
             fully_shard(block, mesh=mesh)
     fully_shard(task, mesh=mesh, reshard_after_forward=False, ignored_params=scalars)
+    # The first module that is called would take itself for the root; evaluation may call a block before any step does.
+    task._get_fsdp_state()._lazy_init()
     for weight in scalars:
         if weight.requires_grad:
             weight.register_hook(_mean_over_ranks)
