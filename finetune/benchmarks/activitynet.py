@@ -1,7 +1,8 @@
 """ActivityNet Captions (Krishna et al., ICCV 2017) as paragraph retrieval: all sentences of a video, joined, are its query.
 
-train.json has 10,009 videos, val_1.json 4,917, which everybody tests on; the second annotators' val_2.json speaks of the same videos, so
-there is no split to select on. The whole video is looked at, to its stated duration. Ids begin with v_; files may or may not.
+train.json has 10,009 videos, val_1.json 4,917, which everybody tests on; the second annotators' val_2.json speaks of the same
+videos, so there is no split to select on. The whole video is looked at, to its stated duration. Ids begin with v_; files may
+or may not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What recognition benchmarks share: names of classes, lists of videos with a class, and the numbers that lists give to classes.
 
-Lists number classes each in its own way: that of UniFormer for Kinetics-400 puts `abseiling` at 341, label maps at 0. So numbers are
-never taken on trust where a file with names has some of the same videos.
+Lists number classes each in its own way: that of UniFormer for Kinetics-400 puts `abseiling` at 341, label maps at 0. So
+numbers are never taken on trust where a file with names has some of the same videos.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """DiDeMo (Hendricks et al., ICCV 2017) as paragraph retrieval: all descriptions of a video, joined, are its query.
 
-{train,val,test}_data.json hold the descriptions; {train,val,test}_list.txt, where they are there, say which videos papers use (8,395 or 8,392 /
-1,065 / 1,004). The json has more names (1,094 / 1,037) of the same videos: some stand there with two endings, and the
-descriptions of the one that the list has not are left out, as published; without a list a video has those of both. Videos
-are looked at for their first 31 seconds, as CLIP4Clip does; annotators saw 30. Names have the ending of the upload, or a bare
-dot where it had none, and the file on the disk may have another.
+{train,val,test}_data.json hold the descriptions; {train,val,test}_list.txt, where they are there, say which videos papers use
+(8,395 or 8,392 / 1,065 / 1,004). The json has more names (1,094 / 1,037) of the same videos: some stand there with two
+endings, and the descriptions of the one that the list has not are left out, as published; without a list a video has those
+of both. Videos are looked at for their first 31 seconds, as CLIP4Clip does; annotators saw 30. Names have the ending of the
+upload, or a bare dot where it had none, and the file on the disk may have another.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def read(finder: Finder, _variant: str, needs: Collection[SplitName]) -> Benchma
         listed = finder.table(_list_role(name), needed=name in needs and data is None)
         if data is not None:
             joiner.differences += _compare(name, data, listed)
-        joiner.spoken = _by_stem(data or listed)
+        joiner.spoken = _by_stem(data) if data else {}
         if listed is not None:
             same_names = {one.path or one.id for one in listed.records.values()} & named.keys()
             joiner.spoken |= {stem_of(one): named[one] for one in same_names}
@@ -107,10 +107,8 @@ def read(finder: Finder, _variant: str, needs: Collection[SplitName]) -> Benchma
     return Benchmark("didemo", "", protocol, joiner.splits, differences=tuple(joiner.differences))
 
 
-def _by_stem(table: Table | None) -> Records:
+def _by_stem(table: Table) -> Records:
     """Records by name without ending; names that differ in their endings alone are one video with all descriptions."""
-    if table is None:
-        return {}
     gather = Gather(table.file, adds_up=table.dialect is RELEASE)
     for one in table.records.values():
         gather.add(one._replace(id=stem_of(one.path or one.id), path=one.path or one.id))

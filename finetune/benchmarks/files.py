@@ -24,7 +24,8 @@ from finetune.benchmarks.pickles import read_plain
 
 ANNOTATION_ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".pkl", ".pickle", ".parquet")
 VIDEO_ENDINGS = (
-    ["mp4", "webm", "avi", "mkv", "mov", "m4v", "mpg", "mpeg", "3gp", "3gpp", "3g2", "wmv", "mts", "m2ts", "flv", "ts", "ogv", "qt", "asf", "divx"]
+    "mp4", "webm", "avi", "mkv", "mov", "m4v", "mpg", "mpeg", "3gp", "3gpp", "3g2", "wmv", "mts", "m2ts", "flv", "ts", "ogv",
+    "qt", "asf", "divx",
 )  # fmt: skip
 _MOST_BYTES = 1 << 30  # of an annotation file; the largest in use has 60 MB
 
@@ -103,7 +104,7 @@ def _walk(root: Path) -> Iterator[str]:
         raise RequestError(f"{error.filename}: cannot be listed: {error.strerror}") from None
 
     for here, folders, files in os.walk(root, followlinks=True, onerror=refuse):
-        about = os.stat(here)
+        about = Path(here).stat()
         if (about.st_dev, about.st_ino) in seen:
             folders.clear()
             continue

@@ -1,7 +1,7 @@
 """A benchmark of one's own: a folder of videos and a table of them, CSV, TSV, JSON, JSON Lines or Parquet.
 
-A row is a video's file and a caption (or a JSON list of captions, or one caption a row), or its class; a column `split` says where it
-belongs, and without one all is test. Or a table a split: files.train=, files.test=.
+A row is a video's file and a caption (or a JSON list of captions; or several rows a video), or its class; a column `split`
+says where it belongs, and without one all is test. Or a table a split: files.train=, files.test=.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """HMDB51 (Kuehne et al., ICCV 2011) and UCF101 (Soomro et al., 2012): three splits each, no validation.
 
-HMDB51's release has a file a class and split, `brush_hair_test_split1.txt`, whose lines are `name.avi 1` (train), 2 (test) or 0 (neither); lists in use
-have `path class`. UCF101's has trainlist01.txt, `Class/name.avi 1` (from 1), testlist01.txt, `Class/name.avi`, and classInd.txt, `1 Class`.
+HMDB51's release has a file a class and split, `brush_hair_test_split1.txt`, whose lines are `name.avi 1` (train), 2 (test) or
+0 (neither); lists in use have `path class`. UCF101's has trainlist01.txt, `Class/name.avi 1` (from 1), testlist01.txt,
+`Class/name.avi`, and classInd.txt, `1 Class`.
 """
 
 from __future__ import annotations

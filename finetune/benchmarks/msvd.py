@@ -1,8 +1,8 @@
 """MSVD (Chen and Dolan, ACL 2011): 1,970 clips of YouTube, about 41 captions each, split 1,200 / 100 / 670.
 
 Every caption is a query (all of them: older papers sampled 5); a video's score for its captions is the best one's. The
-captions are raw-captions.pkl, {id: [[word, ...], ...]}, or the same as JSON. Clips are named by id, or vid1.avi to vid1970.avi with
-youtube_mapping.txt (`id vid1`).
+captions are raw-captions.pkl, {id: [[word, ...], ...]}, or the same as JSON. Clips are named by id, or vid1.avi to
+vid1970.avi with youtube_mapping.txt (`id vid1`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Something-Something V2 (Goyal et al., ICCV 2017): 174 templates of motion; left and right differ, so clips are never flipped.
 
-The official validation (24,777), whose labels are public, is the test, as everybody has it; the official test (27,157) has no labels.
-Lists are the release's json (`template` is the class) or TSM's `id frames class`. Clips are 12345.webm.
+The official validation (24,777), whose labels are public, is the test, as everybody has it; the official test (27,157) has
+no labels. Lists are the release's json (`template` is the class) or TSM's `id frames class`. Clips are 12345.webm.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """VATEX, English (Wang et al., ICCV 2019): 25,991 training videos, 10 captions each, and two test splits of 1,500 in use.
 
-hgr (Chen et al., CVPR 2020; the comparable one): the official validation videos, halved into 1,500 for validation and 1,500 for the
-test. clip2video: the 1,500 that CLIP2Video drew at random from the same 3,000; 776 of them are in HGR's validation list, which
-this variant therefore leaves out of its validation.
+hgr (Chen et al., CVPR 2020; the comparable one): the official validation videos, halved into 1,500 for validation and 1,500
+for the test. clip2video: the 1,500 that CLIP2Video drew at random from the same 3,000; 776 of them are in HGR's validation
+list, which this variant therefore leaves out of its validation.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def read(finder: Finder, variant: str, needs: Collection[SplitName]) -> Benchmar
         rest = {name: record for name, record in validation.records.items() if name not in test.records}
         if dropped := len(validation.records) - len(rest):
             joiner.differences.append(
-                f"validation: {dropped:,} of the {len(validation.records):,} videos of {validation.file.name} are in CLIP2Video's "
-                "test, and are left out"
+                f"validation: {dropped:,} of the {len(validation.records):,} videos of {validation.file.name} are in "
+                "CLIP2Video's test, and are left out"
             )
         validation = Table(validation.file, validation.dialect, rest)
     tables: dict[SplitName, Table | None] = {"train": train, "validation": validation, "test": test}
