@@ -136,7 +136,8 @@ class Content:
     file: AnnotationFile
     value: Any = None
     lines: tuple[Line, ...] = ()
-    items: int = 0  # a pickle's instructions: more captions than these are repetitions
+    items: int = 0  # a pickle's instructions: more words than these are repetitions
+    doubled: str = ""  # a key of JSON that stands twice in one object, with different values
 
     @property
     def is_text(self) -> bool:
@@ -200,7 +201,8 @@ def parse(file: AnnotationFile) -> Content:
         return Content(file, _parquet(data, file))
     text = _decode(data, file)
     if ending == "json":
-        return Content(file, _json(text, file))
+        doubled: list[str] = []
+        return Content(file, _json(text, file, doubled=doubled), doubled=next(iter(doubled), ""))
     lines = tuple(Line(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
     if ending in ("jsonl", "ndjson"):
         return Content(file, [_json(line.text, file, line.number) for line in lines])
@@ -230,17 +232,15 @@ def _decode(data: bytes, file: AnnotationFile) -> str:
     return text
 
 
-def _json(text: str, file: AnnotationFile, line: int = 0) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _json(text: str, file: AnnotationFile, line: int = 0, doubled: list[str] | None = None) -> Any:
+    def noted(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
-        if len(made) < len(pairs):
-            keys = [key for key, _ in pairs]
-            double = next(key for key in keys if keys.count(key) > 1)
-            raise DataError(f"{file}: the key {double!r} stands twice in one object; expected once")
+        if len(made) < len(pairs) and doubled is not None:
+            doubled.extend(key for key, value in pairs if made[key] != value)
         return made
 
     try:
-        return json.loads(text, object_pairs_hook=unique)
+        return json.loads(text, object_pairs_hook=noted)
     except json.JSONDecodeError as error:
         cut = "; it is cut off" if error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated") else ""
         raise DataError(

@@ -59,6 +59,10 @@ class Table(NamedTuple):
 def read_table(file: AnnotationFile, dialects: Sequence[Dialect], known: Iterable[Dialect] = ()) -> Table:
     """The file in the first dialect that matches. DataError when none does: it says what was found, by the dialects `known`."""
     content = parse(file)
+    if content.doubled:
+        raise DataError(
+            f"{file}: the key {content.doubled!r} stands twice in one object, with different values; expected once"
+        )
     for dialect in dialects:
         if dialect.match(content):
             return Table(file, dialect, dialect.read(content))
@@ -105,10 +109,15 @@ class Gather:
             raise DataError(
                 f"{self.file}, {record.place}: video {record.id!r} stands there again; first: {first.place}"
             )
-        self.captions.setdefault(record.id, []).extend(record.captions)
+        if record.captions:
+            self.captions.setdefault(record.id, []).extend(record.captions)
 
     def done(self) -> Records:
-        return {name: record._replace(captions=tuple(self.captions[name])) for name, record in self.records.items()}
+        """The records in order, each with all its captions."""
+        for name, captions in self.captions.items():
+            if len(captions) > len(self.records[name].captions):
+                self.records[name] = self.records[name]._replace(captions=tuple(captions))
+        return self.records
 
 
 def id_of(path: str) -> str:
