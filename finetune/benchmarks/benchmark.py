@@ -15,7 +15,6 @@ _QUERIES = {
     "single": "one caption a video",
     "every": "every caption is a query; video to text: a video's best caption counts",
     "paragraph": "all sentences of a video, joined in the file's order, are its one query",
-    "label": "one class a video",
 }
 
 
@@ -95,12 +94,10 @@ class Benchmark:
         MSR-VTT 1k-A (9k training), test: 1,000 videos, 1,000 queries (one caption a video); selection: last step
         """
         chosen = self.splits[split]
-        asked = "queries" if self.protocol.task == "retrieval" else f"clips of {len(self.labels):,} classes"
-        count = self.queries(split) if self.protocol.task == "retrieval" else len(chosen.videos)
-        parts = [
-            f"{self.protocol.title}, {split}: {len(chosen.videos):,} videos, {count:,} {asked} "
-            f"({_QUERIES[self.protocol.queries]})"
-        ]
+        asked = f"{len(self.labels):,} classes"
+        if self.protocol.task == "retrieval":
+            asked = f"{self.queries(split):,} queries ({_QUERIES[self.protocol.queries]})"
+        parts = [f"{self.protocol.title}, {split}: {len(chosen.videos):,} videos, {asked}"]
         if chosen.published and len(chosen.videos) != chosen.published[0].videos:
             parts.append(f"published with {chosen.published[0].videos:,} videos")
         parts.append(f"selection: {'on validation' if self.selection else 'last step'}")

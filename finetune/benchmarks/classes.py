@@ -161,12 +161,14 @@ class Classes:
         self.source = source
         self.differences: list[str] = []
         self._index = {plain(name): number for number, name in enumerate(self.names)}
+        self.checked = False  # whether the numbers of a list were compared with names
         self._own: dict[int, str] = {}  # the names behind the numbers of this user's lists
         self._numbers: dict[str, int] = {}  # of labels met before
 
     def learn(self, numbered: Table, named: Table) -> None:
         """See how lists number classes by one whose videos a file with names has too."""
         own = numbering(numbered, named)
+        self.checked |= bool(own)
         other = [number for number, name in own.items() if self._index.get(plain(name), number) != number]
         if other:
             number = min(other)
@@ -218,8 +220,27 @@ def classes_of(labels: Table | None, tables: Iterable[Table]) -> Classes:
     return made
 
 
-def read_spares(finder: Finder, chosen: Table, setting: str, dialects: Sequence[Dialect]) -> list[Table]:
-    """Files that might have played the part of a chosen one, for comparison; those that are no such list are left."""
+def compare_lists(
+    finder: Finder, tables: Mapping[SplitName, Table], classes: Classes, dialects: Sequence[Dialect]
+) -> list[str]:
+    """Compare each list with the other files that might have played its part: their videos, and how they number classes."""
+    said = []
+    for name, table in tables.items():
+        for spare in _read_spares(finder, table, name, dialects):
+            said += _compare_ids(name, table, spare)
+            named, numbered = sorted((table, spare), key=is_numbered)
+            if is_numbered(numbered) and not is_numbered(named):
+                classes.learn(numbered, named)
+    unchecked = [table.file.name for table in tables.values() if is_numbered(table) and not classes.checked]
+    if unchecked:
+        said.append(
+            f"{', '.join(unchecked)}: classes are numbers, taken to be those of {classes.source}; no file can check it"
+        )
+    return said
+
+
+def _read_spares(finder: Finder, chosen: Table, setting: str, dialects: Sequence[Dialect]) -> list[Table]:
+    """Files that share videos with the chosen one; those that are no such list are left."""
     tables = []
     for file in finder.spare.get(setting, []):
         try:
@@ -231,7 +252,7 @@ def read_spares(finder: Finder, chosen: Table, setting: str, dialects: Sequence[
     return tables
 
 
-def compare_ids(name: SplitName, chosen: Table, spare: Table) -> list[str]:
+def _compare_ids(name: SplitName, chosen: Table, spare: Table) -> list[str]:
     """A sentence when two lists of one split have not the same videos."""
     fewer, more = chosen.records.keys() - spare.records.keys(), spare.records.keys() - chosen.records.keys()
     if not fewer and not more:

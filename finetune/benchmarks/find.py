@@ -144,7 +144,11 @@ class Finder:
     def _by_content(self, role: Role) -> list[Table]:
         if not role.like:
             return []
-        unnamed = [file for file in self.inventory.annotations if file not in self._taken]
+        unnamed = [
+            file
+            for file in self.inventory.annotations
+            if file not in self._taken and not file.name.lower().endswith(".parquet")
+        ]
         if len(unnamed) > _MOST_LOOKED_INTO:
             self.aside.append(
                 f"{role.setting}: {len(unnamed):,} files of other names are too many to look into; "

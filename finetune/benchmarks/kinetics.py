@@ -12,15 +12,7 @@ from collections.abc import Collection
 from configs import DataError
 from finetune.benchmarks.assemble import check_apart
 from finetune.benchmarks.benchmark import Benchmark, Protocol, Published, Split, SplitName
-from finetune.benchmarks.classes import (
-    CLASS_LIST,
-    LABELS,
-    classes_of,
-    compare_ids,
-    is_numbered,
-    labelled_split,
-    read_spares,
-)  # fmt: skip
+from finetune.benchmarks.classes import CLASS_LIST, LABELS, classes_of, compare_lists, labelled_split
 from finetune.benchmarks.files import Content
 from finetune.benchmarks.find import Finder, Role
 from finetune.benchmarks.records import Dialect, Gather, Record, Records, Table
@@ -92,13 +84,7 @@ def read(finder: Finder, _variant: str, needs: Collection[SplitName]) -> Benchma
         if (table := finder.table(role, needed=name in needs)) is not None:
             tables[name] = table
     classes = classes_of(labels, tables.values())
-    differences: list[str] = []
-    if "test" in tables:
-        for spare in read_spares(finder, tables["test"], "test", _LISTS):
-            differences += compare_ids("test", tables["test"], spare)
-            both = sorted((tables["test"], spare), key=is_numbered)
-            if is_numbered(both[1]) and not is_numbered(both[0]):
-                classes.learn(both[1], both[0])
+    differences = compare_lists(finder, tables, classes, _LISTS)
     splits: dict[SplitName, Split] = {}
     for name, table in tables.items():
         names = {one.id: tuple(filter(None, (one.path, one.id))) for one in table.records.values()}

@@ -10,15 +10,7 @@ from collections.abc import Collection
 
 from finetune.benchmarks.assemble import check_apart
 from finetune.benchmarks.benchmark import Benchmark, Protocol, Published, Split, SplitName
-from finetune.benchmarks.classes import (
-    CLASS_LIST,
-    LABELS,
-    classes_of,
-    compare_ids,
-    is_numbered,
-    labelled_split,
-    read_spares,
-)  # fmt: skip
+from finetune.benchmarks.classes import CLASS_LIST, LABELS, classes_of, compare_lists, labelled_split
 from finetune.benchmarks.files import Content
 from finetune.benchmarks.find import Finder, Role
 from finetune.benchmarks.records import Dialect, Gather, Record, Records, Table, field, keys_of_first
@@ -90,17 +82,11 @@ def read(finder: Finder, _variant: str, needs: Collection[SplitName]) -> Benchma
     """Two lists and the classes; the json and the list of one split, where both are there, are compared."""
     labels = finder.table(_LABELS, needed=False)
     tables: dict[SplitName, Table] = {}
-    differences: list[str] = []
     for name, role in _ROLES.items():
         if (table := finder.table(role, needed=name in needs)) is not None:
             tables[name] = table
     classes = classes_of(labels, tables.values())
-    for name, table in tables.items():
-        for spare in read_spares(finder, table, name, _LISTS):
-            differences += compare_ids(name, table, spare)
-            both = sorted((table, spare), key=is_numbered)
-            if is_numbered(both[1]) and not is_numbered(both[0]):
-                classes.learn(both[1], both[0])
+    differences = compare_lists(finder, tables, classes, _LISTS)
     if (test := finder.table(_UNLABELLED, needed=False)) is not None:
         differences.append(f"{test.file.name}: {test.size()} without labels: not used")
     splits: dict[SplitName, Split] = {

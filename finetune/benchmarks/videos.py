@@ -29,6 +29,11 @@ class Located:
     missing: Mapping[SplitName, tuple[str, ...]]
     table: str
 
+    def describe(self, split: SplitName = "test") -> str:
+        """The benchmark's protocol line, and how many of the split's videos are missing and count as misses."""
+        missing = len(self.missing.get(split, ())) if split != "train" else 0
+        return self.benchmark.describe(split) + (f"; {missing:,} videos missing, counted as misses" if missing else "")
+
 
 class VideoIndex:
     """The files of a folder by name, and by name without ending."""
