@@ -38,7 +38,7 @@ class Joiner:
         """The caption files, for messages."""
         return ", ".join(str(table.file) for table in self.tables)
 
-    def list(self, role: Role, name: SplitName) -> Table | None:
+    def list_of(self, role: Role, name: SplitName) -> Table | None:
         """The list of a split; None when there is none and nobody needs it."""
         return self.finder.table(role, needed=name in self.needs)
 

@@ -31,7 +31,7 @@ from finetune.benchmarks.records import (
 
 VARIANTS = ("",)
 SPAN = Span(0.0, 31.0)
-_ID = r"\d+@N\d\d_\d+_[0-9a-f]+"
+_ID = r"\d+@N\d\d_\d+_[0-9a-f]+(\..*)?"
 
 
 def stem_of(name: str) -> str:
@@ -91,12 +91,12 @@ def read(finder: Finder, _variant: str, needs: Collection[SplitName]) -> Benchma
     """Each split is a json, kept to the names of its list where there is one."""
     joiner = Joiner(finder, _CAPTIONS, needs)
     named = {one.path or one.id: one for one in joiner.spoken.values()}
+    joiner.spoken = {stem: one for table in joiner.tables for stem, one in _by_stem(table).items()}
     for name, published in _PUBLISHED.items():
         data = next((table for table in joiner.tables if _SHORT[name] in table.file.name.lower()), None)
         listed = finder.table(_list_role(name), needed=name in needs and data is None)
         if data is not None:
             joiner.differences += _compare(name, data, listed)
-        joiner.spoken = _by_stem(data) if data else {}
         if listed is not None:
             same_names = {one.path or one.id for one in listed.records.values()} & named.keys()
             joiner.spoken |= {stem_of(one): named[one] for one in same_names}

@@ -69,6 +69,10 @@ class Finder:
             found = [self._read(self._asked(role, one.strip()), role) for one in asked.split(",")]
             if len(found) > 1 and not role.many:
                 raise RequestError(f"files.{role.setting}={asked}: expected one file: {role.what}")
+            given = {table.file.path for table in found}
+            self.spare[role.setting] = [
+                file for files in self._ranked(role) for file in files if file.path not in given
+            ]
             return [self._choose(role, table, f"files.{role.setting}") for table in found]
         found = self._by_name(role) or self._by_content(role)
         if not found and needed:
@@ -100,8 +104,9 @@ class Finder:
         self.chosen.append(f"{role.setting}: {name} ({why}): {table.dialect.owner}, {table.size()}")
         return table
 
-    def _by_name(self, role: Role) -> list[Table]:
-        ranked = [
+    def _ranked(self, role: Role) -> list[list[AnnotationFile]]:
+        """Files that have one of the role's usual names, by name."""
+        return [
             [
                 file
                 for file in self.inventory.annotations
@@ -109,6 +114,9 @@ class Finder:
             ]
             for globs in role.names
         ]
+
+    def _by_name(self, role: Role) -> list[Table]:
+        ranked = self._ranked(role)
         best = next((files for files in ranked if files), [])
         if not best:
             return []

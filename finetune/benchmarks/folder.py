@@ -16,7 +16,7 @@ from configs import DataError, RequestError
 from configs.benchmark import ColumnSettings
 from finetune.benchmarks.assemble import check_apart
 from finetune.benchmarks.benchmark import SPLITS, Benchmark, Protocol, Split, SplitName, Video
-from finetune.benchmarks.classes import classes_of, labelled_split
+from finetune.benchmarks.classes import LABELS, classes_of, labelled_split
 from finetune.benchmarks.files import Content
 from finetune.benchmarks.find import Finder, Role
 from finetune.benchmarks.records import STAN, Dialect, Gather, Record, Records, Table, text_of, texts_of
@@ -119,6 +119,7 @@ def read(finder: Finder, _variant: str, needs: Collection[SplitName]) -> Benchma
     """The table, its splits, and queries as its captions have it: one a video, or every one."""
     dialect = _dialect(finder.settings.column)
     given: dict[SplitName, Table] = {}
+    outside = 0
     for name in SPLITS:
         if getattr(finder.settings.files, name):
             role = Role(name, f"the table of the {name} split", (), (STAN, dialect))
@@ -127,7 +128,10 @@ def read(finder: Finder, _variant: str, needs: Collection[SplitName]) -> Benchma
         role = Role("captions", "a table of videos with captions or classes", _NAMES, (STAN, dialect))
         table = finder.tables(role, needed=True)[0]
         given = {name: kept for name in SPLITS if (kept := _kept(table, name)).records}
+        outside = len(table.records) - sum(len(kept.records) for kept in given.values())
     splits, labels, differences = _splits(finder, given)
+    if outside:
+        differences += (f"{outside:,} videos of the table have no split, and are left out",)
     check_apart(splits)
     most = max((len(video.captions) for split in splits.values() for video in split.videos), default=0)
     title = finder.inventory.root.resolve().name
@@ -148,8 +152,6 @@ def _splits(
     finder: Finder, given: dict[SplitName, Table]
 ) -> tuple[dict[SplitName, Split], tuple[str, ...], tuple[str, ...]]:
     if any(one.label for table in given.values() for one in table.records.values()):
-        from finetune.benchmarks.classes import LABELS
-
         named = finder.settings.files.labels
         role = Role("labels", "the names of the classes", (), LABELS)
         classes = classes_of(finder.tables(role, needed=True)[0] if named else None, given.values())

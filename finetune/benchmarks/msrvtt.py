@@ -126,7 +126,7 @@ def read(finder: Finder, variant: str, needs: Collection[SplitName]) -> Benchmar
     if variant == "full":
         roles |= {"validation": _VALIDATION_FULL, "test": _TEST_FULL}
     for name, role in roles.items():
-        listed = _official(joiner, role, name) if variant == "full" else joiner.list(role, name)
+        listed = _official(joiner, role, name) if variant == "full" else joiner.list_of(role, name)
         joiner.add(name, listed, _PUBLISHED[variant, name])
         if variant != "full" and name == "test" and listed is not None:
             joiner.differences += _other_sentences(listed, joiner.spoken)

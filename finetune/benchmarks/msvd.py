@@ -76,7 +76,7 @@ def read(finder: Finder, _variant: str, needs: Collection[SplitName]) -> Benchma
         return Video(listed.id, spoken.captions, names=(listed.id, other.label) if other else (), path=spoken.path)
 
     for name, published in _PUBLISHED.items():
-        joiner.add(name, joiner.list(_role(name), name), published, video)
+        joiner.add(name, joiner.list_of(_role(name), name), published, video)
     check_apart(joiner.splits)
     if len(joiner.splits) == len(_PUBLISHED):
         joiner.check_complete("MSVD")

@@ -78,7 +78,7 @@ def read_benchmark(
     """The annotation files alone, without looking for videos."""
     if name not in _MODULES:
         near = get_close_matches(name, BENCHMARKS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise RequestError(f"no benchmark {name!r}{hint} There are {', '.join(BENCHMARKS)}")
     module = _MODULES[name]
     variant = settings.variant or module.VARIANTS[0]

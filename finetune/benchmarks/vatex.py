@@ -90,8 +90,8 @@ _TEST = {
 def read(finder: Finder, variant: str, needs: Collection[SplitName]) -> Benchmark:
     """Three lists, joined with the captions."""
     joiner = Joiner(finder, _CAPTIONS, needs)
-    train, validation = joiner.list(_TRAIN, "train"), joiner.list(_VALIDATION, "validation")
-    test = joiner.list(_TEST[variant], "test")
+    train, validation = joiner.list_of(_TRAIN, "train"), joiner.list_of(_VALIDATION, "validation")
+    test = joiner.list_of(_TEST[variant], "test")
     if variant == "clip2video" and validation is not None and test is not None:
         rest = {name: record for name, record in validation.records.items() if name not in test.records}
         if dropped := len(validation.records) - len(rest):

@@ -303,6 +303,31 @@ def test_files_of_other_names_are_known_by_their_content(tmp_path: Path) -> None
     assert any(line.startswith("train: ids.csv (files.train)") for line in finder.chosen)
 
 
+def test_didemo_s_descriptions_may_lie_in_a_file_of_any_name(tmp_path: Path) -> None:
+    name = "12345678@N00_1234567890_0123456789"
+    write(tmp_path / "said.json", [{"video": f"{name}.mov", "description": "rain", "times": [[0, 1]]}])
+    write(tmp_path / "test_list.txt", lines(f"{name}.mp4"))
+    benchmark, _ = read("didemo", tmp_path)
+    assert benchmark.splits["test"].videos[0].captions == ("rain",)
+
+
+def test_rows_without_a_split_are_counted(tmp_path: Path) -> None:
+    write(tmp_path / "captions.csv", "video,caption,split\na.mp4,x,test\nb.mp4,y,\n")
+    benchmark, _ = read("folder", tmp_path)
+    assert ids(benchmark, "test") == ["a.mp4"]
+    assert benchmark.differences == ("1 videos of the table have no split, and are left out",)
+
+
+def test_numbers_that_no_file_can_check_are_said_to_be_so(tmp_path: Path) -> None:
+    write(tmp_path / "label_map_k400.txt", lines("abseiling", "zumba"))
+    write(tmp_path / "val.csv", lines(f"{TUBE[0]}.mp4,1"))
+    benchmark, _ = read("kinetics400", tmp_path)
+    assert benchmark.splits["test"].videos[0].label == 1
+    assert any(
+        "taken to be those of label_map_k400.txt; no file can check it" in line for line in benchmark.differences
+    )
+
+
 def test_names_and_times_are_read_as_they_are_written() -> None:
     assert id_of("a/b/video7010.MP4") == "video7010"
     assert id_of("0001_A_Film_00.00.51.926-00.00.54.129") == "0001_A_Film_00.00.51.926-00.00.54.129"

@@ -97,7 +97,7 @@ def test_a_kinetics_list_and_the_csv_differ_and_that_is_named() -> None:
     assert any("kinetics_400_labels_xclip.csv says the same" in line for line in finder.aside)
 
 
-def test_a_kinetics_list_alone_is_a_known_size_and_its_missing_names_are_said() -> None:
+def test_a_kinetics_list_is_a_known_size_and_its_classes_are_those_of_the_csv() -> None:
     values = {"files": {"test": "uniformer_val.csv"}}
     benchmark, _ = read("kinetics400", ANNOTATIONS / "kinetics400", allow_missing=False, **values)
     assert len(benchmark.splits["test"].videos) == 19_787
@@ -105,6 +105,8 @@ def test_a_kinetics_list_alone_is_a_known_size_and_its_missing_names_are_said() 
         benchmark.differences
     )
     assert benchmark.describe().count("published with 19,906") == 1
+    by_csv = {video.id: video.label for video in real("kinetics400")[0].splits["test"].videos}
+    assert all(by_csv[video.id] == video.label for video in benchmark.splits["test"].videos)
 
 
 def test_ssv2_s_json_and_tsm_s_list_agree_on_every_class(tmp_path: Path) -> None:

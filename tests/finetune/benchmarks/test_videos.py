@@ -106,6 +106,7 @@ def test_missing_videos_are_misses_in_the_test_and_dropped_in_training(tmp_path:
         ["test", "2,990", "4", "8", "3", "1"],
     ]
     assert done.located.table in done.report()
+    assert done.located.describe().endswith("; 1 videos missing, counted as misses")
 
 
 def test_a_shrunk_split_is_refused_with_names_and_the_way_out(tmp_path: Path) -> None:
