@@ -10,6 +10,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,10 +60,8 @@ class AnnotationFile(NamedTuple):
                 return archive.read(self.member)
         except KeyError:
             raise DataError(f"{self}: the zip has no such member") from None
-        except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
             raise DataError(f"{self}: cannot be unpacked: {error}") from None
-        except zipfile.zlib.error as error:  # type: ignore[attr-defined]
-            raise DataError(f"{self}: damaged: {error}") from None
 
     def _check_size(self, size: int) -> None:
         if size > _MOST_BYTES:
