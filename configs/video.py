@@ -25,7 +25,8 @@ class VideoSettings(Settings):
         2, ge=1, le=100, description="of sampler=clip2video: its feature_framerate, 2 for MSR-VTT, 1 for MSVD and VATEX"
     )
     square_pixels: bool = Field(
-        True, description="stretch frames whose pixels are not square, as players do; false: as the published codes do not"
+        True,
+        description="stretch frames whose pixels are not square, as players do; false: as the published codes do not",
     )
     max_pixels: int = Field(4096 * 2304, ge=1, description="a video of larger frames is refused")
     max_seconds: float = Field(60.0, gt=0, description="CPU time that one clip may take before its file is given up")

@@ -3,6 +3,7 @@
     trouble.py    what can be wrong with a file, a closed list
     timeline.py   when a video's frames are shown
     samplers.py   timeline and span -> frame numbers; pure
+    boxes.py      what an MP4 claims of itself, before anything believes it
     container.py  file -> packets of one stream and their timeline, opened so that nothing else can be
     decode.py     frame numbers -> decoded frames, with no more decoded than they need
     pixels.py     a decoded frame -> size x size, upright, in SDR

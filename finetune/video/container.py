@@ -17,6 +17,7 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.video.boxes import claimed_samples
 from finetune.video.timeline import Timeline
 from finetune.video.trouble import Flaw, VideoTrouble
 
@@ -30,6 +31,9 @@ _KEPT_BYTES = 256 << 20
 
 # Decoders that start afresh at a packet marked as a key: what is shown after it needs nothing before it.
 _RESTARTABLE = {"h264", "hevc", "vp8", "vp9", "libdav1d", "av1", "mpeg4", "mpeg2video", "mpeg1video"}
+
+# Containers that tell when a packet is decoded, not when it is shown: where frames are reordered, FFmpeg guesses.
+_WITHOUT_TIMES = {"avi", "asf"}
 
 _IDR = 5  # NAL unit type of H.264
 
@@ -73,8 +77,9 @@ class OpenVideo:
             width, height = stream.codec_context.width, stream.codec_context.height
             if width * height > max_pixels:
                 raise VideoTrouble(str(path), "too_large", f"{width} x {height} pixels; max_pixels is {max_pixels}")
-            self._origin = _origin_of(container, stream)
+            self._origin = _origin_of(container)
             self.packets = list(self._read_packets(container, stream))
+            self._times_are_guesses = container.format.name in _WITHOUT_TIMES and stream.codec_context.has_b_frames
             # Its decoder is used for all that follows; closing the container leaves it whole.
             self._decoder = stream.codec_context
             declared = stream.frames
@@ -102,10 +107,6 @@ class OpenVideo:
         with self._opened() as container:
             yield from self._demuxed(container, _pictures_of(container, str(self.path)))
 
-    def seconds(self, pts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Times of the stream's clock on that of a player."""
-        return pts * float(self.time_base) - self._origin
-
     def _opened(self) -> Any:
         file = str(self.path)
         try:
@@ -113,7 +114,9 @@ class OpenVideo:
         except av.error.PermissionError as error:
             raise VideoTrouble(file, "unreadable", _said(error)) from None
         except (av.error.FFmpegError, ValueError) as error:
-            raise VideoTrouble(file, "not_a_video", f"no container of a kind that is read here ({_said(error)})") from None
+            raise VideoTrouble(
+                file, "not_a_video", f"no container of a kind that is read here ({_said(error)})"
+            ) from None
 
     def _demuxed(self, container: Any, stream: Any) -> Iterator[Any]:
         try:
@@ -123,11 +126,14 @@ class OpenVideo:
                 self.flaws.append(Flaw("truncated", f"reading stopped: {_said(error)}"))
 
     def _read_packets(self, container: Any, stream: Any) -> Iterator[Packet]:
-        kept = 0
+        kept, size = 0, self.path.stat().st_size
         restartable, codec = self.codec in _RESTARTABLE, self.codec
         units = _NalUnits(stream.codec_context.extradata) if codec == "h264" else None
         for packet in self._demuxed(container, stream):
             kept += packet.size
+            if kept > 2 * size:  # the same bytes again and again: a small file that would never end
+                self.flaws.append(Flaw("corrupt", f"its packets hold more than twice the {size} bytes of the file"))
+                return
             afresh = restartable and packet.is_keyframe
             if afresh and units is not None:
                 afresh = units.has(bytes(packet), _IDR)
@@ -138,7 +144,7 @@ class OpenVideo:
     def _presentation_order(self) -> NDArray[np.int64] | None:
         shown = [number for number, packet in enumerate(self.packets) if packet.is_shown]
         pts = [self.packets[number].pts for number in shown]
-        if not shown or None in pts or len(set(pts)) < len(pts):
+        if not shown or None in pts or len(set(pts)) < len(pts) or self._times_are_guesses:
             return None
         return np.array(shown)[np.argsort(np.array(pts))]
 
@@ -150,7 +156,8 @@ class OpenVideo:
 
     def timeline_of(self, pts: NDArray[np.int64], last_duration: int) -> Timeline:
         """The timeline of frames at these times, ascending, of the stream's clock."""
-        times = self.seconds(pts)
+        times = pts * float(self.time_base)
+        times -= times[0] if self._origin is None else self._origin
         rate = self.rate
         if not rate:
             span = times[-1] - times[0]
@@ -190,11 +197,19 @@ def _check_file(path: Path) -> None:
         raise VideoTrouble(str(path), "unreadable", "not a regular file")
     if not found.st_size:
         raise VideoTrouble(str(path), "empty", "0 bytes")
+    try:
+        claimed = claimed_samples(path)
+    except OSError as error:
+        raise VideoTrouble(str(path), "unreadable", str(error)) from None
+    if claimed > found.st_size:
+        raise VideoTrouble(str(path), "corrupt", f"it claims {claimed} samples, and has {found.st_size} bytes")
 
 
 def _pictures_of(container: Any, file: str) -> Any:
     """The stream that players show; a cover is none."""
-    moving = [stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic]
+    moving = [
+        stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic
+    ]
     if not moving:
         kinds = sorted({stream.type for stream in container.streams})
         raise VideoTrouble(file, "no_video", f"holds {', '.join(kinds) or 'no streams'}")
@@ -209,11 +224,11 @@ def _rate_of(stream: Any) -> float:
     return 0.0
 
 
-def _origin_of(container: Any, stream: Any) -> float:
-    """Where a player's clock begins, in seconds of the stream's."""
-    if container.start_time is not None:
-        return float(container.start_time) / av.time_base
-    return float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
+def _origin_of(container: Any) -> float | None:
+    """Where a player's clock begins, in seconds of the stream's; None: with the first frame."""
+    if container.format.name == "avi" or container.start_time is None:
+        return None  # AVI tells only when frames are decoded; how long before they are shown is each FFmpeg's own guess
+    return float(container.start_time) / av.time_base
 
 
 def _said(error: Exception) -> str:

@@ -53,14 +53,10 @@ class FrameDecoder:
 
     def _decoded(self, positions: Sequence[int]) -> Iterator[Any]:
         """Frames of the packets at these positions, among others, in the order of presentation within each stretch."""
-        entries = {position: self._entry(position) for position in positions}
-        needed = np.zeros(len(self._video.packets), np.int8)  # 1: for others' sake, 2: wanted itself, 3: wanted, after a jump
-        at = 0
-        for position in sorted(positions):
-            entry = max(entries[position], at)
-            needed[entry:position] = 1
-            needed[position] = 2
-            at = position + 1
+        needed = np.zeros(len(self._video.packets), np.int8)  # 1: for others' sake, 2: wanted itself
+        for position in positions:
+            needed[self._entry(position) : position + 1] = 1
+        needed[list(positions)] = 2
         yield from self._run(needed)
 
     def _entry(self, position: int) -> int:

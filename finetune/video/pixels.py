@@ -1,8 +1,8 @@
 """From a decoded frame to RGB of size x size: upright, with square pixels, in standard dynamic range.
 
 Resizing is Pillow's bicubic, whose filter widens as a picture shrinks, so that nothing aliases: the short side to `size`, then
-the middle. It is what CLIP's towers were trained behind and what CLIP4Clip and CLIP2Video did to each frame, to the byte; of a
-frame only the part that is kept is computed. (STAN's mmcv resizes bilinearly and aliases; that is not repeated here.)
+the middle. It is what CLIP's towers were trained behind and what CLIP4Clip and CLIP2Video did to each frame; but for a last
+level here and there it gives their bytes, though of a frame only the part that is kept is computed. (STAN's mmcv resizes bilinearly and aliases; that is not repeated here.)
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ Pixels = NDArray[np.uint8]
 
 # A picture that is wider or taller than this because of its pixels' shape is a wrong header, not an anamorphic film.
 _MAX_STRETCH = 4
+
+
+# Display matrices of frames that are turned counterclockwise, by quarters.
+_QUARTER_TURNS = np.array([[[1, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]], np.int64)
 
 
 class FrameShaper:
@@ -62,9 +66,12 @@ class FrameShaper:
 
 def display_matrix(frame: Any) -> NDArray[np.int64]:
     """The linear part (2, 2) of how a player places a frame: (x, y) is shown in the direction (x, y) @ matrix."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV knows not every kind of side data that FFmpeg has; without its list mirroring is lost
+        return _QUARTER_TURNS[round(frame.rotation / 90) % 4]
     if data is None:
-        return np.eye(2, dtype=np.int64)
+        return _QUARTER_TURNS[0]
     return np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2].astype(np.int64)
 
 

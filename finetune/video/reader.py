@@ -51,7 +51,9 @@ class VideoReader:
         decoder = FrameDecoder(video, settings.max_seconds)
         numbers = sample(settings, decoder.timeline, span, dice)
         if not len(numbers):
-            raise VideoTrouble(str(file), "outside", f"no frame to take in {span or 'it'}; it has {decoder.timeline.frames}")
+            raise VideoTrouble(
+                str(file), "outside", f"no frame to take in {span or 'it'}; it has {decoder.timeline.frames}"
+            )
         shaper = FrameShaper(settings.size, video.sample_aspect if settings.square_pixels else None)
         shaped = {number: shaper(frame) for number, frame in decoder.frames(numbers.tolist())}
         if not shaped:

@@ -42,24 +42,20 @@ def every_second(
     exist. Where frames do not come evenly, a frame is the one shown at its number divided by the rate.
     """
     rate = max(int(timeline.rate), 1)
-    first, last = 0, math.ceil(timeline.frames / rate)
+    count = max(round((timeline.times[-1] - timeline.times[0]) * timeline.rate) + 1, 1)  # if they came evenly
+    first, last = 0, math.ceil(count / rate)
     if span is not None:
         first, last = int(span.start), min(int(span.end), last)
     step = max(rate // per_second, 1)
     within_second = range(0, rate, step)[:per_second]
     wanted = np.array([second * rate + at for second in range(first, last + 1) for at in within_second], np.int64)
-    wanted = wanted[wanted < _evenly_shown(timeline)]
+    wanted = wanted[wanted < count]
     numbers = timeline.shown_at(timeline.times[0] + wanted / timeline.rate)
     if len(numbers) <= frames:
         return numbers
     if slice == "uniform":
         return numbers[_spread(len(numbers), frames)]
     return numbers[:frames] if slice == "head" else numbers[-frames:]
-
-
-def _evenly_shown(timeline: Timeline) -> int:
-    """How many frames the video would have if they came at its rate."""
-    return max(round((timeline.times[-1] - timeline.times[0]) * timeline.rate) + 1, 1)
 
 
 def segments(count: int, frames: int, dice: Dice | None = None) -> Numbers:
@@ -96,8 +92,7 @@ def thinned(
     if dice is not None and reach > 2:
         units = np.array(dice.units("clip2video", frames - 2))
         chosen[1:-1] += (units * 2 * reach).astype(np.int64) - reach
-    # Neighbours that move towards each other may pass: the published code then shows time run backwards, we do not.
-    return np.sort(kept[chosen])
+    return kept[chosen]
 
 
 def extracted(timeline: Timeline, span: Span | None, rate: int) -> Numbers:
@@ -105,14 +100,16 @@ def extracted(timeline: Timeline, span: Span | None, rate: int) -> Numbers:
 
     Slots of the output are 1 / rate long. A frame is dropped when it ends more than 1.1 slots before the next free one, and
     repeated when it reaches more than 1.1 slots past it; at the end the last is repeated as often as the three before it were
-    in the median. Hence the first slots: frames 0 and 1, then those that end a slot early.
+    in the median. Hence the first slots: frames 0 and 1, then those that end a slot early. (Of AVI with reordered frames, and
+    where times are rounded to milliseconds, FFmpeg's own clock may differ from the timeline by a frame.)
     """
     inside = timeline.within(span)
     if not len(inside):
         return inside
     origin = span.start if span is not None else 0.0
     starts = (timeline.times[inside] - origin) * rate
-    lengths = np.diff(np.append(timeline.times, timeline.end))[inside] * rate
+    lengths = np.rint(np.diff(np.append(timeline.times, timeline.end))[inside] * rate)
+    lengths[lengths == 0] = min(rate / timeline.rate, 1)  # in whole slots, unless it is less than half of one
     numbers: list[int] = []
     held: list[int] = [0, 0, 0]  # how many of the last slots were the frame before
     previous = int(inside[0])
