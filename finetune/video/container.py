@@ -156,7 +156,7 @@ class OpenVideo:
 
     def timeline_of(self, pts: NDArray[np.int64], last_duration: int) -> Timeline:
         """The timeline of frames at these times, ascending, of the stream's clock."""
-        times = pts * float(self.time_base)
+        times = np.asarray(pts * float(self.time_base), np.float64)
         times -= times[0] if self._origin is None else self._origin
         rate = self.rate
         if not rate:
@@ -228,7 +228,7 @@ def _origin_of(container: Any) -> float | None:
     """Where a player's clock begins, in seconds of the stream's; None: with the first frame."""
     if container.format.name == "avi" or container.start_time is None:
         return None  # AVI tells only when frames are decoded; how long before they are shown is each FFmpeg's own guess
-    return float(container.start_time) / av.time_base
+    return float(container.start_time / av.time_base)
 
 
 def _said(error: Exception) -> str:

@@ -65,7 +65,7 @@ class FrameDecoder:
         pts = packets[position].pts
         for entry in range(position, -1, -1):
             # A frame that is shown before the key frame it follows may refer to what lies before that.
-            if packets[entry].starts_afresh and packets[entry].pts <= pts:
+            if packets[entry].starts_afresh and (packets[entry].pts or 0) <= (pts or 0):
                 return entry
         return 0
 

@@ -37,7 +37,7 @@ def to_sdr(pixels: Pixels, transfer: Transfer) -> Pixels:
     light = light * (_bent(brightest) / brightest)
     linear = np.clip(light @ _TO_709.T, 0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.rint(255 * encoded).astype(np.uint8)
+    return np.asarray(np.rint(255 * encoded), np.uint8)
 
 
 def _light(transfer: Transfer) -> Light:

@@ -1,8 +1,9 @@
 """From a decoded frame to RGB of size x size: upright, with square pixels, in standard dynamic range.
 
 Resizing is Pillow's bicubic, whose filter widens as a picture shrinks, so that nothing aliases: the short side to `size`, then
-the middle. It is what CLIP's towers were trained behind and what CLIP4Clip and CLIP2Video did to each frame; but for a last
-level here and there it gives their bytes, though of a frame only the part that is kept is computed. (STAN's mmcv resizes bilinearly and aliases; that is not repeated here.)
+the middle. It is what CLIP's towers were trained behind and what CLIP4Clip and CLIP2Video did to each frame. Only the part of
+a frame that is kept is computed; a few values in a thousand then differ from theirs by a level or so. (STAN's mmcv resizes
+bilinearly, and aliases; that is not repeated here.)
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ class FrameShaper:
 
     def _upright(self, frame: Any) -> tuple[Pixels, float]:
         """All pixels of the frame as a player turns them, and how much wider than high one of them is."""
-        # The matrix and range of the colours are those that the stream tells; without a word, BT.601 and limited, as FFmpeg has it.
+        # Matrix and range of the colours are those that the stream tells; without a word BT.601 and limited, as in FFmpeg.
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        return turned(rgb, self._stretch, display_matrix(frame))
+        return turned(np.asarray(rgb, np.uint8), self._stretch, display_matrix(frame))
 
     def _middle(self, pixels: Pixels, stretch: float) -> Pixels:
         height, width = pixels.shape[:2]
@@ -69,9 +70,9 @@ def display_matrix(frame: Any) -> NDArray[np.int64]:
     try:
         data = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV knows not every kind of side data that FFmpeg has; without its list mirroring is lost
-        return _QUARTER_TURNS[round(frame.rotation / 90) % 4]
+        return np.asarray(_QUARTER_TURNS[round(frame.rotation / 90) % 4])
     if data is None:
-        return _QUARTER_TURNS[0]
+        return np.eye(2, dtype=np.int64)
     return np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2].astype(np.int64)
 
 

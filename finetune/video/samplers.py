@@ -69,9 +69,9 @@ def segments(count: int, frames: int, dice: Dice | None = None) -> Numbers:
     part = (count - 1) / frames
     edges = np.round(part * np.arange(frames + 1)).astype(np.int64)
     if dice is None:
-        return edges[:-1] + int(part / 2)
+        return np.asarray(edges[:-1] + int(part / 2))
     units = np.array(dice.units("segments", frames))
-    return edges[:-1] + (units * (np.diff(edges) + 1)).astype(np.int64)
+    return np.asarray(edges[:-1] + (units * (np.diff(edges) + 1)).astype(np.int64))
 
 
 def thinned(

@@ -114,7 +114,7 @@ def test_a_cut_file_gives_what_is_there_and_says_so(tmp_path: Path) -> None:
     cut.write_bytes(front[: int(len(front) * 0.6)])
     clip = READER.read(cut)
     assert clip.mask.all()
-    assert [flaw.reason for flaw in clip.flaws][0] == "truncated"
+    assert clip.flaws[0].reason == "truncated"
     assert READER.read(whole).flaws == ()
 
 
