@@ -62,5 +62,5 @@ def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(DataError, match=r"model\.clip\.visual\.proj is \(2, 2\), expected \(\d+, \d+\)"):
         restore_snapshot(Snapshot({**weights, "clip.visual.proj": torch.zeros(2, 2)}, training), task, optimiser)
     lost = {name: one for name, one in training.items() if not name.endswith(".bias")}
-    with pytest.raises(DataError, match="of other weights than those that are trained: .* such as bias"):
+    with pytest.raises(DataError, match=r"of other weights than those that are trained: .* such as bias"):
         restore_snapshot(Snapshot(weights, {**lost, "task.bias": training["task.bias"]}), task, optimiser)
