@@ -340,6 +340,7 @@ def report_stream(trained: Trained, loader: ClipLoader, size: Size, options: Opt
         f"  stream     {rate:,.1f} clips/s, {mfu(rate, size, options)}, data wait {waited / seconds:.1%}, {count} steps",
         flush=True,
     )
+    del feed  # and its workers
     batches = iter(loader)
     for _ in range(ahead):
         next(batches)
