@@ -100,7 +100,7 @@ def _lines_of(path: Path) -> list[Metrics]:
             continue
         if isinstance(told, dict) and isinstance(told.get("step"), int):
             lines.append(told)
-    return sorted(lines, key=lambda line: int(line["step"]))
+    return sorted(lines, key=lambda line: line["step"] or 0)
 
 
 def _names(lines: tuple[Metrics, ...]) -> set[str]:

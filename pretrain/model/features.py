@@ -62,7 +62,10 @@ def without_autocast(device: str) -> AbstractContextManager[None]:
 
 def pick_rows(features: Features, rows: Tensor | slice) -> Features:
     """These rows of every field."""
-    return type(features)(*(None if field is None else field[rows] for field in features))
+    if isinstance(rows, slice):
+        return type(features)(*(None if field is None else field[rows] for field in features))
+    # Where a row is picked twice, indexing would add its gradients on several threads, in any order; this adds in one.
+    return type(features)(*(None if field is None else field.index_select(0, rows) for field in features))
 
 
 def last_place(mask: Tensor) -> Tensor:

@@ -57,9 +57,14 @@ def test_sharded_and_replicated_gradients_are_those_of_one_process(right: Path) 
         print(f"rank {rank}: the worst of all relative errors is {worst[0]:.1e}, of {worst[1]}")
 
 
-@pytest.mark.parametrize("case", ["stan, dropping", "tight, dropping"])
 @pytest.mark.parametrize(
-    "engine", [{"checkpointing": True}, {"compile": "on"}, {"compile": "on", "checkpointing": True}]
+    ("case", "engine"),
+    [
+        ("tight, dropping", {"compile": "on", "checkpointing": True}),
+        ("tight, dropping", {"checkpointing": True}),
+        pytest.param("stan, dropping", {"compile": "on"}, marks=pytest.mark.slow),
+        pytest.param("stan, dropping", {"compile": "on", "checkpointing": True}, marks=pytest.mark.slow),
+    ],
 )
 def test_compiled_and_checkpointed_blocks_change_no_gradient_and_no_name(
     case: str, engine: dict[str, Any], monkeypatch: pytest.MonkeyPatch

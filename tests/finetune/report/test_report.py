@@ -191,7 +191,8 @@ addEventListener("load", () => {
     const box = figure.querySelector(".plot").getBoundingClientRect();
     const curve = figure.querySelector("svg[viewBox] > path:not(.level)").getBoundingClientRect();
     report.drawn.push(curve.width > box.width / 2 && curve.height > 10
-      && curve.left >= box.left - 5 && curve.right <= box.right + 5 && curve.top >= box.top - 5 && curve.bottom <= box.bottom + 5);
+      && curve.left >= box.left - 5 && curve.right <= box.right + 5
+      && curve.top >= box.top - 5 && curve.bottom <= box.bottom + 5);
     const plot = figure.querySelector(".plot");
     plot.dispatchEvent(new PointerEvent("pointermove", {clientX: box.right}));
     report.told.push(plot.querySelector("output").innerText);

@@ -53,12 +53,12 @@ def save_and_go_on(home: Path, rank: int, together: Together) -> dict[str, objec
     return told
 
 
-def cut_and_join(home: Path) -> dict[str, object]:
+def cut_and_join(together: Together) -> dict[str, object]:
     """A run whose weights and optimiser's state lie in shards, saved and restored."""
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     whole, its_optimiser = toy_task()
     take_steps(whole, its_optimiser, 2)
-    expected = take_snapshot(whole, its_optimiser)
+    expected = together.hear(take_snapshot(whole, its_optimiser))
     task, optimiser = toy_task()
     for name, weight in list(task.named_parameters()):
         if weight.ndim:
@@ -68,7 +68,7 @@ def cut_and_join(home: Path) -> dict[str, object]:
                 group["params"] = [cut if one is weight else one for one in group["params"]]
             setattr(task.get_submodule(parent), last, cut)
     restore_snapshot(expected, task, optimiser)
-    found = take_snapshot(task, optimiser)
+    found = together.hear(take_snapshot(task, optimiser))
     local = sum(one.to_local().nbytes if hasattr(one, "to_local") else one.nbytes for one in task.parameters())
     return {
         "weights": equal(found.weights, expected.weights),
@@ -101,6 +101,11 @@ if __name__ == "__main__":
     dist.init_process_group("gloo")
     _home, _rank = Path(sys.argv[1]), dist.get_rank()
     _together = Together(dist.get_world_size(), 60)
-    _told = {**save_and_go_on(_home, _rank, _together), **cut_and_join(_home), **stop(_rank, _together), **read(_rank)}
+    _told = {
+        **save_and_go_on(_home, _rank, _together),
+        **cut_and_join(_together),
+        **stop(_rank, _together),
+        **read(_rank),
+    }
     (_home / f"rank-{_rank}.json").write_text(json.dumps(_told))
     dist.destroy_process_group()

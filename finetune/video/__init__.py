@@ -1,0 +1,19 @@
+"""From a video file to T frames: uint8 (T, H, W, 3), upright, at the instants that the published codes take.
+
+    trouble.py    what can be wrong with a file, a closed list
+    timeline.py   when a video's frames are shown
+    samplers.py   timeline and span -> frame numbers; pure
+    boxes.py      what an MP4 claims of itself, before anything believes it
+    container.py  file -> packets of one stream and their timeline, opened so that nothing else can be
+    decode.py     frame numbers -> decoded frames, with no more decoded than they need
+    pixels.py     a decoded frame -> size x size, upright, in SDR
+    reader.py     all of these together: what the rest of this room calls
+
+Knows no torch and no annotations. Decoding is PyAV's: benchmarks/video.py says why.
+"""
+
+from finetune.video.reader import VideoClip, VideoReader
+from finetune.video.timeline import Span, Timeline
+from finetune.video.trouble import TROUBLES, VideoTrouble
+
+__all__ = ["TROUBLES", "Span", "Timeline", "VideoClip", "VideoReader", "VideoTrouble"]

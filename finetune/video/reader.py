@@ -1,0 +1,73 @@
+"""From a video file to a clip: what the benchmarks and the loaders of this room call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from animate.dice import Dice
+from configs.video import VideoSettings
+from finetune.video.container import OpenVideo
+from finetune.video.decode import FrameDecoder
+from finetune.video.pixels import FrameShaper
+from finetune.video.samplers import sample
+from finetune.video.timeline import Span
+from finetune.video.trouble import Flaw, VideoTrouble
+
+Pixels = NDArray[np.uint8]
+
+
+class VideoClip(NamedTuple):
+    """T frames of a video. Where the sampler gives fewer, the others are black and masked out, as in the published codes.
+
+    frames: uint8 (T, H, W, 3), RGB, H = W = size; mask: bool (T,), False where there is no frame; numbers: int64 (K,), of the
+    frames in their video, and times: float64 (K,), seconds on a player's clock, K = mask.sum(); flaws: what is wrong with the
+    file although it gave these frames. A frame that could not be decoded is the one shown before it, and a flaw says so.
+    """
+
+    frames: Pixels
+    mask: NDArray[np.bool_]
+    numbers: NDArray[np.int64]
+    times: NDArray[np.float64]
+    flaws: tuple[Flaw, ...]
+
+
+class VideoReader:
+    """Reads clips as `settings` say."""
+
+    def __init__(self, settings: VideoSettings) -> None:
+        self._settings = settings
+
+    def read(self, file: str | Path, span: Span | None = None, dice: Dice | None = None) -> VideoClip:
+        """The clip of a video, or of a span of it; with dice a sampler that draws in training draws, without as at test.
+
+        Raises VideoTrouble when the file gives no frame at all.
+        """
+        settings = self._settings
+        video = OpenVideo(Path(file), settings.max_pixels)
+        decoder = FrameDecoder(video, settings.max_seconds)
+        numbers = sample(settings, decoder.timeline, span, dice)
+        if not len(numbers):
+            raise VideoTrouble(
+                str(file), "outside", f"no frame to take in {span or 'it'}; it has {decoder.timeline.frames}"
+            )
+        shaper = FrameShaper(settings.size, video.sample_aspect if settings.square_pixels else None)
+        shaped = {number: shaper(frame) for number, frame in decoder.frames(numbers.tolist())}
+        if not shaped:
+            why = "; ".join(map(str, decoder.flaws)) or "the decoder gave none"
+            raise VideoTrouble(str(file), "no_frames", why)
+        frames = np.zeros((settings.frames, settings.size, settings.size, 3), np.uint8)
+        for place, number in enumerate(numbers.tolist()):
+            frames[place] = shaped[_shown_instead(number, shaped)]
+        mask = np.arange(settings.frames) < len(numbers)
+        return VideoClip(frames, mask, numbers, decoder.timeline.times[numbers], tuple(decoder.flaws))
+
+
+def _shown_instead(number: int, shaped: dict[int, Pixels]) -> int:
+    """The frame itself, or the last before it that came out, or the first that did."""
+    if number in shaped:
+        return number
+    return max((other for other in shaped if other < number), default=min(shaped))
