@@ -31,9 +31,11 @@ _QUARTER_TURNS = np.array([[[1, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1
 class FrameShaper:
     """Brings frames of one video to size x size; keeps the colour converter that they share."""
 
-    def __init__(self, size: int, sample_aspect: Fraction | None) -> None:
-        """`sample_aspect`: width / height of a pixel; None for square ones, or to leave them as they are stored."""
+    def __init__(self, size: int, sample_aspect: Fraction | None, place: float = 0.5) -> None:
+        """`sample_aspect`: width / height of a pixel; None for square ones, or to leave them as they are stored. `place`:
+        where along the longer side the square lies, from 0, its start, to 1, its end."""
         self._size = size
+        self._place = place
         stretch = sample_aspect or Fraction(1)
         self._stretch = float(stretch) if 1 <= max(stretch, 1 / stretch) <= _MAX_STRETCH else 1.0
         self._reformatter = VideoReformatter()
@@ -55,7 +57,7 @@ class FrameShaper:
         height, width = pixels.shape[:2]
         shown = (width * stretch, float(height))
         full = tuple(max(self._size, int(self._size * side / min(shown))) for side in shown)
-        corner = tuple(round((side - self._size) / 2) for side in full)
+        corner = tuple(round((side - self._size) * self._place) for side in full)
         scale = (width / full[0], height / full[1])
         left, top = (at * by for at, by in zip(corner, scale, strict=True))
         right = min((corner[0] + self._size) * scale[0], width)

@@ -20,6 +20,17 @@ from finetune.video.trouble import Flaw, VideoTrouble
 Pixels = NDArray[np.uint8]
 
 
+class View(NamedTuple):
+    """How a clip looks at its video, where several do: which instant of each part (`segments`; None: near its middle), and
+    where along the longer side its square lies, from 0 to 1."""
+
+    instant: float | None = None
+    place: float = 0.5
+
+
+MIDDLE = View()
+
+
 class VideoClip(NamedTuple):
     """T frames of a video. Where the sampler gives fewer, the others are black and masked out, as in the published codes.
 
@@ -41,7 +52,9 @@ class VideoReader:
     def __init__(self, settings: VideoSettings) -> None:
         self._settings = settings
 
-    def read(self, file: str | Path, span: Span | None = None, dice: Dice | None = None) -> VideoClip:
+    def read(
+        self, file: str | Path, span: Span | None = None, dice: Dice | None = None, view: View = MIDDLE
+    ) -> VideoClip:
         """The clip of a video, or of a span of it; with dice a sampler that draws in training draws, without as at test.
 
         Raises VideoTrouble when the file gives no frame at all.
@@ -49,12 +62,14 @@ class VideoReader:
         settings = self._settings
         video = OpenVideo(Path(file), settings.max_pixels)
         decoder = FrameDecoder(video, settings.max_seconds)
-        numbers = sample(settings, decoder.timeline, span, dice)
+        numbers = sample(settings, decoder.timeline, span, dice, view.instant)
+        if settings.order == "shuffled":
+            numbers = _shuffled(numbers, dice or Dice(0, Path(file).name))
         if not len(numbers):
             raise VideoTrouble(
                 str(file), "outside", f"no frame to take in {span or 'it'}; it has {decoder.timeline.frames}"
             )
-        shaper = FrameShaper(settings.size, video.sample_aspect if settings.square_pixels else None)
+        shaper = FrameShaper(settings.size, video.sample_aspect if settings.square_pixels else None, view.place)
         shaped = {number: shaper(frame) for number, frame in decoder.frames(numbers.tolist())}
         if not shaped:
             why = "; ".join(map(str, decoder.flaws)) or "the decoder gave none"
@@ -64,6 +79,10 @@ class VideoReader:
             frames[place] = shaped[_shown_instead(number, shaped)]
         mask = np.arange(settings.frames) < len(numbers)
         return VideoClip(frames, mask, numbers, decoder.timeline.times[numbers], tuple(decoder.flaws))
+
+
+def _shuffled(numbers: NDArray[np.int64], dice: Dice) -> NDArray[np.int64]:
+    return np.asarray(numbers[np.argsort(dice.units("order of frames", len(numbers)), kind="stable")])
 
 
 def _shown_instead(number: int, shaped: dict[int, Pixels]) -> int:
