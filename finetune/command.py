@@ -13,7 +13,7 @@ import torch
 
 from configs import RequestError
 from configs.finetune import FinetuneSettings
-from finetune.benchmarks import Located, Opened, open_benchmark
+from finetune.benchmarks import Located, Opened, Split, SplitName, open_benchmark
 from finetune.examine import Examiner, Outcome
 from finetune.loader import Pair, pair_loader, pairs_of, start_state
 from finetune.plan import describe_costs
@@ -80,7 +80,7 @@ def open_for_training(name: str, settings: FinetuneSettings) -> Opened:
 
 
 def _without_validation(located: Located, lacking: Sequence[str], settings: FinetuneSettings) -> Located:
-    splits = {name: split for name, split in located.benchmark.splits.items() if name != "validation"}
+    splits: dict[SplitName, Split] = {name: split for name, split in located.benchmark.splits.items() if name != "validation"}
     why = "select=last" if settings.select == "last" else f"{len(lacking):,} of its videos are missing"
     said = (
         *located.benchmark.differences,

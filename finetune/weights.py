@@ -57,7 +57,7 @@ def settle(settings: FinetuneSettings) -> FinetuneSettings:
 
 
 def load_any(settings: EvaluateSettings) -> VideoTextModel:
-    """The model that is to be evaluated, in evaluation mode on the CPU."""
+    """The model that is to be evaluated, on the CPU."""
     if not settings.checkpoint:
         towers = settings.model.towers
         if not towers.pretrained and not towers.name.startswith(("local-dir:", "hf-hub:")):
@@ -65,11 +65,11 @@ def load_any(settings: EvaluateSettings) -> VideoTextModel:
                 "nothing to evaluate: give checkpoint=, or a CLIP, such as model.towers.name=ViT-B-32-quickgelu "
                 "model.towers.pretrained=openai"
             )
-        return build_model(settings.model).eval()
+        return build_model(settings.model)
     path = model_folder(settings.checkpoint)
     if _config_of(path) is not None:
         return load_model(path)
-    return read_foreign(path, read_checkpoint(path), ImportSettings(peer=settings.peer))[0].eval()
+    return read_foreign(path, read_checkpoint(path), ImportSettings(peer=settings.peer))[0]
 
 
 def check_size(size: int, towers: dict[str, Any]) -> None:
