@@ -80,7 +80,9 @@ def open_for_training(name: str, settings: FinetuneSettings) -> Opened:
 
 
 def _without_validation(located: Located, lacking: Sequence[str], settings: FinetuneSettings) -> Located:
-    splits: dict[SplitName, Split] = {name: split for name, split in located.benchmark.splits.items() if name != "validation"}
+    splits: dict[SplitName, Split] = {
+        name: split for name, split in located.benchmark.splits.items() if name != "validation"
+    }
     why = "select=last" if settings.select == "last" else f"{len(lacking):,} of its videos are missing"
     said = (
         *located.benchmark.differences,
