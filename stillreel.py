@@ -27,7 +27,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("animate.demo", "build.DemoSettings", (), "everything below, small, on pictures drawn by code"),
+    "demo": Command("finetune.demo", "build.DemoSettings", (), "everything below, small, on pictures drawn by code"),
     "download": Command(
         "animate.download",
         "build.DownloadSettings",
@@ -75,6 +75,12 @@ COMMANDS = {
         "the table of a checkpoint, ours or a peer's; also as torchrun -m finetune",
         folder="finetune",
         beyond="finetune.FinetuneSettings",
+    ),
+    "report": Command(
+        "finetune.report",
+        "report.ReportSettings",
+        ("RUN",),
+        "a page about a run: its curves, its figures, what it answers",
     ),
     "import-checkpoint": Command(
         "finetune.import_checkpoint",
