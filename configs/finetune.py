@@ -29,6 +29,9 @@ class ViewSettings(Settings):
 class ProtocolSettings(BenchmarkSettings):
     """How a benchmark is asked: what a model sees of videos and captions, and which figures are told."""
 
+    prepared: str = Field(
+        "", description="an OUT of prepare=true: its frames are read, and the videos need not be there; empty: videos"
+    )
     words: int = Field(32, ge=2, le=77, description="W, tokens a caption, start and end included")
     prompt: str = Field("a video of {}.", description="caption of a class (recognition); {} is its name")
     video: VideoSettings = VideoSettings()
@@ -62,7 +65,16 @@ class FinetuneSettings(TrainSettings, ProtocolSettings):
         "auto",
         description="auto: the best checkpoint on the validation split, where there is one; last: the last step. Never on test",
     )
+    prepare: bool = Field(False, description="only decode the videos, once, and store in OUT what `prepared` reads")
     dry_run: bool = Field(False, description="print the plan, its cost and what was found, and do nothing")
+
+    @model_validator(mode="after")
+    def _prepares_from_videos(self) -> FinetuneSettings:
+        if self.prepare and self.prepared:
+            raise ValueError(
+                f"prepare=true decodes videos, prepared={self.prepared} reads what was stored: give one of them"
+            )
+        return self
 
 
 class EvaluateSettings(ProtocolSettings):

@@ -6,25 +6,27 @@ OUT is a run's folder as in pretraining; OUT/final is the model that was chosen,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from configs import RequestError
 from configs.finetune import FinetuneSettings
-from finetune.benchmarks import Located, Opened, Split, SplitName, open_benchmark
+from finetune import prepare
+from finetune.asked import open_asked, store_asked
+from finetune.benchmarks import Located, Opened, Split, SplitName
 from finetune.examine import Examiner, Outcome
 from finetune.loader import Pair, pair_loader, pairs_of, start_state
 from finetune.plan import describe_costs
 from finetune.results import about_checkpoint, publish, results_of, table_of
+from finetune.store import FrameStore
 from finetune.weights import check_size, describe_model, settle
 from pretrain.data import Share
 from pretrain.feed import Fed, Feeder
 from pretrain.loop import Metrics, Pace, Trained, tell_evaluation, train
 from pretrain.model import load_model
 from pretrain.parallel import autocast_of
-from pretrain.ranks import Ranks
 from pretrain.run.folder import FINAL
 from pretrain.session import (
     BINDING,
@@ -49,7 +51,8 @@ def run(name: str, settings: FinetuneSettings) -> int:
     settings = settle(settings)
     described = describe_model(settings)
     check_size(settings.video.size, described.towers)
-    opened = open_for_training(name, settings)
+    store = store_asked(settings)
+    opened = open_for_training(name, settings, store)
     pairs = pairs_of(opened.located, "train", settings.prompt)
     if not pairs:
         raise RequestError(
@@ -58,17 +61,19 @@ def run(name: str, settings: FinetuneSettings) -> int:
     if settings.dry_run:
         print(f"{opened.report()}\n{opened.located.describe()}\n{describe_costs(settings, described, len(pairs))}")
         return 0
+    if settings.prepare:
+        return prepare.run(opened, settings)
     if opened.benchmark.selection:
         metric = "t2v_r1" if opened.benchmark.protocol.task == "retrieval" else "top1"
         settings = settings.model_copy(update={"run": settings.run.model_copy(update={"best": metric})})
     with open_session(settings) as session:
-        _run(settings, opened, pairs, session)
+        FinetuneRun(settings, opened, store, pairs, session).work()
     return 0
 
 
-def open_for_training(name: str, settings: FinetuneSettings) -> Opened:
+def open_for_training(name: str, settings: FinetuneSettings, store: FrameStore | None = None) -> Opened:
     """The benchmark, whole in training and test; its validation split is there only if a checkpoint is to be chosen on it."""
-    opened = open_benchmark(name, settings, needs=("train", "test"))
+    opened = open_asked(name, settings, ("train", "test"), store)
     located = opened.located
     split = located.benchmark.splits.get("validation")
     lacking = located.missing.get("validation", ())
@@ -91,87 +96,102 @@ def _without_validation(located: Located, lacking: Sequence[str], settings: Fine
     return replace(located, benchmark=replace(located.benchmark, splits=splits, differences=said))
 
 
-def _run(settings: FinetuneSettings, opened: Opened, pairs: Sequence[Pair], session: Session) -> None:
-    ranks, folder = session.ranks, session.folder
-    steps = settings.steps_of(len(pairs))
-    checkpoint = folder.begin(settings, BINDING | set(_ORDER))
-    trained = build_trained(settings, settings.seed, ranks)
-    start = start_weights(settings, trained)
-    state = start_state(pairs, settings.seed)
-    if checkpoint is not None:
-        state = checkpoint.stream
-        restore(trained, checkpoint)
-    feed = _feed(settings, pairs, state, steps, ranks)
-    session.say(f"{opened.report()}\n{describe_run(settings, len(pairs), ranks)}")
-    chosen = steps
-    with open_records(session, settings, len(pairs), steps, state) as records:
-        evaluate = _validation(settings, opened, trained, session)
-        if evaluate and not state.steps:
-            tell_evaluation(records, 0, evaluate)
-        if state.steps < steps:
-            # Validation at each checkpoint, so that the best one is there to be taken.
-            pace = Pace(steps, settings.run.save_every, settings.run)
-            flops = flops_of(settings, trained, settings.words)
-            train(trained, feed, pace, records, session.wish, flops=flops, evaluate=evaluate)
-        best = folder.best() if evaluate else None
-        if best is not None:
-            restore(trained, best)
-            chosen = best.step
-            session.say(f"chosen: step {chosen:,}, {settings.run.best} {best.metrics[settings.run.best]} on validation")
+@dataclass(frozen=True)
+class FinetuneRun:
+    """A run, and what it is on."""
+
+    settings: FinetuneSettings
+    opened: Opened
+    store: FrameStore | None
+    pairs: Sequence[Pair]
+    session: Session
+
+    def work(self) -> Outcome:
+        """Train to the last step, save the model that is chosen, test it."""
+        settings, folder = self.settings, self.session.folder
+        steps = settings.steps_of(len(self.pairs))
+        checkpoint = folder.begin(settings, BINDING | set(_ORDER))
+        trained = build_trained(settings, settings.seed, self.session.ranks)
+        start = start_weights(settings, trained)
+        state = start_state(self.pairs, settings.seed)
+        if checkpoint is not None:
+            state = checkpoint.stream
+            restore(trained, checkpoint)
+        feed = self._feed(state, steps)
+        self.session.say(f"{self.opened.report()}\n{describe_run(settings, len(self.pairs), self.session.ranks)}")
+        evaluate = self._validation(trained)
+        with open_records(self.session, settings, len(self.pairs), steps, state) as records:
+            if evaluate and not state.steps:
+                tell_evaluation(records, 0, evaluate)
+            if state.steps < steps:
+                # Validation at each checkpoint, so that the best one is there to be taken.
+                pace = Pace(steps, settings.run.save_every, settings.run)
+                flops = flops_of(settings, trained, settings.words)
+                train(trained, feed, pace, records, self.session.wish, flops=flops, evaluate=evaluate)
+        chosen = self._choose(trained) if evaluate else steps
         folder.finish(trained.task.model, final_weights(settings, trained, start), chosen)
-    _test(settings, opened, session)
+        return self._test()
 
+    def _feed(self, state: State, steps: int) -> Iterator[Fed]:
+        ranks = self.session.ranks
+        loader = pair_loader(
+            self.pairs,
+            self.settings,
+            Share(self.settings.batch, ranks.rank, ranks.ranks),
+            state,
+            max(steps - state.steps, 0),
+            store=self.store,
+            pin_memory=ranks.device.type == "cuda",
+        )
+        dtype = self._autocast or torch.float32
+        return iter(Feeder(loader, ranks.device, seed=self.settings.seed, dtype=dtype))
 
-def _feed(settings: FinetuneSettings, pairs: Sequence[Pair], state: State, steps: int, ranks: Ranks) -> Iterator[Fed]:
-    loader = pair_loader(
-        pairs,
-        settings,
-        Share(settings.batch, ranks.rank, ranks.ranks),
-        state,
-        max(steps - state.steps, 0),
-        pin_memory=ranks.device.type == "cuda",
-    )
-    dtype = autocast_of(settings.engine, ranks.device) or torch.float32
-    return iter(Feeder(loader, ranks.device, seed=settings.seed, dtype=dtype))
+    @property
+    def _autocast(self) -> torch.dtype | None:
+        return autocast_of(self.settings.engine, self.session.ranks.device)
 
+    def _examiner(self, split: SplitName) -> Examiner:
+        return Examiner(
+            self.opened.located,
+            split,
+            self.settings,
+            batch=min(32, max(self.settings.batch // self.session.ranks.ranks, 1)),
+            workers=self.settings.workers,
+            together=self.session.together,
+            store=self.store,
+        )
 
-def _examiner(settings: FinetuneSettings, opened: Opened, split: str, session: Session) -> Examiner:
-    batch = min(32, max(settings.batch // session.ranks.ranks, 1))
-    return Examiner(
-        opened.located,
-        "validation" if split == "validation" else "test",
-        settings,
-        batch=batch,
-        workers=settings.workers,
-        together=session.together,
-    )
+    def _validation(self, trained: Trained) -> Callable[[], Metrics] | None:
+        """None where no checkpoint is chosen."""
+        if self.opened.benchmark.selection is None:
+            return None
+        examiner = self._examiner(self.opened.benchmark.selection)
 
+        def evaluate() -> Metrics:
+            with ready_to_evaluate(trained) as model:
+                return examiner.examine(model, autocast=self._autocast).metrics()
 
-def _validation(
-    settings: FinetuneSettings, opened: Opened, trained: Trained, session: Session
-) -> Callable[[], Metrics] | None:
-    """None where no checkpoint is chosen."""
-    if opened.benchmark.selection is None:
-        return None
-    examiner = _examiner(settings, opened, "validation", session)
-    autocast = autocast_of(settings.engine, session.ranks.device)
+        return evaluate
 
-    def evaluate() -> Metrics:
-        with ready_to_evaluate(trained) as model:
-            return examiner.examine(model, autocast=autocast).metrics()
+    def _choose(self, trained: Trained) -> int:
+        """Make it the checkpoint that is best on the validation split; its step."""
+        best = self.session.folder.best()
+        assert best is not None, "the last step is saved with its metrics"
+        restore(trained, best)
+        name = self.settings.run.best
+        self.session.say(f"chosen: step {best.step:,}, {name} {best.metrics[name]:.4g} on validation")
+        return best.step
 
-    return evaluate
-
-
-def _test(settings: FinetuneSettings, opened: Opened, session: Session) -> Outcome:
-    """The model that was saved, on the test split: once."""
-    final = session.folder.path / FINAL
-    model = load_model(final).to(session.ranks.device)
-    examiner = _examiner(settings, opened, "test", session)
-    outcome = examiner.examine(model, autocast=autocast_of(settings.engine, session.ranks.device))
-    if session.ranks.is_first:
-        results = results_of(opened, "test", examiner, outcome, settings, about_checkpoint(str(final)))
-        path = publish(Path(session.folder.path), results)
-        print(table_of(examiner, outcome))
-        session.say(f"{path}: every query's rank, and how it was asked")
-    return outcome
+    def _test(self) -> Outcome:
+        """The model that was saved, on the test split: once."""
+        final = self.session.folder.path / FINAL
+        examiner = self._examiner("test")
+        model = load_model(final).to(self.session.ranks.device)
+        outcome = examiner.examine(model, autocast=self._autocast)
+        if self.session.ranks.is_first:
+            about = about_checkpoint(str(final))
+            results = results_of(self.opened, "test", examiner, outcome, self.settings, about)
+            path = publish(Path(self.session.folder.path), results)
+            print(table_of(examiner, outcome))
+            self.session.say(f"{path}: every query's rank, and how it was asked")
+        return outcome

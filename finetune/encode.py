@@ -11,33 +11,22 @@ False there, and its features mean nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from animate.device import normalised
-from animate.dice import Dice
 from configs import DataError
 from configs.video import VideoSettings
-from finetune.video import MIDDLE, Span, VideoReader, VideoTrouble, View
+from finetune.clips import Clip, ClipSource, empty_clips, fill_clip
+from finetune.store import FrameStore, open_source
+from finetune.video import VideoTrouble
 from pretrain.data.loader import PATIENCE_S
 from pretrain.data.workers import heed_only_parent
 from pretrain.model import VideoTextModel
 from pretrain.model.features import VideoFeatures
-
-
-class Clip(NamedTuple):
-    """A clip to be read: the name of its video in messages, its file (None: it is missing), its part and its view of it."""
-
-    name: str
-    file: Path | None
-    span: Span | None = None
-    view: View = MIDDLE
 
 
 class DecodedClips(NamedTuple):
@@ -62,9 +51,12 @@ class EncodedClips(NamedTuple):
 class ClipReader(Dataset[DecodedClips]):
     """Batch k of some clips: those from k * batch on. Pure, so that any process may read any batch."""
 
-    def __init__(self, clips: Sequence[Clip], settings: VideoSettings, batch: int) -> None:
+    def __init__(
+        self, clips: Sequence[Clip], settings: VideoSettings, batch: int, store: FrameStore | None = None
+    ) -> None:
         assert batch > 0
-        self._clips, self._settings, self._batch = clips, settings, batch
+        self._clips, self._settings, self._batch, self._store = clips, settings, batch, store
+        self._source: ClipSource | None = None
 
     def __len__(self) -> int:
         return -(-len(self._clips) // self._batch)
@@ -73,35 +65,16 @@ class ClipReader(Dataset[DecodedClips]):
         first = number * self._batch
         clips = self._clips[first : first + self._batch]
         frames, mask = empty_clips(len(clips), self._settings)
-        reader = VideoReader(self._settings)
+        self._source = self._source or open_source(self._settings, self._store)  # in the process that reads
         whole, troubles = [], []
         for row, clip in enumerate(clips):
             try:
-                troubles += fill_clip(reader, clip, frames.numpy()[row], mask.numpy()[row])
+                troubles += fill_clip(self._source, clip, frames.numpy()[row], mask.numpy()[row])
                 whole.append(True)
             except VideoTrouble as trouble:
                 troubles.append(str(trouble))
                 whole.append(False)
         return DecodedClips(first, frames, mask, whole, troubles)
-
-
-def empty_clips(count: int, settings: VideoSettings) -> tuple[Tensor, Tensor]:
-    """Black frames uint8 (count, T, H, W, 3) and a mask (count, T) that lets a model look at the first of each: without any
-    frame its features would not be finite."""
-    frames = torch.zeros(count, settings.frames, settings.size, settings.size, 3, dtype=torch.uint8)
-    return frames, (torch.arange(settings.frames) == 0).repeat(count, 1)
-
-
-def fill_clip(
-    reader: VideoReader, clip: Clip, frames: NDArray[np.uint8], mask: NDArray[np.bool_], dice: Dice | None = None
-) -> list[str]:
-    """Read a clip into frames (T, H, W, 3) and mask (T,). What is wrong with its file nevertheless; VideoTrouble without any
-    frame."""
-    if clip.file is None:
-        raise VideoTrouble(clip.name, "missing", "no file of its name was found")
-    read = reader.read(clip.file, clip.span, dice, clip.view)
-    frames[:], mask[:] = read.frames, read.mask
-    return [f"{clip.file}: {flaw}" for flaw in read.flaws]
 
 
 def encode_clips(
@@ -113,13 +86,15 @@ def encode_clips(
     workers: int = 0,
     autocast: torch.dtype | None = None,
     share: tuple[int, int] = (0, 1),
+    store: FrameStore | None = None,
     start_method: str | None = None,
 ) -> Iterator[EncodedClips]:
     """Features of clips in batches, in order; with `share` (rank, ranks) only batches rank, rank + ranks, ...
 
-    `autocast` is the type of the towers' arithmetic. The model should be in evaluation mode. DataError when a worker dies.
+    `autocast` is the type of the towers' arithmetic; with a `store` its frames are read, not the files. The model should be in
+    evaluation mode. DataError when a worker dies.
     """
-    reader = ClipReader(clips, settings, batch)
+    reader = ClipReader(clips, settings, batch, store)
     loader = DataLoader(
         reader,
         batch_size=None,

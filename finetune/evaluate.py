@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from configs.finetune import EvaluateSettings
-from finetune.benchmarks import open_benchmark
+from finetune.asked import open_asked, store_asked
 from finetune.examine import Examiner
 from finetune.results import about_checkpoint, compare_with, publish, read_results, results_of, table_of
 from finetune.weights import check_size, load_any, model_folder
@@ -24,7 +24,8 @@ def run(name: str, settings: EvaluateSettings) -> int:
     """Print the table, write OUT/results.json if OUT is given. Returns 0."""
     if settings.compare:
         read_results(settings.compare)  # fails before hours of work, not behind them
-    opened = open_benchmark(name, settings, needs=(settings.split,))
+    store = store_asked(settings)
+    opened = open_asked(name, settings, (settings.split,), store)
     with joined(settings.device) as ranks:
         if settings.threads:
             torch.set_num_threads(settings.threads)
@@ -39,6 +40,7 @@ def run(name: str, settings: EvaluateSettings) -> int:
             batch=settings.batch,
             workers=settings.workers,
             together=Together(ranks.ranks, _PATIENCE_S),
+            store=store,
         )
         outcome = examiner.examine(model, autocast=autocast_of(settings.engine, ranks.device))
         if not ranks.is_first:

@@ -23,8 +23,10 @@ from torch import Tensor
 from configs import DataError, RequestError, StillreelError
 from configs.finetune import ProtocolSettings
 from finetune.benchmarks import Located, SplitName
-from finetune.encode import Clip, DecodedClips, EncodedClips, empty_clips, encode_clips, encode_frames
-from finetune.loader import class_text, clips_of
+from finetune.clips import Clip, empty_clips
+from finetune.encode import DecodedClips, EncodedClips, encode_clips, encode_frames
+from finetune.loader import class_text, clips_of, instants_of
+from finetune.store import FrameStore
 from finetune.video import View
 from pretrain.data.together import Together
 from pretrain.data.words import tokenise
@@ -79,7 +81,9 @@ class Examiner:
         batch: int = 32,
         workers: int = 0,
         together: Together,
+        store: FrameStore | None = None,
     ) -> None:
+        self._store = store
         self._located, self._split, self._settings = located, split, settings
         self._benchmark = located.benchmark
         self._videos = self._benchmark.splits[split].videos
@@ -180,6 +184,7 @@ class Examiner:
             workers=self._workers,
             autocast=autocast,
             share=(self._rank, self._ranks),
+            store=self._store,
         )
         parts: list[EncodedClips] = []
         for _ in range(-(-len(clips) // (self._batch * self._ranks))):
@@ -203,11 +208,8 @@ class Examiner:
 
     def _clips(self) -> list[Clip]:
         views = self._settings.views
-        instants = (
-            [(number + 0.5) / views.segments for number in range(views.segments)] if views.segments > 1 else [None]
-        )
         places = [0.0, 0.5, 1.0] if views.crops == 3 else [0.5]
-        chosen = [View(*one) for one in product(instants, places)]
+        chosen = [View(*one) for one in product(instants_of(views), places)]
         return [clip._replace(view=view) for clip in clips_of(self._located, self._split) for view in chosen]
 
     def _nothing(self, model: VideoTextModel, autocast: torch.dtype | None) -> EncodedClips:

@@ -19,14 +19,14 @@ from typing import NamedTuple
 
 import torch
 
-from animate.dice import Dice
 from configs import DataError, RequestError
-from configs.finetune import FinetuneSettings
+from configs.finetune import FinetuneSettings, ViewSettings
 from configs.settings import canonical_json
 from finetune.benchmarks import Located, SplitName
 from finetune.benchmarks.classes import plain
-from finetune.encode import Clip, empty_clips, fill_clip
-from finetune.video import Span, VideoReader, VideoTrouble
+from finetune.clips import Clip, empty_clips, fill_clip
+from finetune.store import FrameStore, open_source
+from finetune.video import Span, VideoTrouble
 from pretrain.data import BatchDataset, BatchLoader, BatchMaker, ClipBatch, Share, View
 from pretrain.data.words import tokenise
 from shards.faults import BadSample, Budget
@@ -64,6 +64,13 @@ def pairs_of(located: Located, name: SplitName, prompt: str) -> list[Pair]:
     return pairs
 
 
+def instants_of(views: ViewSettings) -> list[float | None]:
+    """Of each part of a video, for the clips along time that a test averages; None is the sampler's own."""
+    if views.segments == 1:
+        return [None]
+    return [(number + 0.5) / views.segments for number in range(views.segments)]
+
+
 def class_text(label: str, prompt: str) -> str:
     """What is said of a class.
 
@@ -86,6 +93,7 @@ def pair_loader(
     state: State,
     steps: int,
     *,
+    store: FrameStore | None = None,
     pin_memory: bool = False,
 ) -> BatchLoader:
     """Batches from `state` on. RequestError when the state is of other pairs or another seed."""
@@ -95,7 +103,7 @@ def pair_loader(
             "changed. Go on with what it was trained on, or give another OUT to start anew"
         )
     return BatchLoader(
-        PairDataset(pairs, settings, share, state, steps),
+        PairDataset(pairs, settings, share, state, steps, store),
         Budget(settings.max_bad, settings.max_bad_run),
         workers=settings.workers,
         pin_memory=pin_memory,
@@ -106,22 +114,30 @@ class PairDataset(BatchDataset):
     """Batches of pairs."""
 
     def __init__(
-        self, pairs: Sequence[Pair], settings: FinetuneSettings, share: Share, state: State, steps: int | None
+        self,
+        pairs: Sequence[Pair],
+        settings: FinetuneSettings,
+        share: Share,
+        state: State,
+        steps: int | None,
+        store: FrameStore | None = None,
     ) -> None:
         super().__init__(share, state, steps)
         tokenise([""], settings.words)  # loads the vocabulary now, once: forked workers have it then
-        self._pairs, self._settings = pairs, settings
+        self._pairs, self._settings, self._store = pairs, settings, store
 
     def open(self) -> BatchMaker:
-        return _PairMaker(self._pairs, self._settings, self.share)
+        return _PairMaker(self._pairs, self._settings, self.share, self._store)
 
 
 class _PairMaker:
     """Makes batches in one process."""
 
-    def __init__(self, pairs: Sequence[Pair], settings: FinetuneSettings, share: Share) -> None:
+    def __init__(
+        self, pairs: Sequence[Pair], settings: FinetuneSettings, share: Share, store: FrameStore | None
+    ) -> None:
         self._pairs, self._settings, self._share = pairs, settings, share
-        self._reader = VideoReader(settings.video)
+        self._source = open_source(settings.video, store, settings.seed)
         self._orders: dict[int, Ints] = {}  # of the latest epochs
 
     def make(self, step: int, consumed: int) -> ClipBatch:
@@ -157,8 +173,7 @@ class _PairMaker:
             epoch, place = divmod(position + turn * _STAND_IN, len(self._pairs))
             pair = self._pairs[int(self._order(epoch)[place])]
             try:
-                dice = Dice(self._settings.seed, f"{pair.source}\0{epoch}")
-                return pair, passed, fill_clip(self._reader, pair.clip, frames.numpy(), mask.numpy(), dice)
+                return pair, passed, fill_clip(self._source, pair.clip, frames.numpy(), mask.numpy(), epoch)
             except VideoTrouble as trouble:
                 passed.append(BadSample(trouble.file, pair.source, f"{trouble.reason}: {trouble.detail}"))
         raise DataError(f"{len(passed)} videos that were tried for one slot are damaged, the first of them {passed[0]}")

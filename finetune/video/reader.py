@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ class VideoReader:
         decoder = FrameDecoder(video, settings.max_seconds)
         numbers = sample(settings, decoder.timeline, span, dice, view.instant)
         if settings.order == "shuffled":
-            numbers = _shuffled(numbers, dice or Dice(0, Path(file).name))
+            numbers = shuffled(numbers, dice, Path(file).name)
         if not len(numbers):
             raise VideoTrouble(
                 str(file), "outside", f"no frame to take in {span or 'it'}; it has {decoder.timeline.frames}"
@@ -74,19 +75,26 @@ class VideoReader:
         if not shaped:
             why = "; ".join(map(str, decoder.flaws)) or "the decoder gave none"
             raise VideoTrouble(str(file), "no_frames", why)
-        frames = np.zeros((settings.frames, settings.size, settings.size, 3), np.uint8)
-        for place, number in enumerate(numbers.tolist()):
-            frames[place] = shaped[_shown_instead(number, shaped)]
-        mask = np.arange(settings.frames) < len(numbers)
+        frames, mask = filled(settings, [shaped[shown_instead(number, shaped)] for number in numbers.tolist()])
         return VideoClip(frames, mask, numbers, decoder.timeline.times[numbers], tuple(decoder.flaws))
 
 
-def _shuffled(numbers: NDArray[np.int64], dice: Dice) -> NDArray[np.int64]:
+def filled(settings: VideoSettings, pictures: Sequence[Pixels]) -> tuple[Pixels, NDArray[np.bool_]]:
+    """Frames (T, size, size, 3) and mask (T,) of at most T pictures."""
+    frames = np.zeros((settings.frames, settings.size, settings.size, 3), np.uint8)
+    for place, picture in enumerate(pictures):
+        frames[place] = picture
+    return frames, np.arange(settings.frames) < len(pictures)
+
+
+def shuffled(numbers: NDArray[np.int64], dice: Dice | None, name: str) -> NDArray[np.int64]:
+    """The same numbers in an order that dice draw; without dice always the same, of the file of this name."""
+    dice = dice or Dice(0, name)
     return np.asarray(numbers[np.argsort(dice.units("order of frames", len(numbers)), kind="stable")])
 
 
-def _shown_instead(number: int, shaped: dict[int, Pixels]) -> int:
+def shown_instead(number: int, found: Collection[int]) -> int:
     """The frame itself, or the last before it that came out, or the first that did."""
-    if number in shaped:
+    if number in found:
         return number
-    return max((other for other in shaped if other < number), default=min(shaped))
+    return max((other for other in found if other < number), default=min(found))
