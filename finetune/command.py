@@ -18,7 +18,7 @@ from finetune.asked import open_asked, store_asked
 from finetune.benchmarks import Located, Opened, Split, SplitName
 from finetune.examine import Examiner, Outcome
 from finetune.loader import Pair, pair_loader, pairs_of, start_state
-from finetune.plan import describe_costs
+from finetune.plan import describe_costs, describe_reading, devices
 from finetune.results import about_checkpoint, publish, results_of, table_of
 from finetune.store import FrameStore
 from finetune.weights import check_size, describe_model, settle
@@ -59,7 +59,9 @@ def run(name: str, settings: FinetuneSettings) -> int:
             f"{name}: its training split has no captions to train on; give their file with files.captions="
         )
     if settings.dry_run:
-        print(f"{opened.report()}\n{opened.located.describe()}\n{describe_costs(settings, described, len(pairs))}")
+        print(opened.report(), opened.located.describe(), sep="\n")
+        print(describe_costs(settings, described, len(pairs)))
+        print(describe_reading(settings, pairs, store, max(len(devices()), 1)))
         return 0
     if settings.prepare:
         return prepare.run(opened, settings)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import count
@@ -68,9 +68,12 @@ class Moving(NamedTuple):
     seed: int
 
 
-def draw_benchmark(folder: Path, *, seed: int = 0, workers: int = 0) -> None:
-    """Draw the benchmark into a folder, 624 videos, or nothing if it is there; `workers` processes (0: one a CPU)."""
-    videos = list(plan_videos(seed))
+def draw_benchmark(folder: Path, *, seed: int = 0, contents: Mapping[str, int] = CONTENTS, workers: int = 0) -> None:
+    """Draw the benchmark into a folder, or nothing if it is there: of each split so many contents, six videos each.
+
+    `workers` processes draw (0: one a CPU).
+    """
+    videos = list(plan_videos(seed, contents))
     lines = (
         "video\tcaption\tsplit",
         *(f"videos/{one.file}\t{one.content.caption(one.motion)}\t{one.split}" for one in videos),
@@ -91,12 +94,12 @@ def _settle() -> None:
     cv2.setNumThreads(1)
 
 
-def plan_videos(seed: int) -> Iterator[Moving]:
+def plan_videos(seed: int, contents: Mapping[str, int] = CONTENTS) -> Iterator[Moving]:
     """The benchmark's videos: of each split its contents, which no other has, with each motion."""
-    contents = _contents(seed)
-    for split, contents_of_split in CONTENTS.items():
-        for number in range(contents_of_split):
-            content = next(contents)
+    drawn = _contents(seed)
+    for split, count_of_split in contents.items():
+        for number in range(count_of_split):
+            content = next(drawn)
             for motion in MOTIONS:
                 yield Moving(f"{split}-{number:03d}-{motion}.mp4", split, content, motion, seed)
 

@@ -1,12 +1,17 @@
-"""What a run would be and cost, from sizes alone: touches no GPU, decodes nothing, builds no weights."""
+"""What a run would be and cost: touches no GPU, builds no weights, and reads a few clips to see how long that takes."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from configs.finetune import FinetuneSettings
+from finetune.loader import Pair
+from finetune.store import FrameStore, open_source
+from finetune.video import VideoTrouble
 from finetune.weights import Described
 from pretrain.hardware import dense_peak
 from pretrain.model import VideoTextModel
@@ -15,6 +20,7 @@ from pretrain.model.towers import build_towers
 from shards.progress import amount, duration
 
 _BUSY = 0.4  # share of a device's dense peak that a well fed step reaches
+_READ = 12  # clips that are read to see how fast that is
 _STATE = 16  # bytes a weight: itself, its gradient, AdamW's two moments, in fp32
 
 
@@ -44,6 +50,26 @@ def describe_costs(settings: FinetuneSettings, described: Described, pairs: int)
             f"operations: {step:.3g} FLOP a step, {steps * step:.3g} in all",
             f"time: {time}",
         )
+    )
+
+
+def describe_reading(settings: FinetuneSettings, pairs: Sequence[Pair], store: FrameStore | None, ranks: int) -> str:
+    """How fast clips can be read here, by some of them; where it is slower than the device, it is what a run takes."""
+    source = open_source(settings.video, store, settings.seed)
+    chosen = pairs[:: max(len(pairs) // _READ, 1)][:_READ]
+    start, damaged = time.monotonic(), 0
+    for pair in chosen:
+        try:
+            source.read(pair.clip, 0)
+        except VideoTrouble:
+            damaged += 1
+    seconds = (time.monotonic() - start) / len(chosen)
+    workers = ranks * max(settings.workers, 1)
+    clips = settings.steps_of(len(pairs)) * settings.batch
+    return (
+        f"reading: {1000 * seconds:.3g} ms a clip and process here, by {len(chosen)} of them"
+        + (f" ({damaged} damaged)" if damaged else "")
+        + f"; {duration(clips * seconds / workers)} for the run, with {workers} processes that have a core each"
     )
 
 
