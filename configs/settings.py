@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
@@ -48,12 +48,19 @@ def canonical_json(value: Any) -> bytes:
 
 
 def parse_words(
-    words: Sequence[str], positionals: Sequence[str], model: type[Settings], *, presets: str = ""
+    words: Sequence[str],
+    positionals: Sequence[str],
+    model: type[Settings],
+    *,
+    presets: str = "",
+    folder: str = "presets",
+    beyond: Collection[str] = (),
 ) -> tuple[list[str], dict[str, Any]]:
     """Split command-line words into the named positionals and a nested dictionary of settings.
 
     A word is a setting when the text before its first `=` looks like a setting's name; so a positional may hold `=`.
-    A `preset=FILE` word is read first and the other words override it. Where `presets` names a folder of configs, the first
+    A `preset=FILE` word, of `folder`, is read first and the other words override it; what it says of the settings `beyond`,
+    which another command has, is left. Where `presets` names a folder of configs, the first
     positional is a preset in it, read before that. Raises RequestError on missing or extra positionals.
     """
     given: list[str] = []
@@ -68,7 +75,8 @@ def parse_words(
             given.append(word)
     preset = values.pop("preset", None)
     if preset is not None:
-        values = _merge(load_preset(preset, "presets"), values)
+        loaded = load_preset(preset, folder)
+        values = _merge({key: value for key, value in loaded.items() if key not in beyond}, values)
     if len(given) != len(positionals):
         expected = " ".join(positionals) or "no positional arguments"
         known = f". {positionals[0]}s: {', '.join(preset_names(presets))}" if presets else ""

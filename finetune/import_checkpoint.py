@@ -28,7 +28,7 @@ def run(file: str, out: str, settings: ImportSettings) -> int:
     check_free(folder)
     checkpoint = read_checkpoint(file)
     about = _about_file(file, checkpoint)
-    model, lines = _read(file, checkpoint, settings)
+    model, lines = read_foreign(file, checkpoint, settings)
     checkpoint.tensors.clear()  # the model has its own: a large one fits in memory twice, and not three times
     origin = {"file": file, "container": checkpoint.container, "settings": settings.model_dump(mode="json")}
     save_model(model, folder, origin)
@@ -41,7 +41,10 @@ def run(file: str, out: str, settings: ImportSettings) -> int:
     return 0
 
 
-def _read(file: str, checkpoint: Checkpoint, settings: ImportSettings) -> tuple[VideoTextModel, Sequence[KeyLine]]:
+def read_foreign(
+    file: str, checkpoint: Checkpoint, settings: ImportSettings
+) -> tuple[VideoTextModel, Sequence[KeyLine]]:
+    """The model that somebody else's file is, and what became of each of its tensors. RequestError for one of ours."""
     if checkpoint.config.get("format") == FORMAT:
         raise RequestError(f"{file} is a model of stillreel's already; use it as it is, or export it")
     try:
