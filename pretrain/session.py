@@ -99,7 +99,7 @@ def _model(settings: TrainSettings) -> VideoTextModel:
         listed = "".join(f"\n  model.{one}" for one in differences)
         raise RequestError(
             f"init={settings.init} is another model than asked for:{listed}\n"
-            "Ask for the one that it is, or start from towers alone: towers.pretrained=FILE"
+            f"Ask for the one that it is, or start from its towers alone: init= model.towers.pretrained={settings.init}"
         )
     return model
 
