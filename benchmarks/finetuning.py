@@ -10,10 +10,10 @@ captions    The clips of msrvtt, msvd and panda70m with their own captions; ever
             stored, a model is trained on them, once undisturbed, and once killed (SIGKILL) at its first checkpoint and run again.
             Told: whether both end in the same weights, to the bit; R@1 on the training clips, which it should know by heart;
             and the table of the held-out ones, which it cannot know: some fifty clips teach a random model nothing.
-gestures    The clips of hand_landmarks_h264 by their eight classes, which the motion alone tells apart, in `folds` parts;
-            the first `tested` of these are each tested by models that have seen all the others. For each module, with frames in order and
-            shuffled (in training and in the test): top-1 of all tested clips, a 95 % interval, and the paired difference of the
-            two. Random towers collapse on these pictures, which are thin lines on black: give those of a demo's model.
+gestures    The clips of hand_landmarks_h264 by their eight classes, which the motion alone tells apart, in `folds` parts; the first
+            `tested` of these are each tested by models that have seen all the others. For each module, with frames in order and
+            shuffled (in training and in the test): top-1 of all tested clips, a 95 % interval, and the paired difference of
+            both. Random towers collapse on these pictures, which are thin lines on black: give those of a demo's model.
 """
 
 from __future__ import annotations
