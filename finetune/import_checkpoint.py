@@ -12,9 +12,9 @@ from configs import DataError, RequestError
 from configs.exchange import ImportSettings
 from configs.model import PeerOptions, TowerSettings
 from pretrain.model import ModelSettings, VideoTextModel, read_peer
-from pretrain.model.checkpoint import FORMAT, check_free, save_model
+from pretrain.model.checkpoint import check_free, save_model
 from pretrain.model.clip_files import is_clip, read_clip
-from pretrain.model.files import Checkpoint, read_checkpoint
+from pretrain.model.files import FORMAT, Checkpoint, read_checkpoint
 from pretrain.model.keys import KeyLine, summarise
 from pretrain.model.towers import build_towers, model_cfg_of
 from shards.storage import Folder

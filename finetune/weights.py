@@ -12,8 +12,8 @@ from configs.finetune import EvaluateSettings, FinetuneSettings
 from configs.model import ModelSettings
 from finetune.import_checkpoint import read_foreign
 from pretrain.model import VideoTextModel, build_model, load_model
-from pretrain.model.checkpoint import CONFIG, FORMAT
-from pretrain.model.files import read_checkpoint
+from pretrain.model.checkpoint import CONFIG
+from pretrain.model.files import FORMAT, read_checkpoint
 from pretrain.model.pretrained import named_cfg
 from pretrain.run.checkpoint import step_name, steps_in
 from pretrain.run.folder import CHECKPOINTS, FINAL

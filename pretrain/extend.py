@@ -23,7 +23,7 @@ def extend_model(model: VideoTextModel, settings: ModelSettings) -> VideoTextMod
         listed = "".join(f"\n  model.{one}" for one in refused)
         raise RequestError(
             f"is another model than asked for:{listed}\n"
-            "Ask for the one that it is, or start from towers alone: towers.pretrained=FILE"
+            "Ask for the one that it is, or start from its towers alone: init= model.towers.pretrained=MODEL"
         )
     if found == asked:
         return model
