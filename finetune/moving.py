@@ -36,7 +36,7 @@ MOTIONS = {
     "grow": "grows",
     "shrink": "shrinks",
 }
-CONTENTS = {"test": 16, "validation": 8, "train": 80}  # of each split
+CONTENTS = {"test": 16, "validation": 8, "train": 160}  # of each split
 
 _SIDE, _FRAMES, _FPS = 128, 16, 8
 _TABLE = "captions.tsv"
