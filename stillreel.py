@@ -139,7 +139,7 @@ def _run(name: str, words: list[str]) -> int:
         command = COMMANDS[name]
         model = _settings(command.settings)
         if "--help" in words or "-h" in words:
-            print(_help(name, command, model))
+            print(_help(name, command, model), flush=True)
             return 0
         beyond = set(_settings(command.beyond).model_fields) - set(model.model_fields) if command.beyond else ()
         given, values = parse_words(
@@ -151,7 +151,9 @@ def _run(name: str, words: list[str]) -> int:
             said = f"stillreel {name}: settings {settings.digest()[:12]}: {_in_words(settings)}"
             print(said, file=sys.stderr, flush=True)
         run = importlib.import_module(command.module).run
-        return int(run(*given, settings))
+        code = int(run(*given, settings))
+        sys.stdout.flush()
+        return code
     except StillreelError as error:
         print(f"stillreel {name}: {error}", file=sys.stderr)
         return error.exit_code
@@ -161,6 +163,10 @@ def _run(name: str, words: list[str]) -> int:
             raise
         print(f'stillreel {name}: {error.name} is not installed: pip install "stillreel[{extra}]"', file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever reads the output has read enough, as `head` has. What is left goes nowhere, without a word.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         # A full disk, a denied permission, a bucket that is not there: nothing that a traceback would help with.
         print(f"stillreel {name}: {type(error).__name__}: {error}", file=sys.stderr)

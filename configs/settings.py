@@ -142,8 +142,9 @@ def describe(model: type[Settings]) -> Iterable[tuple[str, str, str]]:
             for inner, default, text in describe(kind):
                 yield f"{key}.{inner}", default, text
         else:
-            default = field.get_default(call_default_factory=True)
-            yield key, "" if default is None else str(default), field.description or ""
+            value = None if field.is_required() else field.get_default(call_default_factory=True)
+            about = f"{field.description or ''}{' (required)' if field.is_required() else ''}"
+            yield key, "" if value is None else str(value), about
 
 
 def _set(values: dict[str, Any], dotted: str, value: str) -> None:

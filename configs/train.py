@@ -92,7 +92,10 @@ class TrainSettings(Settings):
     """What every run has, whatever it is trained on."""
 
     out: str = Field(description="folder of the run: checkpoints, metrics.jsonl")
-    init: str = Field("", description="a checkpoint of ours to start from; empty: the model on its towers' weights")
+    init: str = Field(
+        "",
+        description="a checkpoint of ours to start from, with new parts for those it lacks; empty: its towers' weights",
+    )
     batch: int = Field(256, ge=1, le=1 << 20, description="clips of a step, all ranks together")
     chunk: int = Field(0, ge=0, description="clips of a rank that are held at once, of a larger batch; 0: all")
     epochs: Positive = Field(1.0, description="times that everything is seen")

@@ -28,6 +28,7 @@ from configs.train import TrainSettings
 from pretrain.average import WeightAverage, mix_with_start
 from pretrain.data import Share
 from pretrain.data.together import Together
+from pretrain.extend import extend_model
 from pretrain.feed import Fed
 from pretrain.loop import Records, Trained
 from pretrain.model import VideoTextModel, build_model, load_model
@@ -38,7 +39,6 @@ from pretrain.optimiser import build_optimiser, freeze_towers
 from pretrain.parallel import gathered, parallelise
 from pretrain.ranks import Ranks, joined
 from pretrain.run import Checkpoint, Display, Journal, Meter, RunFolder, StopWish, restore_snapshot
-from pretrain.run.compare import compare_settings
 from pretrain.state import gather_tensors
 from shards.stream import State
 
@@ -93,15 +93,10 @@ def _model(settings: TrainSettings) -> VideoTextModel:
     if not settings.init:
         return build_model(settings.model)
     model = load_model(settings.init)
-    found = model.settings.model_dump(mode="json", exclude={"towers"})
-    asked = settings.model.model_dump(mode="json", exclude={"towers"})
-    if differences := compare_settings(found, asked):
-        listed = "".join(f"\n  model.{one}" for one in differences)
-        raise RequestError(
-            f"init={settings.init} is another model than asked for:{listed}\n"
-            f"Ask for the one that it is, or start from its towers alone: init= model.towers.pretrained={settings.init}"
-        )
-    return model
+    try:
+        return extend_model(model, settings.model)
+    except RequestError as error:
+        raise RequestError(f"init={settings.init} {error}") from None
 
 
 def restore(trained: Trained, checkpoint: Checkpoint) -> None:
