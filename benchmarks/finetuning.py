@@ -11,9 +11,9 @@ captions    The clips of msrvtt, msvd and panda70m with their own captions; ever
             Told: whether both end in the same weights, to the bit; R@1 on the training clips, which it should know by heart;
             and the table of the held-out ones, which it cannot know: some fifty clips teach a random model nothing.
 gestures    The clips of hand_landmarks_h264 by their eight classes, which the motion alone tells apart, in `folds` parts; the
-            first `tested` of these are each tested by models that have seen all the others. For each module, with frames in order and
-            shuffled (in training and in the test): top-1 of all tested clips, a 95 % interval, and the paired difference of
-            both. Random towers collapse on these pictures, which are thin lines on black: give those of a demo's model.
+            first `tested` of these are each tested by models that have seen all the others. For each module, with frames in
+            order and shuffled (in training and in the test): top-1 of all tested clips, a 95 % interval, and the paired
+            difference of both. Random towers collapse on these pictures, thin lines on black: give those of a demo's model.
 """
 
 from __future__ import annotations
