@@ -33,6 +33,7 @@ class VideoClip(NamedTuple):
     numbers: NDArray[np.int64]
     times: NDArray[np.float64]
     flaws: tuple[Flaw, ...]
+    end: float  # when the last frame of the video goes, in seconds
 
 
 class VideoReader:
@@ -63,7 +64,9 @@ class VideoReader:
         for place, number in enumerate(numbers.tolist()):
             frames[place] = shaped[_shown_instead(number, shaped)]
         mask = np.arange(settings.frames) < len(numbers)
-        return VideoClip(frames, mask, numbers, decoder.timeline.times[numbers], tuple(decoder.flaws))
+        return VideoClip(
+            frames, mask, numbers, decoder.timeline.times[numbers], tuple(decoder.flaws), decoder.timeline.end
+        )
 
 
 def _shown_instead(number: int, shaped: dict[int, Pixels]) -> int:

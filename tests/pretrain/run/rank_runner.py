@@ -101,6 +101,11 @@ if __name__ == "__main__":
     dist.init_process_group("gloo")
     _home, _rank = Path(sys.argv[1]), dist.get_rank()
     _together = Together(dist.get_world_size(), 60)
-    _told = {**save_and_go_on(_home, _rank, _together), **cut_and_join(_together), **stop(_rank, _together), **read(_rank)}
+    _told = {
+        **save_and_go_on(_home, _rank, _together),
+        **cut_and_join(_together),
+        **stop(_rank, _together),
+        **read(_rank),
+    }
     (_home / f"rank-{_rank}.json").write_text(json.dumps(_told))
     dist.destroy_process_group()

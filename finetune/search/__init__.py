@@ -1,0 +1,16 @@
+"""Find videos by text: a folder of videos becomes an index on the disk, and a query its best videos, coarse to fine.
+
+build.py      videos -> features, in parts that outlive a crash -> the index, whole or not at all
+footage.py    video files -> batches of frames, with what is wrong with them
+store.py      the files of an index, memory-mapped
+exact.py      queries x vectors -> the best rows, exactly
+searcher.py   text, picture or video -> vector -> candidates -> re-ranked results with their moments
+query.py      the command `search`
+apart.py      an uploaded file is decoded in a process that may die of it
+app.py        the web application; serve.py, its command; page/, what the browser gets
+"""
+
+from finetune.search.exact import best_rows
+from finetune.search.store import VideoIndex, open_index
+
+__all__ = ["Hit", "Searcher", "VideoIndex", "best_rows", "open_index"]
