@@ -8,7 +8,7 @@ loader sends a picture and twenty-one numbers a frame instead of frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import NamedTuple
 
 import cv2
@@ -37,10 +37,11 @@ class Still(NamedTuple):
 
 
 class StillBatch(NamedTuple):
-    """B stills on one device; pictures are padded to one size by repeating their edges.
+    """B stills; pictures are padded to one size by repeating their edges.
 
     `pictures` uint8 (B, H, W, 3), `sizes` int64 (B, 2) width and height of each, `matrices` float64 (B, T, 2, 3, 3),
-    `weights` float64 (B, T), `strengths` float64 (B, T, 2): see `render.Warps`.
+    `weights` float64 (B, T), `strengths` float64 (B, T, 2): see `render.Warps`. All but the pictures stay in the CPU's memory:
+    what is to be done is decided there, so that nobody waits for a device to say it.
     """
 
     pictures: Tensor
@@ -50,7 +51,8 @@ class StillBatch(NamedTuple):
     strengths: Tensor
 
     def to(self, device: torch.device | str) -> StillBatch:
-        return StillBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        """With the pictures on a device."""
+        return self._replace(pictures=self.pictures.to(device, non_blocking=True))
 
 
 def prepare_still(recipe: Recipe, load: Callable[[int], Pixels], frames: int, size: int) -> Still:
@@ -80,18 +82,25 @@ def batch_stills(stills: Sequence[Still]) -> StillBatch:
     return StillBatch(*(torch.from_numpy(array) for array in (pictures, sizes, *warps)))
 
 
+@torch.no_grad()
 def render_stills(batch: StillBatch, size: int) -> Tensor:
-    """Frames uint8 (B, T, size, size, 3) of a batch, on its device."""
-    clips, frames = batch.weights.shape
-    owner = torch.arange(clips, device=batch.weights.device).repeat_interleave(frames)
-    matrices, strengths = batch.matrices.flatten(0, 1), batch.strengths.flatten(0, 1)
-    out = _render(batch, owner, matrices[:, 0], strengths[:, 0], size)
-    fading = batch.weights.flatten().nonzero().flatten()
+    """Frames uint8 (B, T, size, size, 3) of a batch, on its pictures' device. Does not wait for the device."""
+    clips, count = batch.weights.shape
+    weights, matrices, strengths = batch.weights.flatten(), batch.matrices.flatten(0, 1), batch.strengths.flatten(0, 1)
+    owner = torch.arange(clips).repeat_interleave(count)
+    fading = weights.nonzero().flatten()
+    views = _Views(
+        torch.cat([owner, owner[fading]]),
+        torch.cat([matrices[:, 0], matrices[fading, 1]]),
+        torch.cat([strengths[:, 0], strengths[fading, 1]]),
+    )
+    out = _render(batch, views, size)
+    frames, others = out[: len(owner)], out[len(owner) :]
     if len(fading):
-        other = _render(batch, owner[fading], matrices[fading, 1], strengths[fading, 1], size)
-        share = (batch.weights.flatten()[fading] * _SHARE).round().float()[:, None, None, None] / _SHARE
-        out[fading] = (out[fading].float() * (1 - share) + other.float() * share).round().to(torch.uint8)
-    return out.view(clips, frames, size, size, 3)
+        at = _sent(fading, out.device)
+        share = _sent((weights[fading] * _SHARE).round().float() / _SHARE, out.device)[:, None, None, None]
+        frames[at] = (frames[at].float() * (1 - share) + others.float() * share).round().to(torch.uint8)
+    return frames.view(clips, count, size, size, 3)
 
 
 def normalised(
@@ -101,108 +110,157 @@ def normalised(
     dtype: torch.dtype = torch.bfloat16,
 ) -> Tensor:
     """Frames uint8 (..., H, W, 3) as a model eats them, (..., 3, H, W); the defaults are CLIP's."""
-    scale = torch.tensor([1 / (255 * value) for value in std], device=frames.device)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=frames.device)
-    return (frames.float() * scale + shift).to(dtype).movedim(-1, -3)
+    scale, shift = _affine(tuple(mean), tuple(std), frames.device)
+    ready = torch.empty((*frames.shape[:-3], 3, *frames.shape[-3:-1]), dtype=dtype, device=frames.device)
+    # Cast, scaled, shifted, turned and cast again in one kernel: frames are the largest thing that a step reads.
+    return torch.addcmul(shift, frames.movedim(-1, -3), scale, out=ready)
 
 
-def _render(batch: StillBatch, owner: Tensor, matrices: Tensor, strengths: Tensor, size: int) -> Tensor:
-    """Frames uint8 (F, size, size, 3): frame f is picture `owner[f]` through `matrices[f]` (F, 3, 3)."""
-    out = batch.pictures.new_empty((len(owner), size, size, 3))
-    straight = are_straight(matrices)
-    frames = straight.nonzero().flatten()
-    if len(frames):
-        _mix(batch, owner, matrices, strengths, frames, out)
-    frames = (~straight).nonzero().flatten()
-    if len(frames):
-        sources, index = _sources(batch.pictures, owner[frames], strengths[frames])
-        _warp(sources, index, batch.sizes[owner], matrices, frames, out)
+@lru_cache(16)
+def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """What pixels 0 to 255 are multiplied by, and what is added then, (3, 1, 1) each."""
+    scale = torch.tensor([1 / (255 * value) for value in std])
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
+    return scale[:, None, None].to(device), shift[:, None, None].to(device)
+
+
+class _Views(NamedTuple):
+    """F views, in the CPU's memory: view f is of picture `owner[f]`, through `matrices[f]` (3, 3), by filter `strengths[f]`."""
+
+    owner: Tensor
+    matrices: Tensor
+    strengths: Tensor
+
+    def pick(self, chosen: Tensor) -> _Views:
+        """Of some views (n,), by their numbers or by a mask."""
+        return _Views(*(part[chosen] for part in self))
+
+
+def _render(batch: StillBatch, views: _Views, size: int) -> Tensor:
+    """Frames uint8 (F, size, size, 3)."""
+    out = batch.pictures.new_empty((len(views.owner), size, size, 3))
+    straight = are_straight(views.matrices)
+    for chosen, fill in ((straight, _mix), (~straight, _warp)):
+        frames = chosen.nonzero().flatten()
+        if len(frames):
+            fill(batch, views.pick(frames), frames, out)
     return out
 
 
-def _mix(batch: StillBatch, owner: Tensor, matrices: Tensor, strengths: Tensor, frames: Tensor, out: Tensor) -> None:
-    """Fill the straight `frames` of `out`: columns first, then rows, as `straight` does."""
-    used, which = strengths[frames].unique(return_inverse=True)
+def _mix(batch: StillBatch, views: _Views, frames: Tensor, out: Tensor) -> None:
+    """Fill the `frames` (n,) of `out` with straight views: columns first, then rows, as `straight` does."""
+    device, size, height = out.device, out.shape[1], batch.pictures.shape[1]
+    used, which = views.strengths.unique(return_inverse=True)
     filters = [taps(strength) for strength in used.tolist()]
-    weights = torch.zeros(len(filters), PHASES, max(weights.shape[1] for _, weights in filters), dtype=torch.int32)
-    for place, (_, some) in zip(weights, filters, strict=True):
+    # 8, 16, ... taps: a few lengths for all, each compiled once.
+    length = max(8, 1 << (max(weights.shape[1] for _, weights in filters) - 1).bit_length())
+    table = torch.zeros(len(filters), PHASES, length, dtype=torch.int32)
+    for place, (_, some) in zip(table, filters, strict=True):
         place[:, : some.shape[1]] = torch.from_numpy(some)
-    weights = weights.to(out.device)
-    first = torch.tensor([first for first, _ in filters], device=out.device)
-    size, height = out.shape[1], batch.pictures.shape[1]
+    first = PHASES * torch.tensor([first for first, _ in filters])[which, None]
+    places = torch.stack([_straight_places(views.matrices, axis, size) + first for axis in (0, 1)])
+    table, lasts = _sent(table, device), batch.sizes[views.owner].T - 1
     at_once = max(1, _pixels_at_once(out) // (size * height))
-    for chosen, filtered in zip(frames.split(at_once), which.split(at_once), strict=True):
-        across, down = (
-            _straight_places(matrices[chosen], axis, size) + PHASES * first[filtered, None] for axis in (0, 1)
-        )
-        table = weights[filtered]
-        right, bottom = (batch.sizes[owner[chosen]] - 1).unbind(1)
-        columns = _add_up(batch.pictures[owner[chosen]].transpose(1, 2), table, across, right)
-        out[chosen] = _add_up(columns.transpose(1, 2), table, down, bottom)
+    for some in torch.arange(len(frames)).split(at_once):
+        owner, mine, at = (_sent(part[some], device) for part in (views.owner, which, frames))
+        across, down = _sent(places[:, some], device)
+        right, bottom = _sent(lasts[:, some], device)
+        columns = _add_up(batch.pictures, owner, table, mine, across, right, 2)
+        out[at] = _add_up(columns, torch.arange(len(at), device=device), table, mine, down, bottom, 1)
 
 
-def _add_up(sources: Tensor, table: Tensor, places: Tensor, last: Tensor) -> Tensor:
-    """Weighted sums of the slices (F, N, M, 3) of `sources` along N, uint8 (F, S, M, 3); see `straight`."""
-    frame = torch.arange(len(sources), device=sources.device)[:, None]
+def _warp(batch: StillBatch, views: _Views, frames: Tensor, out: Tensor) -> None:
+    """Fill the `frames` (n,) of `out` with turned views, of copies that are filtered for them."""
+    device, size = out.device, out.shape[1]
+    copies, which = torch.stack([views.strengths, views.owner.double()], 1).unique(dim=0, return_inverse=True)
+    sources = _filtered(batch.pictures, copies[:, 1].long(), copies[:, 0].tolist())
+    sizes = batch.sizes[views.owner]
+    upright = (views.matrices[:, 2, :2] == 0).all(dim=1)
+    for chosen, find in ((upright, _affine_places), (~upright, _perspective_places)):
+        for some in chosen.nonzero().flatten().split(max(1, _pixels_at_once(out) // size**2)):
+            at, index, limits, matrices = (_sent(part[some], device) for part in (frames, which, sizes, views.matrices))
+            out[at] = _gather(sources, index, limits, *find(matrices, size))
+
+
+def _filtered(pictures: Tensor, owners: Tensor, strengths: Sequence[float]) -> Tensor:
+    """Copies uint8 (n, H, W, 3): of picture `owners[i]` (n,), low-passed by strength i; 0: as it is."""
+    copies = pictures.new_empty((len(owners), *pictures.shape[1:]))
+    weights = [_gaussian(strength) for strength in strengths]
+    # A kernel of 3, 7, 15, ... taps: a few lengths for all, each compiled once.
+    lengths = torch.tensor([(1 << len(some).bit_length()) - 1 for some in weights])
+    at_once = max(1, _pixels_at_once(copies) // copies[0, ..., 0].numel())
+    for length in lengths.unique().tolist():
+        for some in (lengths == length).nonzero().flatten().split(at_once):
+            rows = [(*[0] * ((length - len(row)) // 2), *row) for row in (weights[number] for number in some.tolist())]
+            table = torch.tensor([(*row, *[0] * (length - len(row))) for row in rows], dtype=torch.int32)
+            at, owner, table = (_sent(part, copies.device) for part in (some, owners[some], table))
+            copies[at] = _low_pass(pictures, owner, table)
+    return copies
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device, which is not waited for."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _fused(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """On CUDA, compiled when it is first called: op by op, sums of integers move some hundred times the bytes of their pixels."""
+    compiled = lru_cache(1)(lambda: torch.compile(function, dynamic=True))
+
+    @wraps(function)
+    def call(pixels: Tensor, *given: object) -> Tensor:
+        return (compiled() if pixels.is_cuda else function)(pixels, *given)
+
+    return call
+
+
+@_fused
+def _add_up(
+    pixels: Tensor, index: Tensor, table: Tensor, which: Tensor, places: Tensor, last: Tensor, axis: int
+) -> Tensor:
+    """Weighted sums along the columns (axis 2) or rows (1) of uint8 (N, H, W, 3); see `straight`.
+
+    Output i is of `pixels[index[i]]`, by filter `table[which[i]]`, at `places[i]` (S,) up to pixel `last[i]`.
+    """
+    lines = pixels.transpose(1, axis)
     first, phase = places // PHASES, places % PHASES
-    total = torch.full((*places.shape, *sources.shape[2:]), UNIT // 2, dtype=torch.int32, device=sources.device)
+    total: Tensor | int = UNIT // 2
     for tap in range(table.shape[2]):
         at = (first + tap).clamp(min=0).minimum(last[:, None])
-        total += table[frame, phase, tap][..., None, None] * sources[frame, at].int()
-    return (total // UNIT).clamp(0, 255).to(torch.uint8)
+        total = total + table[which[:, None], phase, tap][..., None, None] * lines[index[:, None], at].int()
+    return (total // UNIT).clamp(0, 255).to(torch.uint8).transpose(1, axis).contiguous()
 
 
-def _sources(pictures: Tensor, owner: Tensor, strengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Pictures and their filtered copies, uint8 (N, H, W, 3), and which of them each frame reads, (F,)."""
-    sources, index = [pictures], owner.clone()
-    count = len(pictures)
-    for strength in strengths.unique().tolist():
-        if not strength:
-            continue
-        mine = strengths == strength
-        owners = owner[mine].unique()
-        sources.append(_low_pass(pictures[owners], strength))
-        index[mine] = count + torch.searchsorted(owners, owner[mine])
-        count += len(owners)
-    return torch.cat(sources), index
+@_fused
+def _low_pass(pictures: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+    """`pictures[index]` uint8 (n, H, W, 3) through Gaussians of taps (n, K), rounded once, as OpenCV does it."""
+    rows = _slide(pictures, index, weights, 2)
+    columns = _slide(rows, torch.arange(len(rows), device=rows.device), weights, 1)
+    return (columns + (1 << 15) >> 16).to(torch.uint8)
 
 
-def _low_pass(pictures: Tensor, strength: float) -> Tensor:
-    """uint8 (n, H, W, 3) through the Gaussian of a strength, rounded once, as OpenCV does it."""
-    weights = _gaussian(strength)
-    rows = _slide(pictures.int(), weights, dim=2)
-    return (_slide(rows, weights, dim=1) + (1 << 15) >> 16).to(torch.uint8)
+def _slide(pixels: Tensor, index: Tensor, weights: Tensor, axis: int) -> Tensor:
+    """Weighted sums int32 of `pixels[index]`, shifted along an axis; edges are repeated."""
+    lines = pixels.transpose(1, axis)
+    length, reach = lines.shape[1], weights.shape[1] // 2
+    total: Tensor | int = 0
+    for tap in range(weights.shape[1]):
+        at = (torch.arange(length, device=pixels.device) + (tap - reach)).clamp(0, length - 1)
+        total = total + weights[:, tap, None, None, None] * lines[index[:, None], at].int()
+    return total.transpose(1, axis).contiguous()
 
 
-def _slide(pixels: Tensor, weights: Sequence[int], dim: int) -> Tensor:
-    """The weighted sum of shifted copies along a dimension; edges are repeated."""
-    length, reach = pixels.shape[dim], len(weights) // 2
-    total = torch.zeros_like(pixels)
-    for number, weight in enumerate(weights):
-        at = torch.arange(length, device=pixels.device).add(number - reach).clamp(0, length - 1)
-        total += weight * pixels.index_select(dim, at)
-    return total
-
-
-@lru_cache(64)
+@lru_cache(1 << 14)
 def _gaussian(strength: float) -> tuple[int, ...]:
-    """OpenCV's taps of a strength, in 256ths, read off what it makes of a line."""
+    """OpenCV's taps of a strength, in 256ths, read off what it makes of a line; of 0, a single one."""
+    if not strength:
+        return (256,)
     count, sigma = kernel(strength)
     line = np.zeros((count, 2 * count + 1), np.uint8)
     line[:, count] = 255
     seen = cv2.GaussianBlur(line, (count, count), sigma, sigmaY=sigma, borderType=cv2.BORDER_REPLICATE)[count // 2]
     half = [round(value * 256 / 255) for value in seen[count - count // 2 : count].tolist()]
     return (*half, 256 - 2 * sum(half), *half[::-1])
-
-
-def _warp(sources: Tensor, index: Tensor, sizes: Tensor, matrices: Tensor, frames: Tensor, out: Tensor) -> None:
-    """Fill the `frames` (n,) of `out`: from source `index[i]` (n,) of the size, through the matrix, of frame `frames[i]`."""
-    at_once = max(1, _pixels_at_once(out) // out.shape[1] ** 2)
-    upright = (matrices[frames, 2, :2] == 0).all(dim=1)
-    for chosen, find in ((upright, _affine_places), (~upright, _perspective_places)):
-        for some in chosen.nonzero().flatten().split(at_once):
-            mine = frames[some]
-            out[mine] = _gather(sources, index[some], sizes[mine], *find(matrices[mine], out.shape[1]))
 
 
 def _straight_places(matrices: Tensor, axis: int, size: int) -> Tensor:
@@ -236,6 +294,7 @@ def _perspective_places(matrices: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return (x * (32 / depth)).round().long(), (y * (32 / depth)).round().long()
 
 
+@_fused
 def _gather(sources: Tensor, index: Tensor, sizes: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Bilinear samples uint8 (F, S, S, 3) at x, y in 32nds of a pixel; edges are repeated."""
     height, width = sources.shape[1:3]

@@ -7,6 +7,8 @@ img2dataset, which GPU machines lack.
     objectives     what is asked of the model, over the batch of all ranks; accumulation: the backward pass, whole or in chunks
     optimiser      AdamW, its groups of weights, their rates; parallel: a task compiled, in DDP or FSDP2; average: of weights
     state          all that a checkpoint holds of a task and its optimiser, from any layout and into any
+    loop           steps, in order: what is waited for, told, evaluated, saved; feed: from the loader to the device; ranks
+    run            the folder of a run: checkpoints, metrics.jsonl, signals; evaluation: figures, and held-out clips
+    command        `stillreel pretrain`, and `torchrun -m pretrain`
     doctor         what a machine can do, and what a model costs on it (hardware, timing)
-The training loop is to come.
 """

@@ -45,8 +45,9 @@ class WeightAverage:
         """Take in the weights after step `step`."""
         share = 1 - decay_at(step, self._settings)
         with torch.no_grad():
-            for name, weight in self._weights().items():
-                _local(self._averages[name]).lerp_(_local(weight), share)
+            weights = self._weights()
+            averages = [_local(self._averages[name]) for name in weights]
+            torch._foreach_lerp_(averages, [_local(weight) for weight in weights.values()], share)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -172,14 +172,18 @@ def _evaluation(settings: PretrainSettings, blend: Blend, trained: Trained, rank
 
 
 def _flops(settings: PretrainSettings, trained: Trained) -> Callable[[Fed], float]:
-    """Operations of a step of all ranks: each clip and caption once, forward and backward; all pairs through the head."""
-    model = trained.task.model
+    """Operations of a step of all ranks: each clip and caption once, forward and backward; all pairs through the head; three
+    pairs a clip through the re-ranker where it is trained, and the candidates of both directions where it teaches. What
+    chunks and checkpointing compute again is not counted.
+    """
+    model, asked = trained.task.model, settings.objective
     towers = model_cfg_of(model.clip)
+    pairs = 9 * bool(asked.matching) + 2 * asked.candidates * bool(asked.distil)
 
     @cache
     def of_clip(frames: int) -> tuple[int, int]:
-        flops = clip_flops(model.settings, towers, frames, settings.stream.words)
-        return flops.training, 3 * flops.head
+        flops = clip_flops(model.settings, towers, frames, settings.stream.words, patch_dropout=asked.patch_dropout)
+        return flops.training + pairs * flops.rerank, 3 * flops.head
 
     def of_step(fed: Fed) -> float:
         training, head = of_clip(fed.batch.frames.shape[1])

@@ -60,8 +60,12 @@ class Feeder:
             None,
             self._moved(clips.token_ids),
             None,
-            Identity(*map(self._moved, identity)),
+            Identity(*(self._moved(self._pinned(one)) for one in identity)),
         )
+
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        """In memory from which a device copies without being waited for. The loader pins what it hands out."""
+        return tensor.pin_memory() if self._side else tensor
 
     def _moved(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device, non_blocking=True)

@@ -33,7 +33,7 @@ _FIRST = (
 
 
 def build_optimiser(task: Task, settings: OptimiserSettings) -> AdamW:
-    """AdamW (Loshchilov and Hutter, 2019) over what is trained; fused on CUDA. Each group has its `peak` rate and a `name`.
+    """AdamW (Loshchilov and Hutter, 2019) over what is trained. Each group has its `peak` rate and a `name`.
 
     To be called behind `parallelise`, which may put other weights in the place of those there were. Towers whose rate is 0 are
     frozen. RequestError if nothing is left to train.
@@ -64,8 +64,7 @@ def build_optimiser(task: Task, settings: OptimiserSettings) -> AdamW:
         }
         for (name, decayed), weights in groups.items()
     ]
-    fused = all(weight.is_cuda for weights in groups.values() for weight in weights)
-    return AdamW(listed, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=fused)
+    return AdamW(listed, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=True)
 
 
 def freeze_towers(task: Task, settings: OptimiserSettings) -> None:

@@ -97,9 +97,7 @@ def clip_gradients(task: nn.Module, max_norm: float) -> Tensor:
         squared = squared + shares
     norm = squared.sqrt()
     if max_norm:
-        scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-        for one in parts + wholes:
-            one.mul_(scale.to(one.dtype))
+        torch._foreach_mul_(parts + wholes, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
 
@@ -141,12 +139,16 @@ def reshard(task: nn.Module) -> None:
 
 
 def _squared(tensors: list[Tensor], like: Tensor) -> Tensor:
-    norms = [torch.linalg.vector_norm(one) for one in tensors if one.numel()]
-    return torch.stack(norms).square().sum() if norms else torch.zeros((), dtype=like.dtype, device=like.device)
+    filled = [one for one in tensors if one.numel()]
+    if not filled:
+        return torch.zeros((), dtype=like.dtype, device=like.device)
+    return torch.stack(torch._foreach_norm(filled)).square().sum()
 
 
 def _compile(block: nn.Module) -> None:
-    block.forward = torch.compile(block.forward, fullgraph=True)
+    # Shapes are few: a batch's, a chunk's, each tower's. Left to itself, torch makes its kernels for any shape from the second
+    # one on, and the text tower's blocks are second.
+    block.forward = torch.compile(block.forward, fullgraph=True, dynamic=False)
 
 
 def _allow_recompiles() -> None:

@@ -100,7 +100,7 @@ def _moments(task: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]:
 
 
 def _placed(name: str, kind: str, tensor: Tensor, weight: Tensor, group: Mapping[str, object]) -> Tensor:
-    """One of AdamW's tensors, kept as it does: moments as the weight is, the step on the CPU unless the kernel is fused."""
+    """One of AdamW's tensors, kept as it does: moments as the weight is, the step on its device."""
     if kind == "step":
         return tensor.to(weight.device if group["fused"] else "cpu", copy=True)
     check_shapes({name: tuple(tensor.shape)}, {name: tuple(weight.shape)})

@@ -43,8 +43,7 @@ def check_shapes(given: Shapes, expected: Shapes) -> None:
     ]
     if missing or extra or wrong:
         raise DataError(
-            "its tensors do not make the model that they imply: "
-            + list_some(missing=missing, unexpected=extra, wrong_shape=wrong)
+            "its tensors are not those of the model: " + list_some(missing=missing, unexpected=extra, wrong_shape=wrong)
         )
 
 

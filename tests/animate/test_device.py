@@ -11,7 +11,7 @@ import simplejpeg
 from animate.draw import draw_recipe
 from animate.picture import stored_pixels
 from animate.recipe import Recipe
-from animate.render import Renderer
+from animate.render import Renderer, are_straight
 from configs.grammar import load_grammar
 from configs.looks import load_look
 from configs.settings import preset_names
@@ -73,6 +73,22 @@ def test_wide_filters_are_the_cpu_s() -> None:
     assert still.picture.shape[0] < pixels.shape[0], "decoded smaller"
     clip = render_stills(batch_stills([still]), 40).numpy()[0]
     assert (clip == Renderer().film(recipe, lambda level: stored_pixels(data, level), 6, 40)).all()
+
+
+def test_nothing_is_asked_of_the_device() -> None:
+    """A meta device has no values to tell: whoever asks for one, on a GPU waits, here fails."""
+    shapes = [(900, 700), (64, 320), (320, 64), (32, 32), (640, 427), (1400, 300)]
+    pictures = {f"{number} {shape}": jpeg(number, *shape) for number, shape in enumerate(shapes * 5)}
+    stills = [
+        prepare_still(recipe_of("film", key, data), partial(stored_pixels, data), 5, 32)
+        for key, data in pictures.items()
+    ]
+    batch = batch_stills(stills)
+    assert not are_straight(batch.matrices).all(), "some turn"
+    dissolving = batch._replace(weights=torch.full_like(batch.weights, 0.25))
+    frames = render_stills(dissolving.to("meta"), 32)
+    assert frames.is_meta and frames.shape == (30, 5, 32, 32, 3)
+    assert normalised(frames).shape == (30, 5, 3, 32, 32)
 
 
 def test_recipes_with_a_look_are_refused() -> None:

@@ -92,3 +92,16 @@ def test_other_ranks_and_workers_go_on_with_the_same_batches_and_losses(data: Pa
         found |= keys_of(home / f"ranks-{ranks}", ranks)
     assert found == keys_of(whole, 1)
     assert losses_of(home / "out") == pytest.approx(losses_of(whole / "out"), rel=1e-5)
+
+
+def test_weights_in_shards_go_on_from_whole_ones_and_back(data: Path, whole: Path) -> None:
+    home = data.parent / "shards"
+    evaluated = {"evaluation.data": write_set(home / "held out", [7], name="others"), "evaluation.every": 5}
+    for stop, ranks, shard in ((4, 1, "none"), (9, 2, "fsdp"), (0, 1, "none")):
+        words = words_of(data, home / "out", engine__shard=shard, **evaluated, **MODEL)
+        code, said = finish(words, home / f"to-{stop}", ranks=ranks if shard == "fsdp" else 0, stop=stop)
+        assert code == (0 if not stop else 1 if shard == "fsdp" else 75), said
+    assert losses_of(home / "out") == pytest.approx(losses_of(whole / "out"), rel=1e-5)
+    found, right = tensors_of(home / "out", STEPS), tensors_of(whole / "out", STEPS)
+    for name in right:
+        assert torch.allclose(found[name], right[name], rtol=1e-4, atol=1e-5), name

@@ -1,0 +1,81 @@
+"""Presets: every one that is shipped resolves and says how it is run; a preset may change another, and name a model's."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from configs import RequestError, parse_words
+from configs.model import ModelSettings
+from configs.pretrain import PretrainSettings
+from configs.settings import load_preset, preset_names
+
+GIVEN = {"data": "clips", "out": "run"}
+
+
+@pytest.mark.parametrize("name", preset_names("pretrain"))
+def test_a_pretraining_preset_resolves_and_its_header_says_how_it_is_run(name: str) -> None:
+    settings = PretrainSettings.resolve({**GIVEN, **load_preset(name, "pretrain")})
+    header = resources.files("configs").joinpath("pretrain", f"{name}.yaml").read_text().splitlines()
+    comments = "\n".join(line for line in header if line.startswith("#"))
+    for word in ("Command:", "Hardware:", "Time", "core"):
+        assert word in comments, word
+    assert name in comments or name == "demo"
+    if "rerank" in name:
+        assert settings.model.rerank.layers and settings.objective.matching
+    if "b16" in name:
+        assert settings.model.towers.name.startswith("ViT-B-16")
+
+
+@pytest.mark.parametrize("name", preset_names("model"))
+def test_a_model_preset_resolves(name: str) -> None:
+    ModelSettings.resolve(load_preset(name, "model"))
+
+
+def test_every_module_has_presets_for_both_corpora_and_towers() -> None:
+    found = set(preset_names("pretrain"))
+    assert {
+        f"{corpus}-{model}-{tower}"
+        for corpus in ("cc3m", "cc12m")
+        for model in ("mean", "seq", "clip2video", "stan", "rerank")
+        for tower in ("b32", "b16")
+    } <= found
+
+
+def test_words_change_what_a_preset_says_and_a_preset_what_its_base_says() -> None:
+    given, values = parse_words(
+        ["cc12m-stan-b16", "data=clips", "out=run", "model.stan.depth=2", "batch=64"],
+        ("PRESET",),
+        PretrainSettings,
+        presets="pretrain",
+    )
+    settings = PretrainSettings.resolve(values)
+    assert given == ["cc12m-stan-b16"]
+    assert settings.batch == 64 and settings.model.stan.depth == 2  # words
+    assert settings.model.temporal == "stan"  # the preset's
+    assert settings.optimiser.warmup == 5000  # its base's
+    assert settings.stream.fresh and settings.epochs == 4  # that one's base's
+
+
+def test_a_model_is_named_by_one_word_or_changed_by_several() -> None:
+    named = PretrainSettings.resolve({**GIVEN, "model": "stan-b32"})
+    changed = PretrainSettings.resolve({**GIVEN, "model": {"preset": "stan-b32", "stan": {"time": "conv"}}})
+    assert named.model.temporal == changed.model.temporal == "stan"
+    assert (named.model.stan.time, changed.model.stan.time) == ("attention", "conv")
+
+
+def test_a_preset_that_is_its_own_base_is_refused(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text(f"base: {two}\n")
+    two.write_text(f"base: {one}\n")
+    with pytest.raises(RequestError, match="its own base"):
+        load_preset(str(one), "pretrain")
+
+
+def test_a_missing_preset_is_named_with_those_there_are() -> None:
+    with pytest.raises(RequestError, match=r"expected PRESET; given 0: \(none\)\. PRESETs: .*cc3m-stan-b32"):
+        parse_words(["data=clips"], ("PRESET",), PretrainSettings, presets="pretrain")
+    with pytest.raises(RequestError, match="did you mean 'cc3m'"):
+        parse_words(["cc3n"], ("PRESET",), PretrainSettings, presets="pretrain")
