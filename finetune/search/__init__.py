@@ -11,6 +11,7 @@ app.py        the web application; serve.py, its command; page/, what the browse
 """
 
 from finetune.search.exact import best_rows
+from finetune.search.searcher import Hit, Searcher
 from finetune.search.store import VideoIndex, open_index
 
 __all__ = ["Hit", "Searcher", "VideoIndex", "best_rows", "open_index"]

@@ -32,9 +32,10 @@ from configs import DataError, RequestError
 from configs.search import IndexSettings
 from configs.settings import canonical_json
 from finetune.benchmarks.files import VIDEO_ENDINGS, Inventory
-from finetune.search.features import encode_frames, model_digest, open_model, to_halves, vectors_of_clips
+from finetune.search.features import encode_frames, model_digest, open_model, to_halves
 from finetune.search.footage import Footage, read_footage
 from finetune.search.store import Entry, IndexWriter, VideoIndex, open_index, read_manifest
+from finetune.two_stage.stages import vectors_of_clips
 from pretrain.model import VideoTextModel
 from shards.progress import amount
 from shards.storage import Folder

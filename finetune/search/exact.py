@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -87,14 +88,15 @@ def _as_writable(block: Halves) -> Halves:
 
 
 def _compiled(function: Callable[..., Any], *, fast: bool = False) -> Callable[..., Any]:
-    """Compile on first use, once for all processes where a cache can be kept."""
+    """Compile on first use, once for all processes where a cache can be kept. `fast` may sum in any order."""
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract"} if fast else False}
     try:
-        return njit(cache=True, nogil=True, fastmath={"reassoc", "contract"} if fast else False)(function)
+        return njit(cache=True, **options)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return njit(nogil=True, fastmath={"reassoc", "contract"} if fast else False)(function)
+        return njit(**options)(function)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _widened(_typing: Any, _bits: Any) -> Any:
     """The float32 of a half's bits: numba knows no halves on CPUs, LLVM and the processor do."""
 
@@ -104,6 +106,7 @@ def _widened(_typing: Any, _bits: Any) -> Any:
     return types.float32(types.uint16), build
 
 
+@_compiled
 def _insert(score, row, top, at):  # type: ignore[no-untyped-def]
     """Put a row among the best, behind those of the same score; its score is above that of the last."""
     place = len(top) - 1
@@ -113,9 +116,7 @@ def _insert(score, row, top, at):  # type: ignore[no-untyped-def]
     top[place], at[place] = score, row
 
 
-_insert = _compiled(_insert)
-
-
+@partial(_compiled, fast=True)
 def _dot(row, query):  # type: ignore[no-untyped-def]
     total = float32(0)
     for j in range(len(query)):
@@ -123,9 +124,7 @@ def _dot(row, query):  # type: ignore[no-untyped-def]
     return total
 
 
-_dot = _compiled(_dot, fast=True)
-
-
+@_compiled
 def _scan(bits, query, first, top, at):  # type: ignore[no-untyped-def]
     """Keep the best of vectors (n, E), given as bits of halves, whose first is row `first`."""
     for i in range(len(bits)):
@@ -134,15 +133,10 @@ def _scan(bits, query, first, top, at):  # type: ignore[no-untyped-def]
             _insert(score, first + i, top, at)
 
 
-_scan = _compiled(_scan)
-
-
+@_compiled
 def _keep(products, first, scores, rows):  # type: ignore[no-untyped-def]
     """Keep the best of products (n, Q), whose first is of row `first`."""
     for i in range(len(products)):
         for query in range(products.shape[1]):
             if products[i, query] > scores[query, -1]:
                 _insert(products[i, query], first + i, scores[query], rows[query])
-
-
-_keep = _compiled(_keep)

@@ -1,9 +1,4 @@
-"""Between a model and an index: what is stored of a clip, and what a query is multiplied with.
-
-A stored vector times a query's vector is the dual encoder's similarity without its temperature. With TAB that is a weighted sum of
-two cosines, and so the product of two vectors of twice the width. `mug` and `tight` compare no vectors: their candidates come
-from the cosine of what is pooled, and the fine stage is the head itself, unless there is a re-ranker.
-"""
+"""Between a model and an index: what is encoded, stored as halves, and read back."""
 
 from __future__ import annotations
 
@@ -19,8 +14,7 @@ from configs import DataError, RequestError
 from finetune.search.store import VideoIndex, digest_of_file
 from pretrain.model import VideoTextModel, load_model
 from pretrain.model.checkpoint import CONFIG, WEIGHTS
-from pretrain.model.features import TextFeatures, VideoFeatures, in_fp32, pick_rows, unit
-from pretrain.model.heads import Dot
+from pretrain.model.features import VideoFeatures, in_fp32
 
 Halves = NDArray[np.float16]
 
@@ -48,46 +42,12 @@ def encode_frames(model: VideoTextModel, frames: Tensor, mask: Tensor) -> VideoF
         return in_fp32(model.encode_video(seen, mask.to(weights.device)))
 
 
-def vectors_of_clips(video: VideoFeatures) -> Tensor:
-    """(B, E), or (B, 2 E) with TAB, of fp32 on the model's device."""
-    whole = unit(video.pooled)
-    return whole if video.aligned is None else torch.cat([whole, video.aligned], dim=1)
-
-
-def vectors_of_queries(model: VideoTextModel, pooled: Tensor, aligned: Tensor | None) -> Tensor:
-    """What is multiplied with stored vectors, of texts or of clips: (A, E) or (A, 2 E)."""
-    if aligned is None:
-        return unit(pooled)
-    weight = model.settings.tab.weight
-    return torch.cat([weight * unit(pooled), (1 - weight) * aligned], dim=1)
-
-
 def to_halves(features: Tensor, what: str) -> Halves:
     """fp16 on the CPU. DataError where the model gave what is not finite."""
     halves: Halves = features.to("cpu", torch.float16).numpy()
     if not np.isfinite(halves).all():
         raise DataError(f"the model's {what} are not finite, or too large for fp16: such a model cannot be indexed")
     return halves
-
-
-def has_fine_stage(model: VideoTextModel) -> bool:
-    """Whether the model can compare more than two vectors."""
-    return model.reranker is not None or not isinstance(model.head, Dot)
-
-
-def fine_scores(model: VideoTextModel, video: VideoFeatures, text: TextFeatures, clips: Tensor) -> Tensor:
-    """Scores (A, K) of A texts, each with its own candidates, rows `clips` (A, K) of the videos, in fp32.
-
-    By the re-ranker, or by a head that compares pairs. RequestError where the model has neither.
-    """
-    video, text = in_fp32(video), in_fp32(text)
-    with torch.no_grad():
-        if model.reranker is not None or isinstance(model.head, Dot):
-            return model.needed_reranker().candidates(video, text, clips)
-        rows = [
-            model.similarity(pick_rows(video, own), pick_rows(text, slice(at, at + 1))) for at, own in enumerate(clips)
-        ]
-        return torch.cat(rows) if rows else text.pooled.new_zeros(clips.shape)
 
 
 def stored_features(index: VideoIndex, rows: NDArray[np.int64], device: torch.device | str) -> VideoFeatures:

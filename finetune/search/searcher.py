@@ -15,16 +15,9 @@ from torch import Tensor
 from configs import DataError, RequestError
 from configs.video import VideoSettings
 from finetune.search.exact import best_rows
-from finetune.search.features import (
-    encode_frames,
-    fine_scores,
-    has_fine_stage,
-    model_digest,
-    open_model,
-    stored_features,
-    vectors_of_queries,
-)
+from finetune.search.features import encode_frames, model_digest, open_model, stored_features
 from finetune.search.store import VideoIndex
+from finetune.two_stage.stages import fine_scores, has_fine_stage, vectors_of_queries
 from pretrain.data.words import tokenise
 from pretrain.model.features import TextFeatures, pick_rows, unit
 
@@ -42,7 +35,8 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True)
 class Hit:
-    """A video that was found. `coarse` is its similarity by vectors, `fine` that of the re-ranker, None where it was not asked."""
+    """A video that was found. `coarse` is its similarity by vectors, `fine` that of the fine stage, None where it was not
+    asked."""
 
     row: int
     path: str

@@ -192,7 +192,7 @@ def _opened(folder: Folder, manifest: Mapping[str, Any]) -> VideoIndex:
 
 def _mapped(path: Path, dtype: type, dimensions: int) -> NDArray[Any]:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError, SyntaxError) as error:
         raise DataError(f"{path} is damaged: {error}; {_REMEDY}") from None
     if array.dtype != dtype or array.ndim != dimensions or not array.flags.c_contiguous:
@@ -234,7 +234,7 @@ class IndexWriter:
             name = f"{kind}-{self.generation:06}.npy"
             sink = _Sink(name, self._stack.enter_context(self._folder.draft(name)), self._stack)
             header = {"descr": dtype, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(sink, header)  # type: ignore[arg-type]
+            np.lib.format.write_array_header_1_0(sink, header)
             self._sinks[kind] = sink
         return self
 
@@ -249,7 +249,12 @@ class IndexWriter:
         patches: NDArray[np.float16] | None = None,
     ) -> None:
         """The next n rows."""
-        given = {"vectors": vectors, "frames": frames, "times": times, "patches": patches}
+        given: dict[str, NDArray[Any] | None] = {
+            "vectors": vectors,
+            "frames": frames,
+            "times": times,
+            "patches": patches,
+        }
         for kind, sink in self._sinks.items():
             shape, dtype = self._shapes[kind]
             array = given[kind]
@@ -290,7 +295,7 @@ class _Sink:
 
     def __init__(self, name: str, draft: Draft, stack: ExitStack) -> None:
         self.name, self._draft = name, draft
-        self._file = stack.enter_context(open(draft.path, "wb"))
+        self._file = stack.enter_context(draft.path.open("wb"))
         self._hash = hashlib.sha256()
         self.closed = False
 
