@@ -25,7 +25,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("animate.demo", "build.DemoSettings", (), "everything below, small, on pictures drawn by code"),
+    "demo": Command("finetune.demo", "build.DemoSettings", (), "everything below, small, on pictures drawn by code"),
     "download": Command(
         "animate.download",
         "build.DownloadSettings",
@@ -58,6 +58,12 @@ COMMANDS = {
         ("PRESET",),
         "clip shards -> a video-text model; also as torchrun -m pretrain",
         presets="pretrain",
+    ),
+    "report": Command(
+        "finetune.report",
+        "report.ReportSettings",
+        ("RUN",),
+        "a page about a run: its curves, its figures, what it answers",
     ),
     "import-checkpoint": Command(
         "finetune.import_checkpoint",

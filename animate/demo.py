@@ -1,4 +1,4 @@
-"""`stillreel demo`: the whole tool on pictures drawn by code: draw, animate on a local Ray, verify, preview.
+"""The demo's corpus: pictures drawn by code, animated on a local Ray, verified, and a page that shows the clips.
 
 OUT/stills/     pictures and captions.tsv        OUT/clips/           their clip shards and preview.html
 OUT/heldout/    pictures that training never     OUT/clips-heldout/   theirs
@@ -8,7 +8,7 @@ OUT/heldout/    pictures that training never     OUT/clips-heldout/   theirs
 from __future__ import annotations
 
 import os
-import time
+import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import count
@@ -21,38 +21,39 @@ from animate.scenes import caption_of, draw_scene, plan_scene
 from configs import load_preset
 from configs.build import AnimateSettings, DemoSettings, PreviewSettings, VerifySettings
 from shards import verify
-from shards.progress import Progress, duration
+from shards.progress import Progress
 from shards.storage import Folder
+
+TRAINED_ON, HELD_OUT = "clips", "clips-heldout"
 
 _BATCH = 25  # pictures that a process draws before it reports
 _QUALITY = 90
 _NAMES = {"stills": "demo", "heldout": "demo_heldout"}  # of the data sets, and so of their keys: no two share one
 
 
-def run(settings: DemoSettings) -> int:
-    """Make the demo, or go on making it; returns the exit code."""
-    start = time.monotonic()
-    out = Path(settings.out).expanduser().resolve()
+def make_clips(out: Path, settings: DemoSettings) -> int:
+    """Make the corpus in a folder, or go on making it; returns the exit code of its proof."""
     heldout, stills = _choose_scenes(settings)
     for name, numbers in (("stills", stills), ("heldout", heldout)):
         _draw(out / name, numbers, settings)
-    for name, clips in (("stills", "clips"), ("heldout", "clips-heldout")):
+    for name, clips in (("stills", TRAINED_ON), ("heldout", HELD_OUT)):
         if not (out / name).exists():
             continue
-        _announce(f"animate {name}")
+        announce(f"animate {name}")
         # A few hundred clips are done before Ray has started.
         ray = settings.ray if name == "stills" else "off"
         build.run(str(out / name), str(out / clips), _animate_settings(settings, _NAMES[name], ray))
-        _announce(f"verify {clips}")
+        announce(f"verify {clips}")
         code = verify.run(str(out / clips), VerifySettings(progress=settings.progress))
         if code:
             return code
-    _announce("preview clips")
-    preview.run(str(out / "clips"), PreviewSettings(seed=settings.seed))
-    print(
-        f"\ndone in {duration(time.monotonic() - start)}. Open this page: {(out / 'clips' / 'preview.html').as_uri()}"
-    )
-    return 0
+    announce(f"preview {TRAINED_ON}")
+    return preview.run(str(out / TRAINED_ON), PreviewSettings(seed=settings.seed))
+
+
+def announce(what: str) -> None:
+    """A heading of the demo's output."""
+    print(f"\n== {what}", flush=True)
 
 
 def _animate_settings(settings: DemoSettings, name: str, ray: str) -> AnimateSettings:
@@ -89,14 +90,19 @@ def _draw(folder: Path, numbers: Sequence[int], settings: DemoSettings) -> None:
     )
     if not numbers or ((folder / "captions.tsv").is_file() and (folder / "captions.tsv").read_text() == table):
         return
-    _announce(f"draw {len(numbers):,} pictures into {folder}")
+    announce(f"draw {len(numbers):,} pictures into {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     batches = [numbers[at : at + _BATCH] for at in range(0, len(numbers), _BATCH)]
     processes = settings.workers or os.cpu_count() or 1
-    with Progress(len(numbers), "pictures", settings.progress) as progress, ProcessPoolExecutor(processes) as pool:
+    with Progress(len(numbers), "pictures", settings.progress) as progress, _pool(processes) as pool:
         for drawn in pool.map(_draw_batch, *zip(*((folder, settings.seed, batch) for batch in batches), strict=True)):
             progress.advance(drawn)
     Folder(str(folder)).publish("captions.tsv", table.encode())
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    """A terminal sends Ctrl-C to all processes; the parent stops the others."""
+    return ProcessPoolExecutor(processes, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
 
 
 def _draw_batch(folder: Path, seed: int, numbers: Sequence[int]) -> int:
@@ -114,7 +120,3 @@ def _file(number: int) -> str:
 
 def _caption(seed: int, number: int) -> str:
     return caption_of(plan_scene(seed, number))
-
-
-def _announce(what: str) -> None:
-    print(f"\n== {what}", flush=True)

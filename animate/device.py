@@ -82,7 +82,6 @@ def batch_stills(stills: Sequence[Still]) -> StillBatch:
     return StillBatch(*(torch.from_numpy(array) for array in (pictures, sizes, *warps)))
 
 
-@torch.no_grad()
 def render_stills(batch: StillBatch, size: int) -> Tensor:
     """Frames uint8 (B, T, size, size, 3) of a batch, on its pictures' device. Does not wait for the device."""
     clips, count = batch.weights.shape
@@ -224,7 +223,7 @@ def _add_up(
     """
     lines = pixels.transpose(1, axis)
     first, phase = places // PHASES, places % PHASES
-    total: Tensor | int = UNIT // 2
+    total = torch.full((), UNIT // 2, dtype=torch.int32, device=pixels.device)
     for tap in range(table.shape[2]):
         at = (first + tap).clamp(min=0).minimum(last[:, None])
         total = total + table[which[:, None], phase, tap][..., None, None] * lines[index[:, None], at].int()
@@ -243,7 +242,7 @@ def _slide(pixels: Tensor, index: Tensor, weights: Tensor, axis: int) -> Tensor:
     """Weighted sums int32 of `pixels[index]`, shifted along an axis; edges are repeated."""
     lines = pixels.transpose(1, axis)
     length, reach = lines.shape[1], weights.shape[1] // 2
-    total: Tensor | int = 0
+    total = torch.zeros((), dtype=weights.dtype, device=pixels.device)
     for tap in range(weights.shape[1]):
         at = (torch.arange(length, device=pixels.device) + (tap - reach)).clamp(0, length - 1)
         total = total + weights[:, tap, None, None, None] * lines[index[:, None], at].int()

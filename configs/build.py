@@ -116,9 +116,10 @@ class DemoSettings(Settings):
     out: str = Field("demo", description="folder to make it in")
     stills: int = Field(5000, ge=20, le=1_000_000, description="pictures to draw, held-out ones included")
     heldout: int = Field(256, ge=0, le=1000, description="of them kept apart, each with a caption that no other has")
-    seed: int = Field(0, ge=0, lt=2**63, description="of the drawings and the recipes")
+    seed: int = Field(0, ge=0, lt=2**63, description="of the drawings, the recipes and the training")
+    steps: int = Field(0, ge=0, description="of pretraining; 0: the preset's. Its warm-up and evaluations go along")
     ray: str = Field("local", description="as in animate")
-    workers: int = Field(0, ge=0, description="processes; 0: one a CPU")
+    workers: int = Field(0, ge=0, description="processes that draw and animate; 0: one a CPU")
     progress: Literal["auto", "bar", "lines", "off"] = Field("auto", description="as in animate")
 
     @model_validator(mode="after")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,20 +9,17 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from animate.camera import windows
 from animate.decode import SampleDecoder
 from animate.draw import seen_area
 from animate.picture import stored_pixels
+from animate.preview.strip import Pixels, Strip, data_url, make_strip, shrunk
 from animate.recipe import Recipe
 from animate.words import in_words
 
-Pixels = NDArray[np.uint8]
-
 _STILL_WIDTH, _STILL_HEIGHT = 320, 240
 _FRAME = 120
-_MOST_FRAMES = 24
 _OUTLINES = 6  # views drawn on the still
 _STEPS = 48  # points of the camera's path
 _EMPTY = 236
@@ -52,8 +47,7 @@ class Card(NamedTuple):
     rebuilt: bool
     outlines: tuple[Outline, ...]
     paths: tuple[tuple[tuple[float, float], ...], ...]
-    strip: str
-    frames: int
+    strip: Strip
 
 
 def make_card(key: str, sample: Mapping[str, bytes], decoder: SampleDecoder) -> Card:
@@ -64,12 +58,11 @@ def make_card(key: str, sample: Mapping[str, bytes], decoder: SampleDecoder) -> 
     scale = min(_STILL_WIDTH / recipe.picture[0], _STILL_HEIGHT / recipe.picture[1])
     size = (max(1, round(recipe.picture[0] * scale)), max(1, round(recipe.picture[1] * scale)))
     if "jpg" in sample:
-        still = _shrunk(stored_pixels(sample["jpg"]), size)
+        still = shrunk(stored_pixels(sample["jpg"]), size)
         still = still[:, ::-1] if recipe.flip else still
     else:
         still = _rebuilt(recipe, clip.frames, size)
-    shown = clip.frames[_spread(len(clip.frames), _MOST_FRAMES)]
-    strip = np.concatenate([_shrunk(frame, (_FRAME, _FRAME)) for frame in shown], axis=1)
+    strip = make_strip(clip.frames, _FRAME)
     return Card(
         key=key,
         source_key=described["source_key"],
@@ -78,13 +71,12 @@ def make_card(key: str, sample: Mapping[str, bytes], decoder: SampleDecoder) -> 
         words=in_words(recipe),
         moves=tuple(dict.fromkeys(recipe.moves)),
         seen=seen_area(recipe),
-        still=_data_url(still, 78),
+        still=data_url(still, 78),
         still_size=size,
         rebuilt="jpg" not in sample,
         outlines=_outlines(recipe, size),
         paths=_paths(recipe, size),
-        strip=_data_url(strip, 72),
-        frames=len(shown),
+        strip=strip,
     )
 
 
@@ -138,18 +130,3 @@ def _rebuilt(recipe: Recipe, frames: Pixels, size: tuple[int, int]) -> Pixels:
             frame, to_still @ window @ to_unit, size, dst=still, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_TRANSPARENT
         )
     return still
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """Indices of at most `most` of `count` frames, evenly spread, with the first and the last."""
-    return sorted({round(index) for index in np.linspace(0, count - 1, min(count, most))})
-
-
-def _shrunk(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _data_url(pixels: Pixels, quality: int) -> str:
-    sink = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(sink, "WEBP", quality=quality, method=4)
-    return f"data:image/webp;base64,{base64.b64encode(sink.getvalue()).decode()}"

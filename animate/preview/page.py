@@ -33,7 +33,7 @@ def render_page(
     shown = ("store", "grammar", "frames", "size", "seed", "looks", "max_side")
     return Template(_asset("page.html")).substitute(
         title=escape(f"{header.name}: {len(cards)} of {stats['written']:,} clips"),
-        style=_asset("page.css"),
+        style=_asset("base.css") + _asset("page.css"),
         script=_asset("page.js"),
         name=escape(header.name),
         where=escape(folder.url),
@@ -94,7 +94,7 @@ def _filters(cards: Sequence[Card]) -> str:
 
 def _card(card: Card, fps: int) -> str:
     # The strip is one picture, used twice: a clip plays by moving it behind a window one frame wide.
-    style = f"--n:{card.frames};--s:{card.frames / fps:.2f}s;--strip:url({card.strip})"
+    style = f"--n:{card.strip.frames};--s:{card.strip.frames / fps:.2f}s;--strip:url({card.strip.url})"
     rebuilt = " · <em>put together from its frames</em>" if card.rebuilt else ""
     facts = f"sees {card.seen:.0%} · <code>{escape(card.key)}</code> · {escape(card.source_key)}{rebuilt}"
     width, height = card.still_size

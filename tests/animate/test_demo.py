@@ -1,4 +1,4 @@
-"""The demo, small; and the pictures it draws."""
+"""The demo's corpus, small; and the pictures it is drawn of."""
 
 from __future__ import annotations
 
@@ -8,31 +8,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from animate.demo import make_clips
 from animate.scenes import GROUNDS, SHAPES, caption_of, draw_scene, plan_scene
+from configs.build import DemoSettings
 from tests.making import check, data_digests, rows_of, stillreel
 
 
-def test_demo_runs_ends_with_a_page_and_goes_on_where_it_was(tmp_path: Path) -> None:
-    words = ("demo", f"out={tmp_path / 'demo'}", "stills=60", "heldout=10", "ray=off", "progress=off")
-    said = stillreel(*words)
-    assert said.returncode == 0, said.stderr
-    page = tmp_path / "demo" / "clips" / "preview.html"
-    assert said.stdout.splitlines()[-1].endswith(f"Open this page: {page.as_uri()}")
-    assert page.read_text().count("<article") == 48
+def demo(out: Path, **values: object) -> int:
+    return make_clips(out, DemoSettings.resolve({"ray": "off", "progress": "off", **values}))
+
+
+def test_clips_are_made_verified_shown_and_not_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo(tmp_path, stills=60, heldout=10) == 0
+    assert (tmp_path / "clips" / "preview.html").read_text().count("<article") == 48
     for name, count in (("clips", 50), ("clips-heldout", 10)):
-        verdict = check(tmp_path / "demo" / name)
+        verdict = check(tmp_path / name)
         assert (verdict.written, verdict.problems) == (count, [])
-    keys = [{row["key"] for row in rows_of(tmp_path / "demo" / name)} for name in ("clips", "clips-heldout")]
+    keys = [{row["key"] for row in rows_of(tmp_path / name)} for name in ("clips", "clips-heldout")]
     assert not keys[0] & keys[1], "a run may mix them"
-    before = data_digests(tmp_path / "demo" / "clips")
-    again = stillreel(*words)
-    assert again.returncode == 0
-    assert "draw" not in again.stdout
-    assert data_digests(tmp_path / "demo" / "clips") == before
+    before = data_digests(tmp_path / "clips")
+    assert "== draw 50 pictures" in capsys.readouterr().out
+    assert demo(tmp_path, stills=60, heldout=10) == 0
+    assert "draw" not in capsys.readouterr().out
+    assert data_digests(tmp_path / "clips") == before
 
 
 def test_heldout_captions_are_their_own(tmp_path: Path) -> None:
-    assert stillreel("demo", f"out={tmp_path}", "stills=200", "heldout=60", "ray=off", "progress=off").returncode == 0
+    assert demo(tmp_path, stills=200, heldout=60) == 0
     captions = {}
     for name in ("stills", "heldout"):
         with open(tmp_path / name / "captions.tsv") as file:

@@ -1,0 +1,12 @@
+"""Settings of `stillreel report`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from configs.settings import Settings
+
+
+class ReportSettings(Settings):
+    page: str = Field("", description="where to write; empty: RUN/report.html")
+    clips: int = Field(8, ge=0, le=100, description="held-out clips that the model is asked about")

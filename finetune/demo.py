@@ -1,0 +1,79 @@
+"""`stillreel demo`: the whole tool on pictures drawn by code: draw, animate, verify, preview, pretrain, report.
+
+OUT/stills/, heldout/         pictures and captions.tsv; held-out captions are their own
+OUT/clips/, clips-heldout/    their clip shards, and preview.html
+OUT/pretrain/                 a tiny model's run on them
+OUT/report.html               what became of it
+
+Run again it goes on where it was, at any stage. Without torch it ends with the clips and their page.
+"""
+
+from __future__ import annotations
+
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+from animate.demo import HELD_OUT, TRAINED_ON, announce, make_clips
+from animate.interrupt import stoppable
+from configs import load_preset
+from configs.build import DemoSettings
+from configs.pretrain import PretrainSettings
+from shards.progress import duration
+
+_PRESET = "demo"
+_TRAINING_NEEDS = ("torch", "open_clip", "safetensors")
+
+
+def run(settings: DemoSettings) -> int:
+    """Make the demo, or go on making it; returns the exit code."""
+    start = time.monotonic()
+    out = Path(settings.out).expanduser().resolve()
+    with stoppable("what is finished is kept. Run the same command again to go on"):
+        code = make_clips(out, settings)
+        if code:
+            return code
+        missing = [name for name in _TRAINING_NEEDS if find_spec(name) is None]
+        if missing:
+            print(f'\nno training: {", ".join(missing)} not installed: pip install "stillreel[train]"')
+            page = out / TRAINED_ON / "preview.html"
+        else:
+            page = _train(out, settings)
+    print(f"\ndone in {duration(time.monotonic() - start)}. Open this page: {page.as_uri()}")
+    return 0
+
+
+def _train(out: Path, settings: DemoSettings) -> Path:
+    """Pretrain on the clips and report; returns the report."""
+    from finetune.report import write_report
+    from pretrain import command as pretrain
+
+    values = pretrain_settings(out, settings)
+    announce(f"pretrain {values.steps:,} steps on {TRAINED_ON}")
+    pretrain.run(_PRESET, values)
+    announce("report")
+    page = out / "report.html"
+    write_report(Path(values.out), page)
+    return page
+
+
+def pretrain_settings(out: Path, settings: DemoSettings) -> PretrainSettings:
+    """The preset, on the demo's clips. With other steps than the preset's, what it counts in steps keeps its share of them; a
+    batch holds no more clips than there are."""
+    preset = PretrainSettings.resolve(load_preset(_PRESET, "pretrain"))
+    steps = settings.steps or preset.steps
+
+    def scaled(count: int) -> int:
+        return max(1, round(count * steps / preset.steps))
+
+    values = preset.model_dump()
+    values["data"], values["out"], values["steps"] = str(out / TRAINED_ON), str(out / "pretrain"), steps
+    values["batch"] = min(preset.batch, settings.stills - settings.heldout)
+    values["stream"]["seed"] = settings.seed
+    values["optimiser"]["warmup"] = scaled(preset.optimiser.warmup)
+    values["evaluation"]["data"] = str(out / HELD_OUT) if settings.heldout else ""
+    values["evaluation"]["every"] = scaled(preset.evaluation.every)
+    values["run"]["save_every"] = scaled(preset.run.save_every)
+    values["run"]["log_every"] = scaled(preset.run.log_every)
+    values["run"]["progress"] = settings.progress
+    return PretrainSettings.resolve(values)

@@ -1,0 +1,10 @@
+"""report: one self-contained page about a run of training, made from what lies in its folder.
+
+run.json, metrics.jsonl -> history        settings, curves, figures
+the model, held-out clips -> answers      the captions that it ranks first for a few clips, and what chance would give
+history, answers -> page (chart)          the page, section by section; finetuning's sections will follow pretraining's
+"""
+
+from finetune.report.command import run, write_report
+
+__all__ = ["run", "write_report"]

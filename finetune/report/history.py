@@ -1,0 +1,107 @@
+"""What a run's folder tells of it: run.json and metrics.jsonl, of a run that is finished, stopped or under way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs import DataError, RequestError
+from configs.pretrain import PretrainSettings
+from finetune.report.chart import Point
+from pretrain.run.compare import Difference, compare_settings
+from pretrain.run.folder import FINAL, RUN
+from pretrain.run.journal import METRICS
+
+Metrics = Mapping[str, float | None]
+
+# A line of metrics.jsonl is a reading of the meter or an evaluation; what only one of them has tells which.
+_OF_READING, _OF_EVALUATION = "loss", "t2v_r1"
+
+
+@dataclass(frozen=True)
+class History:
+    """A run so far."""
+
+    run: Path
+    settings: Mapping[str, Any]  # nested, as resolved
+    digest: str
+    libraries: Mapping[str, str]
+    readings: tuple[Metrics, ...]
+    evaluations: tuple[Metrics, ...]
+
+    @property
+    def steps(self) -> int:
+        """Steps that are told of."""
+        return int(max((line["step"] or 0 for line in (*self.readings, *self.evaluations)), default=0))
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.run / FINAL).is_dir()
+
+    def curve(self, name: str) -> list[Point]:
+        """(step, value) wherever a finite value was told, of readings or of evaluations."""
+        lines = self.readings if name in _names(self.readings) else self.evaluations
+        return [
+            (step, value)
+            for line in lines
+            if (step := line["step"]) is not None and (value := line.get(name)) is not None
+        ]
+
+    def parts(self) -> list[str]:
+        """The objectives that make up the loss."""
+        return sorted(name for name in _names(self.readings) if name.startswith("loss."))
+
+    def differences(self) -> list[Difference]:
+        """Settings that are not the defaults; where they lie (data, out) included, for they have none."""
+        defaults = PretrainSettings(data="", out="").model_dump(mode="json")
+        return compare_settings(defaults, self.settings)
+
+    def seconds(self) -> float:
+        """Spent in steps: without evaluating, saving and starting."""
+        spent, clips = 0.0, 0.0
+        for line in self.readings:
+            consumed, rate = line.get("clips") or clips, line.get("clips_per_s")
+            spent += (consumed - clips) / rate if rate else 0.0
+            clips = consumed
+        return spent
+
+
+def read_history(run: Path) -> History:
+    """RequestError when `run` is no run's folder, DataError when its run.json is not sound."""
+    if not (run / RUN).is_file():
+        raise RequestError(f"RUN {run}: no run of training (it has no {RUN}); expected OUT of `stillreel pretrain`")
+    try:
+        told = json.loads((run / RUN).read_bytes())
+        settings, digest, libraries = told["settings"], told["settings_digest"], told["libraries"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{run / RUN} is not what a run writes: {type(error).__name__}: {error}") from None
+    lines = _lines_of(run / METRICS)
+    return History(
+        run=run,
+        settings=settings,
+        digest=digest,
+        libraries=libraries,
+        readings=tuple(line for line in lines if _OF_READING in line),
+        evaluations=tuple(line for line in lines if _OF_EVALUATION in line),
+    )
+
+
+def _lines_of(path: Path) -> list[Metrics]:
+    """Whole lines, in the order of their steps; of a run that is under way the last may be half written."""
+    text = path.read_bytes() if path.is_file() else b""
+    lines = []
+    for line in text.splitlines():
+        try:
+            told = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(told, dict) and isinstance(told.get("step"), int):
+            lines.append(told)
+    return sorted(lines, key=lambda line: line["step"] or 0)
+
+
+def _names(lines: tuple[Metrics, ...]) -> set[str]:
+    return {name for line in lines for name in line}

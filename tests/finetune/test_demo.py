@@ -1,0 +1,95 @@
+"""The demo, very small, from drawing to the report: stopped at every stage, it goes on; without torch it ends with the clips."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.build import DemoSettings
+from configs.pretrain import PretrainSettings
+from configs.settings import load_preset
+from finetune.demo import pretrain_settings
+from tests.making import ROOT, stillreel
+
+SMALL = ("stills=60", "heldout=16", "ray=off", "progress=lines")
+
+
+def stopped(sign: str, number: signal.Signals, *words: str) -> tuple[int, str]:
+    """Run the demo, and signal all of its processes as a terminal does, or for SIGTERM its own as a scheduler does, once a
+    line that begins with `sign` is printed; its exit code and all that it said."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stillreel", "demo", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith(sign):
+            os.killpg(process.pid, number) if number == signal.SIGINT else os.kill(process.pid, number)
+            sign = "\0"
+    return process.wait(timeout=120), "".join(said)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_stopped_while_it_draws_it_says_so_and_nothing_else(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    found, said = stopped("== draw", number, f"out={tmp_path / 'demo'}", "stills=2000", "heldout=16", "workers=2")
+    assert found == code, said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].endswith("what is finished is kept. Run the same command again to go on")
+
+
+def test_it_trains_reports_and_goes_on_after_a_stop_at_any_stage(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    words = (*SMALL, f"out={out}", "steps=3")
+    code, said = stopped("step 1/3", signal.SIGTERM, *words)
+    assert code == 75, said
+    assert "run again to go on" in said.splitlines()[-1]
+    code, said = stopped("== report", signal.SIGTERM, *words)
+    assert code == 75, said
+    assert "== draw" not in said and "going on from" in said and "step 3/3" in said
+    assert "Traceback" not in said
+    assert not (out / "report.html").exists()
+    lines = (out / "pretrain" / "metrics.jsonl").read_text()
+    assert [line["step"] for line in map(json.loads, lines.splitlines()) if "loss" in line] == [1, 2, 3]
+
+    done = stillreel("demo", *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith(f"Open this page: {(out / 'report.html').as_uri()}")
+    assert (out / "pretrain" / "metrics.jsonl").read_text() == lines, "nothing is trained again"
+    page = (out / "report.html").read_text()
+    assert "finished after step 3" in page
+    assert page.count("<figure") == 6
+    assert page.count("<article") == 8
+    assert (out / "clips" / "preview.html").exists()
+
+
+def test_without_torch_it_says_so_and_ends_with_the_clips(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None; import stillreel; sys.exit(stillreel.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "demo", *SMALL, f"out={tmp_path / 'demo'}"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    assert 'no training: torch not installed: pip install "stillreel[train]"' in said.stdout
+    assert said.stdout.splitlines()[-1].endswith((tmp_path / "demo" / "clips" / "preview.html").as_uri())
+
+
+def test_the_preset_is_kept_and_other_steps_scale_what_it_counts_in_steps(tmp_path: Path) -> None:
+    preset = PretrainSettings.resolve(load_preset("demo", "pretrain"))
+    whole = pretrain_settings(tmp_path, DemoSettings())
+    placed = {"data": str(tmp_path / "clips"), "out": str(tmp_path / "pretrain")}
+    held_out = preset.evaluation.model_copy(update={"data": str(tmp_path / "clips-heldout")})
+    assert whole == preset.model_copy(update={**placed, "evaluation": held_out})
+    third = pretrain_settings(tmp_path, DemoSettings(steps=preset.steps // 3, seed=7, stills=100, heldout=0))
+    assert third.optimiser.warmup == round(preset.optimiser.warmup / 3)
+    assert third.evaluation.every == round(preset.evaluation.every / 3)
+    assert (third.batch, third.stream.seed, third.evaluation.data) == (100, 7, "")
