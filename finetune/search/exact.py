@@ -91,9 +91,10 @@ def _compiled(function: Callable[..., Any], *, fast: bool = False) -> Callable[.
     """Compile on first use, once for all processes where a cache can be kept. `fast` may sum in any order."""
     options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract"} if fast else False}
     try:
-        return njit(cache=True, **options)(function)
+        compiled: Callable[..., Any] = njit(cache=True, **options)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return njit(**options)(function)
+        compiled = njit(**options)(function)
+    return compiled
 
 
 @intrinsic
@@ -120,7 +121,7 @@ def _insert(score, row, top, at):  # type: ignore[no-untyped-def]
 def _dot(row, query):  # type: ignore[no-untyped-def]
     total = float32(0)
     for j in range(len(query)):
-        total += _widened(row[j]) * query[j]
+        total += _widened(row[j]) * query[j]  # type: ignore[call-arg]
     return total
 
 
