@@ -1,7 +1,8 @@
 """Find videos by text: a folder of videos becomes an index on the disk, and a query its best videos, coarse to fine.
 
 build.py      videos -> features, in parts that outlive a crash -> the index, whole or not at all
-footage.py    video files -> batches of frames, with what is wrong with them
+sources.py    a folder of videos or a data set of clips: what is there, and its frames
+footage.py    entries of a source -> batches of frames, with what is wrong with them
 store.py      the files of an index, memory-mapped
 exact.py      queries x vectors -> the best rows, exactly
 searcher.py   text, picture or video -> vector -> candidates -> re-ranked results with their moments

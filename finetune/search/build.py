@@ -1,4 +1,4 @@
-"""`stillreel index VIDEOS OUT`: a folder of videos becomes an index, or the index that is there follows the folder.
+"""`stillreel index VIDEOS OUT`: videos, or clip shards, become an index, or the index that is there follows them.
 
     files of VIDEOS ── those that the old index or a saved part knows, by path, size and mtime ── kept as they are
                    └── the others: decoded, encoded, saved in parts of `part` files            ── what a crash leaves
@@ -31,9 +31,9 @@ from safetensors.numpy import save_file
 from configs import DataError, RequestError
 from configs.search import IndexSettings
 from configs.settings import canonical_json
-from finetune.benchmarks.files import VIDEO_ENDINGS, Inventory
 from finetune.search.features import encode_frames, model_digest, open_model, to_halves
 from finetune.search.footage import Footage, read_footage
+from finetune.search.sources import Source, open_source
 from finetune.search.store import Entry, IndexWriter, VideoIndex, open_index, read_manifest
 from finetune.two_stage.stages import vectors_of_clips
 from pretrain.model import VideoTextModel
@@ -54,10 +54,11 @@ class Known(NamedTuple):
 
 def run(videos: str, out: str, settings: IndexSettings) -> int:
     """Make or update OUT; 0, or 1 where the folder has videos and none of them could be read."""
-    folder, root = Folder(out), Path(videos).expanduser().absolute()
+    folder = Folder(out)
     if not folder.is_local:
         raise RequestError(f"{out}: an index is mapped into memory, so it must lie on a disk")
-    files = _survey(root)
+    source = open_source(videos, settings.video)
+    files = source.survey()
     model = open_model(settings.checkpoint, settings.device)
     side = model.clip.visual.image_size[0]
     if settings.video.size != side:
@@ -73,67 +74,52 @@ def run(videos: str, out: str, settings: IndexSettings) -> int:
     }
     Path(folder.path).mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        return _follow(folder, root, files, model, maker, settings)
+        return _follow(folder, source, files, model, maker, settings)
 
 
 def _follow(
     folder: Folder,
-    root: Path,
+    source: Source,
     files: Sequence[Entry],
     model: VideoTextModel,
     maker: dict[str, Any],
     settings: IndexSettings,
 ) -> int:
     folder.remove_unfinished("")
-    old = _old_index(folder, root, maker)
-    work = Path(
-        folder.path,
-        f"work-{hashlib.sha256(canonical_json([str(root), maker['model']['sha256'], maker['settings']])).hexdigest()[:12]}",
-    )
+    old = _old_index(folder, source.root, maker)
+    made_by = canonical_json([source.root, maker["model"]["sha256"], maker["settings"]])
+    work = Path(folder.path, f"work-{hashlib.sha256(made_by).hexdigest()[:12]}")
     known = _known(old, work)
     kept = {file.path: known[file.path] for file in files if _is_same(known.get(file.path), file)}
     fresh = [file for file in files if file.path not in kept]
-    gone = 0 if old is None else sum(entry.path not in {file.path for file in files} for entry in old.entries())
-    print(f"{len(files):,} videos in {root}: {len(kept):,} known, {len(fresh):,} to index, {gone:,} gone", flush=True)
+    names = {file.path for file in files}
+    gone = 0 if old is None else sum(entry.path not in names for entry in old.entries())
+    print(
+        f"{len(files):,} videos in {source.root}: {len(kept):,} known, {len(fresh):,} to index, {gone:,} gone",
+        flush=True,
+    )
     unchanged = old is not None and not fresh and not gone and old.videos.num_rows == len(files)
     if not unchanged:
-        _encode(fresh, root, model, Folder(str(work)), settings)
+        _encode(fresh, source, model, Folder(str(work)), settings)
         known = {**kept, **_known(None, work)}
         _publish(
             folder,
             [known[file.path] for file in files],
-            {"root": str(root), **maker, "stillreel": version("stillreel")},
+            {"root": source.root, **maker, "stillreel": version("stillreel")},
         )
     for path in Path(folder.path).glob("work-*"):
         shutil.rmtree(path)
     return _report(open_index(folder))
 
 
-def _survey(root: Path) -> list[Entry]:
-    """The video files of a folder, by path, as they are now."""
-    found = []
-    for name in Inventory(str(root), "VIDEOS").names:
-        if name.rpartition(".")[2].lower() in VIDEO_ENDINGS:
-            try:
-                about = (root / name).stat()
-                found.append(Entry(name, about.st_size, about.st_mtime_ns))
-            except OSError:  # a link to nowhere, or removed a moment ago: reading says it
-                found.append(Entry(name, -1, -1))
-    if not found:
-        raise RequestError(
-            f"{root} holds no videos: no file there ends in .{', .'.join(VIDEO_ENDINGS[:6])} or the like"
-        )
-    return found
-
-
-def _old_index(folder: Folder, root: Path, maker: dict[str, Any]) -> VideoIndex | None:
+def _old_index(folder: Folder, root: str, maker: dict[str, Any]) -> VideoIndex | None:
     """The index that is there, if it is of the same folder, model and settings; RequestError if it is of others."""
     if not folder.exists("manifest.json"):
         return None
     try:
         manifest = read_manifest(folder)
         same = (
-            manifest["root"] == str(root)
+            manifest["root"] == root
             and manifest["model"].get("sha256") == maker["model"]["sha256"]
             and manifest["settings"] == maker["settings"]
         )
@@ -168,16 +154,18 @@ def _known(old: VideoIndex | None, work: Path) -> dict[str, Known]:
 def _is_same(known: Known | None, file: Entry) -> bool:
     if known is None or known.entry.reason in _PASSING:
         return False
-    return (known.entry.size, known.entry.mtime_ns) == (file.size, file.mtime_ns)
+    return (known.entry.size, known.entry.version) == (file.size, file.version)
 
 
-def _encode(files: Sequence[Entry], root: Path, model: VideoTextModel, work: Folder, settings: IndexSettings) -> None:
+def _encode(
+    files: Sequence[Entry], source: Source, model: VideoTextModel, work: Folder, settings: IndexSettings
+) -> None:
     """Read files and save what the model makes of them, `part` after `part`."""
     Path(work.path).mkdir(exist_ok=True)
     taken = [int(path.stem.rpartition("-")[2]) for path in Path(work.path).glob("part-*.safetensors")]
     number, begun, done = max(taken, default=-1) + 1, time.monotonic(), 0
     waiting: list[tuple[list[Entry], dict[str, NDArray[Any]]]] = []
-    for footage in read_footage(root, files, settings.video, batch=settings.batch, workers=settings.workers):
+    for footage in read_footage(source, files, settings.video, batch=settings.batch, workers=settings.workers):
         waiting.append((footage.entries, _features(model, footage)))
         done += len(footage.entries)
         if sum(len(entries) for entries, _ in waiting) >= settings.part or done == len(files):

@@ -36,7 +36,7 @@ TABLE = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
         pa.field("size", pa.int64(), nullable=False),
-        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("version", pa.int64(), nullable=False),
         pa.field("duration", pa.float64(), nullable=False),
         pa.field("row", pa.int64(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
@@ -46,14 +46,15 @@ TABLE = pa.schema(
 
 
 class Entry(NamedTuple):
-    """A file of the folder. `path` is relative to it; `row` is -1 where there are no features, and `reason` says why.
+    """A file of the folder, or a sample of the data set. `path` is relative to it; `version` tells one content of it from the
+    next: a file's mtime in ns; `row` is -1 where there are no features, and `reason` says why.
 
     A file with features may have a `reason` as well: it is damaged, and was read nevertheless.
     """
 
     path: str
     size: int
-    mtime_ns: int
+    version: int
     duration: float = 0.0  # seconds
     row: int = -1
     reason: str = ""
@@ -77,9 +78,9 @@ class VideoIndex:
         return len(self.vectors)
 
     @property
-    def root(self) -> Path:
-        """The folder of the videos."""
-        return Path(self.manifest["root"])
+    def root(self) -> str:
+        """The folder of the videos, or the data set of the clips."""
+        return str(self.manifest["root"])
 
     def entry(self, row: int) -> Entry:
         """The file of a row; IndexError where there is no such row."""
