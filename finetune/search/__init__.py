@@ -7,8 +7,9 @@ store.py      the files of an index, memory-mapped
 exact.py      queries x vectors -> the best rows, exactly
 searcher.py   text, picture or video -> vector -> candidates -> re-ranked results with their moments
 query.py      the command `search`
-apart.py      an uploaded file is decoded in a process that may die of it
-app.py        the web application; serve.py, its command; page/, what the browser gets
+serve.py      the command `serve`
+app.py        the web application: what is asked and answered; page/, what the browser gets
+guard.py      what protects it: hosts, sizes, how many may wait; and what it counts
 """
 
 from finetune.search.exact import best_rows

@@ -9,10 +9,10 @@ import numpy as np
 
 from configs import DataError, RequestError
 from configs.search import SearchSettings
-from finetune.search.pictures import frames_of_picture
 from finetune.search.searcher import Hit, Searcher
 from finetune.search.store import open_index
 from finetune.video import VideoReader
+from finetune.video.picture import frames_of_picture
 from shards.storage import Folder
 
 _MOST_QUERIES = 1_000_000

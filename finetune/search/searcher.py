@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,8 +48,16 @@ class Hit:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        moments = [{"seconds": round(one.seconds, 3), "similarity": round(one.similarity, 5)} for one in self.moments]
-        return {**asdict(self), "moments": moments}
+        moments = [
+            {"seconds": round(one.seconds, 3), "similarity": _finite(round(one.similarity, 5))} for one in self.moments
+        ]
+        fine = None if self.fine is None else _finite(self.fine)
+        return {**asdict(self), "fine": fine, "moments": moments}
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return value if math.isfinite(value) else None
 
 
 class Searcher:

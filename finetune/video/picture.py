@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from configs import DataError
 from configs.video import VideoSettings
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*")
+
+
+def is_picture(file: Path) -> bool:
+    """Whether a file begins as pictures do. A GIF is a video."""
+    with file.open("rb") as handle:
+        start = handle.read(12)
+    return start.startswith(_STARTS) or (start[:4] == b"RIFF" and start[8:] == b"WEBP")
 
 
 def frames_of_picture(data: bytes, settings: VideoSettings) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
