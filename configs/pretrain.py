@@ -26,7 +26,10 @@ class PretrainSettings(Settings):
 
     data: str = Field(description="clip shards: DATA, or a mixture DATA*WEIGHT,DATA*WEIGHT")
     out: str = Field(description="folder of the run: checkpoints, metrics.jsonl")
-    init: str = Field("", description="a checkpoint of ours to start from; empty: the model on its towers' weights")
+    init: str = Field(
+        "",
+        description="a checkpoint of ours to start from, given a re-ranker if it lacks one; empty: the towers' weights",
+    )
     batch: int = Field(256, ge=1, le=1 << 20, description="clips of a step, all ranks together")
     chunk: int = Field(0, ge=0, description="clips of a rank that are held at once, of a larger batch; 0: all")
     epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="times that every clip is seen")

@@ -27,6 +27,7 @@ from pretrain.feed import Fed, Feeder
 from pretrain.loop import Metrics, Pace, Records, Trained, tell_evaluation, train
 from pretrain.model import VideoTextModel, build_model, load_model
 from pretrain.model.flops import clip_flops
+from pretrain.model.initialise import add_reranker
 from pretrain.model.towers import model_cfg_of
 from pretrain.objectives import Task
 from pretrain.optimiser import build_optimiser, freeze_towers
@@ -127,6 +128,8 @@ def _model(settings: PretrainSettings) -> VideoTextModel:
     if not settings.init:
         return build_model(settings.model)
     model = load_model(settings.init)
+    if settings.model.rerank.layers and model.reranker is None:
+        add_reranker(model, settings.model.rerank)
     found = model.settings.model_dump(mode="json", exclude={"towers"})
     asked = settings.model.model_dump(mode="json", exclude={"towers"})
     if differences := compare_settings(found, asked):

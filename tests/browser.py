@@ -55,13 +55,12 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def until(self, condition: str, patience_s: float = 20.0) -> Any:
-        """Wait for an expression to be true; its value."""
+    def until(self, condition: str, patience_s: float = 20.0) -> None:
+        """Wait for an expression to be true."""
         end = time.monotonic() + patience_s
-        while not (value := self.run(condition)):
+        while not self.run(f"!!({condition})"):
             assert time.monotonic() < end, f"never: {condition}; {self.complaints}"
             time.sleep(0.05)
-        return value
 
     def press(self, key: str) -> None:
         """A key, as a person presses it; printable ones type."""
@@ -108,7 +107,9 @@ class Browser:
                 found: dict[str, Any] = answer["result"]
                 return found
             if answer.get("method") == "Runtime.exceptionThrown":
-                self.complaints.append(str(answer["params"]["exceptionDetails"].get("exception", {}).get("description")))
+                self.complaints.append(
+                    str(answer["params"]["exceptionDetails"].get("exception", {}).get("description"))
+                )
             if answer.get("method") == "Log.entryAdded" and answer["params"]["entry"]["source"] == "security":
                 self.complaints.append(answer["params"]["entry"]["text"])
 

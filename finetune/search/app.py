@@ -181,7 +181,7 @@ class SearchApp:
         row = self._row(request)
         begun = time.perf_counter()
         hits = await self._search.do(partial(self._searcher.like, row, self._settings.k))
-        return self._results(hits, begun)
+        return self._results(hits, begun, of=self._searcher.index.entry(row).path)
 
     async def _video(self, request: Request) -> Response:
         try:
@@ -211,9 +211,9 @@ class SearchApp:
         }
         return PlainTextResponse(self._counts.text(gauges), media_type="text/plain; version=0.0.4")
 
-    def _results(self, hits: list[Hit], begun: float) -> Response:
+    def _results(self, hits: list[Hit], begun: float, **more: str) -> Response:
         found = [{**hit.to_json(), "file": self._is_file(hit.row)} for hit in hits]
-        return JSONResponse({"results": found, "ms": round(1000 * (time.perf_counter() - begun), 1)})
+        return JSONResponse({"results": found, "ms": round(1000 * (time.perf_counter() - begun), 1), **more})
 
     def _row(self, request: Request) -> int:
         row: int = request.path_params["row"]

@@ -148,6 +148,7 @@ class Searcher:
         return found
 
     def _coarse(self, vectors: Tensor, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        self.index.check_sizes()
         return best_rows(self.index.vectors, vectors.float().cpu().numpy(), k)
 
     def _described(

@@ -30,7 +30,7 @@ def run(index: str, settings: ServeSettings) -> int:
     loopback = _is_loopback(settings.host)
     app = build_app(searcher, settings, _LOOPBACK | {settings.host.lower()} if loopback else frozenset())
     _let_open_files()
-    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn hears it, ends, and raises it again: then it is done
+    signal.signal(signal.SIGTERM, _end)  # uvicorn hears it first, ends what is under way, and raises it again
     host, port = sock.getsockname()[:2]
     where = f"[{host}]" if ":" in host else host
     print(f"{index}: {len(searcher.index):,} videos at http://{where}:{port}/   Ctrl-C ends", flush=True)
@@ -47,6 +47,10 @@ def run(index: str, settings: ServeSettings) -> int:
     )
     uvicorn.Server(config).run([sock])
     return 0
+
+
+def _end(*_: object) -> None:
+    raise SystemExit(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -106,6 +106,14 @@ class VideoIndex:
             if digest_of_file(Path(self.folder.locate(name))) != about["sha256"]:
                 raise DataError(f"{self.folder.locate(name)} is damaged: its sha256 is not the manifest's; {_REMEDY}")
 
+    def check_sizes(self) -> None:
+        """DataError where a file was cut since it was opened: to read what is gone from a mapped file ends the process."""
+        for name, about in self.manifest["files"].items():
+            path = Path(self.folder.locate(name))
+            # One that is not there belongs to a newer index by now, and is whole as long as it is mapped.
+            if path.exists() and path.stat().st_size != about["bytes"]:
+                raise DataError(f"{path} was cut or overwritten while it was open; {_REMEDY}")
+
     def _at(self, place: int) -> Entry:
         return Entry(*(column[place].as_py() for column in self.videos.columns))
 
@@ -154,6 +162,8 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
     for key, kind in kinds.items():
         if not isinstance(manifest.get(key), kind):
             raise DataError(f"{where} is damaged: {key} is missing or of another kind; {_REMEDY}")
+    if not all(isinstance(about, dict) and "/" not in name for name, about in manifest["files"].items()):
+        raise DataError(f"{where} is damaged: files are not what an index lists; {_REMEDY}")
     return manifest
 
 
@@ -161,7 +171,7 @@ def _opened(folder: Folder, manifest: Mapping[str, Any]) -> VideoIndex:
     generation, files = manifest["generation"], manifest["files"]
     for name, about in files.items():
         path = Path(folder.locate(name))
-        if "/" in name or not path.is_file():
+        if not path.is_file():
             raise DataError(f"{path} is missing; {_REMEDY}")
         if path.stat().st_size != about.get("bytes"):
             raise DataError(f"{path} is damaged: {path.stat().st_size} bytes, of {about.get('bytes')}; {_REMEDY}")

@@ -100,6 +100,30 @@ def test_a_run_begins_from_a_model_of_ours_that_is_the_one_asked_for(
     assert "model.temporal: mean -> seq" in capsys.readouterr().err
 
 
+def test_a_run_gives_a_coarse_model_a_re_ranker_that_begins_as_the_text_blocks_of_its_clip(
+    data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    still = {"optimiser__rate": 1e-30, "optimiser__new_rate": 1e-30, "optimiser__weight_decay": 0, "steps": 1}
+    asked = {"init": finished / "final", "model__rerank__layers": 2, "objective__matching": 1, **still}
+    assert run(data, tmp_path / "run", **asked) == run(data, tmp_path / "again", **asked) == 0
+    began, ended, again = (
+        load_file(out / "final" / "model.safetensors") for out in (finished, tmp_path / "run", tmp_path / "again")
+    )
+    assert all(torch.allclose(began[name], ended[name], atol=1e-6) for name in began)
+    fresh = sorted(ended.keys() - began.keys())
+    assert fresh and all(name.startswith("reranker.") for name in fresh)
+    for name in fresh:
+        if name.startswith("reranker.blocks."):
+            theirs = name.replace("reranker.blocks", "clip.transformer.resblocks")
+            assert torch.allclose(ended[name], ended[theirs], atol=1e-6), name
+    assert all(torch.equal(ended[name], again[name]) for name in ended)
+    assert load_model(tmp_path / "run" / "final").settings.rerank.layers == 2
+    # A model that has one of another size is another model.
+    other = {**asked, "init": tmp_path / "run" / "final", "model__rerank__layers": 3}
+    assert run(data, tmp_path / "other", **other) == 2
+    assert "model.rerank" in capsys.readouterr().err
+
+
 def test_other_settings_are_told_and_another_order_or_model_is_refused(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

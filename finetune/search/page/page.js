@@ -28,14 +28,15 @@ async function ask(path, options = {}) {
   return own.signal.aborted ? null : told;
 }
 
-async function show(path, options, what) {
+async function show(path, options = {}, what = null) {
   list.classList.add("waiting");
   try {
     const told = await ask(path, options);
     if (!told) return;
     if (told.results.length) list.replaceChildren(...told.results.map(card));
     else nothing("Nothing found", "No video of this index compares with that.");
-    say(`${told.results.length} of ${about.videos.toLocaleString("en")} videos ${what}, ${told.ms} ms`);
+    const named = what ?? `like ${told.of}`;
+    say(`${told.results.length} of ${about.videos.toLocaleString("en")} videos ${named}, ${Math.round(told.ms)} ms`);
     scrollTo(0, 0);
   } catch (error) {
     say(error.message, true);
@@ -59,9 +60,9 @@ function card(hit, place) {
   one.dataset.row = hit.row;
   one.querySelector(".rank").textContent = place + 1;
   one.querySelector("h2").textContent = one.querySelector("h2").title = hit.path;
-  const fine = hit.fine === null ? "" : `match ${hit.fine.toFixed(2)}, `;
+  const fine = hit.fine === null ? "" : `match ${signed(hit.fine, 2)}, `;
   const at = hit.moments.length ? `, best at ${clock(hit.moments[best].seconds)}` : "";
-  one.querySelector(".scores").textContent = `${fine}similar ${hit.coarse.toFixed(3)}${at}`;
+  one.querySelector(".scores").textContent = `${fine}similar ${signed(hit.coarse, 3)}${at}`;
   one.setAttribute("aria-label", `${place + 1}: ${hit.path}, ${one.querySelector(".scores").textContent}`);
   one.hit = hit;
   one.moment = best;
@@ -129,6 +130,10 @@ function tick(one) {
   one.querySelector(".clock").textContent = `${clock(shown)} / ${clock(one.hit.duration)}`;
 }
 
+function signed(value, digits) {
+  return value.toFixed(digits).replace("-", "\u2212");
+}
+
 function clock(seconds) {
   if (seconds < 60) return `${seconds.toFixed(1)} s`;
   return `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
@@ -150,7 +155,7 @@ function search(keep = true) {
 
 function similar(row, keep = true) {
   if (keep) history.pushState(null, "", `#like=${row}`);
-  show(`/api/similar/${row}`, {}, `like number ${row} of the index`);
+  show(`/api/similar/${row}`);
 }
 
 /** Do what the address says. */
