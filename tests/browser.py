@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,14 @@ _FLAGS = (
     "--autoplay-policy=no-user-gesture-required",
 )
 _PATIENCE_S = 60.0
+# The browser reads what it is told at 3, and answers at 4.
+_PLACE = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for place, end in enumerate(ends, 3):
+    os.dup2(end, place)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -132,9 +141,8 @@ def browser(profile: Path) -> Iterator[Browser]:
     to_read, to = os.pipe()
     told, told_write = os.pipe()
 
-    # The browser reads 3 and writes 4: a shell puts them there.
     process = subprocess.Popen(
-        ["sh", "-c", f'exec "$@" 3<&{to_read} 4>&{told_write}', "sh", CHROMIUM, *_FLAGS, f"--user-data-dir={profile}"],
+        [sys.executable, "-c", _PLACE, str(to_read), str(told_write), CHROMIUM, *_FLAGS, f"--user-data-dir={profile}"],
         pass_fds=(to_read, told_write),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
