@@ -104,7 +104,14 @@ COMMANDS = {
 }
 
 # What a command may miss, and the extra that has it.
-EXTRAS = {"torch": "train", "open_clip": "train", "safetensors": "train", "starlette": "serve", "uvicorn": "serve"}
+EXTRAS = {
+    "torch": "train",
+    "open_clip": "train",
+    "safetensors": "train",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "faiss": "faiss",
+}
 
 USAGE = """stillreel: captioned stills in, pseudo-video shards out
 

@@ -57,7 +57,7 @@ def main(words: list[str]) -> None:
         print(f"\n{sets[0]}, {what} (weight chosen on {sets[1]})\n{sweep.table()}")
         print(compare_with_full(sweep, int(options["depth"])))
     if options["plot"]:
-        title = f"Text to video, {sweep.videos:,} clips of the demo's: re-ranking K candidates"
+        title = f"R@1, text to video, {sweep.videos:,} clips of the demo's: K candidates re-ranked"
         Path(options["plot"]).write_text(draw_sweep(sweep, title), encoding="utf-8")
 
 

@@ -19,6 +19,7 @@ class IndexSettings(Settings):
     batch: int = Field(32, ge=1, le=4096, description="videos that are encoded at once")
     workers: int = Field(0, ge=0, le=256, description="processes that decode; 0: this one")
     part: int = Field(256, ge=1, le=65536, description="videos between two saves: what a crash may cost")
+    faiss: bool = Field(False, description="a faiss index too, for searching many millions approximately")
     device: Device = Field("auto", description=_DEVICE)
 
 
@@ -27,6 +28,7 @@ class QuerySettings(Settings):
 
     checkpoint: str = Field("", description="where the index's model lies now, if not where it lay")
     rerank: int = Field(0, ge=0, le=1000, description="candidates that the fine stage orders; 0: none, coarse order")
+    faiss: bool = Field(False, description="search the faiss index, which may miss some; false: exact search")
     device: Device = Field("auto", description=_DEVICE)
 
 

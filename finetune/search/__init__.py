@@ -5,6 +5,7 @@ sources.py    a folder of videos or a data set of clips: what is there, and its 
 footage.py    entries of a source -> batches of frames, with what is wrong with them
 store.py      the files of an index, memory-mapped
 exact.py      queries x vectors -> the best rows, exactly
+approximate.py  faiss beside it, if asked for
 searcher.py   text, picture or video -> vector -> candidates -> re-ranked results with their moments
 query.py      the command `search`
 serve.py      the command `serve`

@@ -31,6 +31,7 @@ from safetensors.numpy import save_file
 from configs import DataError, RequestError
 from configs.search import IndexSettings
 from configs.settings import canonical_json
+from finetune.search.approximate import build_faiss, faiss_file
 from finetune.search.features import encode_frames, model_digest, open_model, to_halves
 from finetune.search.footage import Footage, read_footage
 from finetune.search.sources import Source, open_source
@@ -109,7 +110,10 @@ def _follow(
         )
     for path in Path(folder.path).glob("work-*"):
         shutil.rmtree(path)
-    return _report(open_index(folder))
+    index = open_index(folder)
+    if settings.faiss and faiss_file(index) is None:
+        index = build_faiss(index)
+    return _report(index)
 
 
 def _old_index(folder: Folder, root: str, maker: dict[str, Any]) -> VideoIndex | None:

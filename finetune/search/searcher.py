@@ -15,6 +15,7 @@ from torch import Tensor
 
 from configs import DataError, RequestError
 from configs.video import VideoSettings
+from finetune.search.approximate import FaissSearch
 from finetune.search.exact import best_rows
 from finetune.search.features import encode_frames, model_digest, open_model, stored_features
 from finetune.search.store import VideoIndex
@@ -63,8 +64,9 @@ def _finite(value: float) -> float | None:
 class Searcher:
     """An index and its model. Safe to share between threads, as long as one searches at a time."""
 
-    def __init__(self, index: VideoIndex, checkpoint: str = "", device: str = "auto") -> None:
-        """`checkpoint`: where the index's model lies now. RequestError when it is not there, DataError when it is another."""
+    def __init__(self, index: VideoIndex, checkpoint: str = "", device: str = "auto", *, faiss: bool = False) -> None:
+        """`checkpoint`: where the index's model lies now. RequestError when it is not there, DataError when it is another.
+        `faiss` proposes by the approximate index."""
         made_by = index.manifest["model"]
         path = checkpoint or str(made_by.get("path", ""))
         if not Path(path).expanduser().is_dir():
@@ -73,6 +75,7 @@ class Searcher:
         if model_digest(path) != made_by.get("sha256"):
             raise DataError(f"{path} is not the model that this index was made by: its sha256 is another")
         self.video = VideoSettings.resolve(index.manifest["settings"])
+        self._approximate = FaissSearch(index) if faiss else None
         self._device = next(self.model.parameters()).device
 
     @property
@@ -149,7 +152,10 @@ class Searcher:
 
     def _coarse(self, vectors: Tensor, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         self.index.check_sizes()
-        return best_rows(self.index.vectors, vectors.float().cpu().numpy(), k)
+        queries = vectors.float().cpu().numpy()
+        return (
+            self._approximate.best_rows(queries, k) if self._approximate else best_rows(self.index.vectors, queries, k)
+        )
 
     def _described(
         self, pooled: Tensor, rows: NDArray[np.int64], coarse: NDArray[np.float32], fine: Sequence[float | None]

@@ -6,6 +6,7 @@
     OUT/frames-GEN.npy       fp16 (N, T, E), for re-ranking and moments
     OUT/times-GEN.npy        fp32 (N, T), seconds; NaN where a clip has no frame
     OUT/patches-GEN.npy      fp16 (N, T, P, E), if the re-ranker reads patches
+    OUT/faiss-GEN.index      if asked for: see approximate.py
     OUT/work-DIGEST/         parts of an index in the making
 
 The manifest names its files, so writing it is what replaces an index: a reader sees the old one or the new one. All arrays
@@ -337,7 +338,7 @@ def _generations(folder: Folder) -> list[int]:
 
 
 def _arrays(folder: Folder) -> list[Path]:
-    kinds = ("videos", "vectors", "frames", "times", "patches")
+    kinds = ("videos", "vectors", "frames", "times", "patches", "faiss")
     return [path for kind in kinds for path in Path(folder.path).glob(f"{kind}-[0-9][0-9][0-9][0-9][0-9][0-9].*")]
 
 

@@ -61,7 +61,7 @@ function card(hit, place) {
   one.querySelector(".rank").textContent = place + 1;
   one.querySelector("h2").textContent = one.querySelector("h2").title = hit.path;
   const fine = hit.fine === null ? "" : `match ${signed(hit.fine, 2)}, `;
-  const at = hit.moments.length ? `, best at ${clock(hit.moments[best].seconds)}` : "";
+  const at = hit.moments.length ? `\nbest at ${clock(hit.moments[best].seconds)}` : "";
   one.querySelector(".scores").textContent = `${fine}similar ${signed(hit.coarse, 3)}${at}`;
   one.setAttribute("aria-label", `${place + 1}: ${hit.path}, ${one.querySelector(".scores").textContent}`);
   one.hit = hit;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import torch
 from PIL import Image
 
 from configs.video import VideoSettings
+from finetune.search.approximate import FaissSearch, build_faiss
 from finetune.search.features import stored_features
 from finetune.search.searcher import Searcher
+from finetune.search.store import Entry, IndexWriter, open_index
 from finetune.two_stage import coarse_scores
 from finetune.two_stage.stages import fine_scores
 from finetune.video import VideoReader
 from pretrain.data.words import tokenise
+from shards.storage import Folder
 from stillreel import main
 from tests.finetune.search.conftest import VIDEOS
 from tests.finetune.search.making import FRAMES, SIZE, copied, index, opened, write_model
@@ -154,6 +158,53 @@ def test_a_coarse_model_cannot_re_rank(videos: Path, tmp_path: Path, capsys: pyt
     assert index(videos, tmp_path / "index", model) == 0
     assert search(tmp_path / "index", "words", "rerank=5") == 2
     assert "has no re-ranker; set rerank=0" in capsys.readouterr().err
+
+
+def test_faiss_proposes_and_the_vectors_score(
+    videos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("faiss")
+    out = tmp_path / "index"
+    assert index(videos, out, checkpoint) == 0
+    assert search(out, "words", "faiss=true") == 2
+    assert "run `stillreel index` again with faiss=true" in capsys.readouterr().err
+    assert index(videos, out, checkpoint, faiss="true") == 0
+    exact, near = (Searcher(opened(out), device="cpu", faiss=one) for one in (False, True))
+    # So few videos are one cell, of which nothing is missed.
+    for rerank in (0, 3):
+        for ours, theirs in zip(exact.by_text(TEXTS, 5, rerank), near.by_text(TEXTS, 5, rerank), strict=True):
+            assert [hit.row for hit in ours] == [hit.row for hit in theirs]
+            assert [hit.coarse for hit in ours] == pytest.approx([hit.coarse for hit in theirs], abs=1e-5)
+    (file,) = out.glob("faiss-*")
+    file.write_bytes(b"J" * file.stat().st_size)
+    assert search(out, "words", "faiss=true") == 1
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_faiss_finds_nearly_all_of_many() -> None:
+    pytest.importorskip("faiss")
+    from finetune.search.exact import best_rows
+
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((200, 32))
+    vectors = (centres[random.integers(200, size=20_000)] + 0.3 * random.standard_normal((20_000, 32))).astype(
+        np.float16
+    )
+    queries = vectors[:50].astype(np.float32)
+
+    with tempfile.TemporaryDirectory() as home:
+        folder = Folder(home)
+        with IndexWriter(folder, len(vectors), 32, 1) as writer:
+            writer.add(vectors, vectors[:, None], np.zeros((len(vectors), 1), np.float32))
+            entries = [Entry(f"{row:05}.mp4", 1, 1, row=row) for row in range(len(vectors))]
+            writer.finish(entries, {"root": "/", "model": {}, "settings": {}})
+        built = build_faiss(open_index(folder))
+        near, exact = FaissSearch(built).best_rows(queries, 10), best_rows(built.vectors, queries, 10)
+        built.check()
+    found = [len({*one} & {*other}) for one, other in zip(near[1].tolist(), exact[1].tolist(), strict=True)]
+    assert sum(found) > 0.9 * 10 * 50
+    assert (near[1][:, 0] == exact[1][:, 0]).mean() > 0.95
+    assert (np.diff(near[0], axis=1) <= 0).all()
 
 
 def test_an_index_that_is_cut_while_it_is_open_is_an_error_and_not_the_end(made: Path, tmp_path: Path) -> None:
