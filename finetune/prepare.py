@@ -206,6 +206,7 @@ def frames_of(clip: Clip, video: VideoSettings, stored: Mapping[str, Any]) -> tu
         "file": clip.file.name,
         "numbers": numbers,
         "times": decoder.timeline.times[numbers].tolist(),
+        "end": float(decoder.timeline.end),
         "flaws": [list(flaw) for flaw in decoder.flaws],
     }
     for use, chosen in (("test", test), ("train", train)):
