@@ -118,6 +118,7 @@ class DemoSettings(Settings):
     heldout: int = Field(256, ge=0, le=1000, description="of them kept apart, each with a caption that no other has")
     seed: int = Field(0, ge=0, lt=2**63, description="of the drawings, the recipes and the training")
     steps: int = Field(0, ge=0, description="of pretraining; 0: the preset's. Its warm-up and evaluations go along")
+    contents: int = Field(160, ge=4, le=1000, description="things that finetuning trains on, each with six motions")
     ray: str = Field("local", description="as in animate")
     workers: int = Field(0, ge=0, description="processes that draw and animate; 0: one a CPU")
     progress: Literal["auto", "bar", "lines", "off"] = Field("auto", description="as in animate")

@@ -51,7 +51,7 @@ def run(settings: DemoSettings) -> int:
 def _train(out: Path, settings: DemoSettings) -> Path:
     """Pretrain on the clips, finetune on the benchmark and report; returns the report."""
     from finetune import command as finetune
-    from finetune.moving import draw_benchmark
+    from finetune.moving import CONTENTS, draw_benchmark
     from finetune.report import write_report
     from pretrain import command as pretrain
 
@@ -59,7 +59,8 @@ def _train(out: Path, settings: DemoSettings) -> Path:
     announce(f"pretrain {values.steps:,} steps on {TRAINED_ON}")
     pretrain.run(_PRESET, values)
     announce(f"draw {_BENCHMARK}")
-    draw_benchmark(out / _BENCHMARK, seed=settings.seed, workers=settings.workers)
+    contents = {**CONTENTS, "train": settings.contents}
+    draw_benchmark(out / _BENCHMARK, seed=settings.seed, contents=contents, workers=settings.workers)
     tuned = finetune_settings(out, settings)
     announce(f"finetune {tuned.steps:,} steps on {_BENCHMARK}")
     finetune.run("folder", tuned)
@@ -98,6 +99,7 @@ def finetune_settings(out: Path, settings: DemoSettings) -> FinetuneSettings:
     values["data"], values["out"], values["init"] = str(out / _BENCHMARK), str(out / "finetune"), str(out / "pretrain")
     values["steps"] = _scaled(preset.steps, share)
     values["seed"] = settings.seed
+    values["batch"] = min(preset.batch, settings.contents)
     values["optimiser"]["warmup"] = _scaled(preset.optimiser.warmup, share)
     values["run"]["save_every"] = _scaled(preset.run.save_every, share)
     values["run"]["log_every"] = _scaled(preset.run.log_every, share)

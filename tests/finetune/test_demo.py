@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from configs.build import DemoSettings
+from configs.finetune import FinetuneSettings
 from configs.pretrain import PretrainSettings
 from configs.settings import load_preset
-from finetune.demo import pretrain_settings
+from finetune.demo import finetune_settings, pretrain_settings
 from tests.making import ROOT, stillreel
 
-SMALL = ("stills=60", "heldout=16", "ray=off", "progress=lines")
+SMALL = ("stills=60", "heldout=16", "contents=4", "ray=off", "progress=lines")
 
 
 def stopped(sign: str, number: signal.Signals, *words: str) -> tuple[int, str]:
@@ -57,7 +58,7 @@ def test_it_trains_reports_and_goes_on_after_a_stop_at_any_stage(tmp_path: Path)
     assert "run again to go on" in said.splitlines()[-1]
     code, said = stopped("== report", signal.SIGTERM, *words)
     assert code == 75, said
-    assert "== draw" not in said and "going on from" in said and "step 3/3" in said
+    assert "pictures into" not in said and "going on from" in said and "step 3/3" in said
     assert "Traceback" not in said
     assert not (out / "report.html").exists()
     lines = (out / "pretrain" / "metrics.jsonl").read_text()
@@ -71,6 +72,9 @@ def test_it_trains_reports_and_goes_on_after_a_stop_at_any_stage(tmp_path: Path)
     assert "finished after step 3" in page
     assert page.count("<figure") == 6
     assert page.count("<article") == 8
+    results = json.loads((out / "finetune" / "results.json").read_text())
+    assert results["counts"]["videos"] == 96
+    assert "R@1, 95 %" in page and f"<td>{results['metrics']['t2v_r1']:.1f}</td>" in page
     assert (out / "clips" / "preview.html").exists()
 
 
@@ -89,6 +93,10 @@ def test_the_preset_is_kept_and_other_steps_scale_what_it_counts_in_steps(tmp_pa
     placed = {"data": str(tmp_path / "clips"), "out": str(tmp_path / "pretrain")}
     held_out = preset.evaluation.model_copy(update={"data": str(tmp_path / "clips-heldout")})
     assert whole == preset.model_copy(update={**placed, "evaluation": held_out})
+    tuned = FinetuneSettings.resolve(load_preset("demo", "finetune"))
+    placed = {"data": str(tmp_path / "moving"), "out": str(tmp_path / "finetune"), "init": str(tmp_path / "pretrain")}
+    assert finetune_settings(tmp_path, DemoSettings()) == tuned.model_copy(update=placed)
+    assert finetune_settings(tmp_path, DemoSettings(steps=preset.steps // 3)).steps == tuned.steps // 3
     third = pretrain_settings(tmp_path, DemoSettings(steps=preset.steps // 3, seed=7, stills=100, heldout=0))
     assert third.optimiser.warmup == round(preset.optimiser.warmup / 3)
     assert third.evaluation.every == round(preset.evaluation.every / 3)
