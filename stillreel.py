@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 
 class Command(NamedTuple):
-    """A command: the module whose `run` does it, its settings in `configs`, its positional arguments, a line about it; the
-    folder of configs that has the preset which the first of them names; the folder of those that preset= names; and the
-    settings of another command, whose presets it shares and whose own keys it leaves."""
+    """A command: the module whose `run` does it, its settings in `configs`, its positional arguments (in brackets: may be
+    left out), a line about it; the folder of configs that has the preset which the first of them names; the folder of those
+    that preset= names; and the settings of another command, whose presets it shares and whose own keys it leaves."""
 
     module: str
     settings: str
@@ -94,6 +94,24 @@ COMMANDS = {
         ("CHECKPOINT", "OUT"),
         "a checkpoint of ours -> safetensors, and towers that open_clip loads",
     ),
+    "index": Command(
+        "finetune.search.build",
+        "search.IndexSettings",
+        ("VIDEOS", "OUT"),
+        "a folder of videos -> an index that is searched by text; run again, it follows the folder",
+    ),
+    "search": Command(
+        "finetune.search.query",
+        "search.SearchSettings",
+        ("INDEX", "[TEXT]"),
+        "the videos that a text tells of, coarse to fine; also image=, video=, queries=FILE",
+    ),
+    "serve": Command(
+        "finetune.search.serve",
+        "search.ServeSettings",
+        ("INDEX",),
+        "a page to search an index, for this machine's browser",
+    ),
     "doctor": Command(
         "pretrain.doctor",
         "doctor.DoctorSettings",
@@ -103,7 +121,14 @@ COMMANDS = {
 }
 
 # What a command may miss, and the extra that has it.
-EXTRAS = {"torch": "train", "open_clip": "train", "safetensors": "train"}
+EXTRAS = {
+    "torch": "train",
+    "open_clip": "train",
+    "safetensors": "train",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "faiss": "faiss",
+}
 
 USAGE = """stillreel: captioned stills in, pseudo-video shards out
 

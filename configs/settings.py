@@ -58,7 +58,8 @@ def parse_words(
 ) -> tuple[list[str], dict[str, Any]]:
     """Split command-line words into the named positionals and a nested dictionary of settings.
 
-    A word is a setting when the text before its first `=` looks like a setting's name; so a positional may hold `=`.
+    A word is a setting when the text before its first `=` looks like a setting's name; so a positional may hold `=`. One in
+    brackets may be left out, and is empty then.
     A `preset=FILE` word, of `folder`, is read first and the other words override it; what it says of the settings `beyond`,
     which another command has, is left. Where `presets` names a folder of configs, the first
     positional is a preset in it, read before that. Raises RequestError on missing or extra positionals.
@@ -77,12 +78,14 @@ def parse_words(
     if preset is not None:
         loaded = load_preset(preset, folder)
         values = _merge({key: value for key, value in loaded.items() if key not in beyond}, values)
-    if len(given) != len(positionals):
+    needed = sum(not name.startswith("[") for name in positionals)
+    if not needed <= len(given) <= len(positionals):
         expected = " ".join(positionals) or "no positional arguments"
         known = f". {positionals[0]}s: {', '.join(preset_names(presets))}" if presets else ""
         raise RequestError(f"expected {expected}; given {len(given)}: {' '.join(given) or '(none)'}{known}")
     if presets:
         values = _merge(load_preset(given[0], presets), values)
+    given += [""] * (len(positionals) - len(given))
     # Keys are checked before anything is opened, so a misspelt one is reported at once.
     model.resolve(values)
     return given, values

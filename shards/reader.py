@@ -71,6 +71,10 @@ class SampleReader:
             answers[at] = self._believed(wanted[at], entry, blob)
         return [answers[at] for at in range(len(wanted))]
 
+    def index(self, shard: int) -> Index | BadShard:
+        """What a shard holds, or what is wrong with its list."""
+        return self._indices[shard]
+
     def prefetch(self, shards: Sequence[int]) -> None:
         """Begin to fetch shards into the cache, if there is one."""
         if self._cache is None:

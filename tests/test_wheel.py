@@ -32,7 +32,8 @@ def test_wheel_holds_presets_and_page(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("grammars", "looks", "model", "presets"):
         assert {f"configs/{folder}/{name}.yaml" for name in preset_names(folder)} <= names
-    assert {f"animate/preview/page.{ending}" for ending in ("html", "css", "js")} <= names
+    for page in ("animate/preview", "finetune/report", "finetune/search/page"):
+        assert {f"{page}/page.{ending}" for ending in ("html", "css", "js")} <= names
     assert "stillreel.py" in names
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
 

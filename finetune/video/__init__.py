@@ -8,6 +8,8 @@
     decode.py     frame numbers -> decoded frames, with no more decoded than they need
     pixels.py     a decoded frame -> size x size, upright, in SDR
     reader.py     all of these together: what the rest of this room calls
+    picture.py    a picture as a clip
+    apart.py      a stranger's file, decoded in a process that may die of it
 
 Knows no torch and no annotations. Decoding is PyAV's: benchmarks/video.py says why.
 """

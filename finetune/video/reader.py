@@ -45,6 +45,7 @@ class VideoClip(NamedTuple):
     numbers: NDArray[np.int64]
     times: NDArray[np.float64]
     flaws: tuple[Flaw, ...]
+    end: float  # when the last frame of the video goes, in seconds
 
 
 class VideoReader:
@@ -76,7 +77,8 @@ class VideoReader:
             why = "; ".join(map(str, decoder.flaws)) or "the decoder gave none"
             raise VideoTrouble(str(file), "no_frames", why)
         frames, mask = filled(settings, [shaped[shown_instead(number, shaped)] for number in numbers.tolist()])
-        return VideoClip(frames, mask, numbers, decoder.timeline.times[numbers], tuple(decoder.flaws))
+        timeline = decoder.timeline
+        return VideoClip(frames, mask, numbers, timeline.times[numbers], tuple(decoder.flaws), timeline.end)
 
 
 def filled(settings: VideoSettings, pictures: Sequence[Pixels]) -> tuple[Pixels, NDArray[np.bool_]]:

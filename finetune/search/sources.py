@@ -1,0 +1,165 @@
+"""What can be indexed: a folder of video files, or a data set of clip shards. Both list entries, and give their frames."""
+
+from __future__ import annotations
+
+import mimetypes
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs import DataError, RequestError
+from configs.stream import DataSettings
+from configs.video import VideoSettings
+from finetune.benchmarks.files import VIDEO_ENDINGS, Inventory
+from finetune.search.store import Entry
+from finetune.video import VideoReader, VideoTrouble
+from finetune.video.trouble import Flaw
+from pretrain.data.film import Filmer, View
+from shards.corpus import CATALOG, Corpus, open_corpus
+from shards.faults import BadShard
+from shards.manifest import MANIFEST
+from shards.reader import Found, Place, SampleReader
+from shards.sample import decode_members
+from shards.storage import Folder
+from shards.stream import Blend, Sample
+
+_FPS = 3  # of a clip whose data set does not say how fast its frames go
+_ATTEMPTS = 4  # of a read that storage does not answer
+
+
+class Filmed(NamedTuple):
+    """T frames of an entry, of which `mask` holds; when they are shown, in seconds; and what is wrong nevertheless."""
+
+    frames: NDArray[np.uint8]  # (T, H, W, 3)
+    mask: NDArray[np.bool_]  # (T,)
+    times: NDArray[np.float64]  # (K,), K = mask.sum()
+    end: float
+    flaws: tuple[Flaw, ...]
+
+
+class VideoFolder:
+    """Every video file under a folder."""
+
+    def __init__(self, root: str, settings: VideoSettings) -> None:
+        self.root = str(Path(root).expanduser().absolute())
+        self._reader = VideoReader(settings)
+
+    def survey(self) -> list[Entry]:
+        """The files by path, as they are now. RequestError where there are none."""
+        found = []
+        for name in Inventory(self.root, "VIDEOS").names:
+            if name.rpartition(".")[2].lower() in VIDEO_ENDINGS:
+                try:
+                    about = Path(self.root, name).stat()
+                    found.append(Entry(name, about.st_size, about.st_mtime_ns))
+                except OSError:  # a link to nowhere, or removed a moment ago: reading says it
+                    found.append(Entry(name, -1, -1))
+        if not found:
+            raise RequestError(
+                f"{self.root} holds no videos: no file there ends in .{', '.join(VIDEO_ENDINGS[:6])} or the like; "
+                f"nor is it a data set of clips, which has {MANIFEST} or {CATALOG}"
+            )
+        return found
+
+    def read(self, entry: Entry) -> Filmed:
+        """The frames of a file. VideoTrouble where it gives none."""
+        clip = self._reader.read(Path(self.root, entry.path))
+        return Filmed(clip.frames, clip.mask, clip.times, clip.end, clip.flaws)
+
+    def file(self, entry: Entry) -> tuple[Path, str] | None:
+        """The file that was indexed and its media type. DataError where it is another one by now, or lies elsewhere."""
+        where = PurePosixPath(entry.path)
+        if where.is_absolute() or ".." in where.parts:
+            raise DataError(f"{entry.path}: the index names a file outside of its folder")
+        path = Path(self.root, entry.path)
+        try:
+            about = path.stat()
+        except OSError:
+            raise DataError(f"{entry.path} is not there any more") from None
+        if not path.is_file() or (about.st_size, about.st_mtime_ns) != (entry.size, entry.version):
+            raise DataError(f"{entry.path} has changed since it was indexed")
+        kind = mimetypes.guess_type(path.name)[0] or ""
+        return path, kind if kind.startswith("video/") else "application/octet-stream"
+
+
+class ClipShards:
+    """Every sample of a data set of clips, by tar and key: one of ours, or foreign tars with a catalog."""
+
+    def __init__(self, root: str, settings: VideoSettings) -> None:
+        self._corpus: Corpus = open_corpus(root)
+        self.root = self._corpus.url
+        self._blend = Blend((self._corpus,), (1.0,))
+        self._view = View("", settings.frames, settings.size)
+
+    def survey(self) -> list[Entry]:
+        """The samples by path; `version` is the beginning of their digest. A shard that cannot be listed is one entry."""
+        found = []
+        for number, shard in enumerate(self._corpus.shards):
+            index = self._reader.index(number)
+            if isinstance(index, BadShard):
+                found.append(Entry(shard.tar, -1, -1))
+                continue
+            for sample in index:
+                version = int.from_bytes(sample.sha256[:8], "little", signed=True)
+                found.append(Entry(f"{shard.tar}/{sample.key}", sample.length, version))
+        return sorted(found)
+
+    def read(self, entry: Entry) -> Filmed:
+        """The frames of a sample. VideoTrouble where it is damaged."""
+        place = self._places.get(entry.path)
+        if place is None:
+            shards = (n for n, shard in enumerate(self._corpus.shards) if entry.path.startswith(shard.tar))
+            bad = self._reader.index(next(shards, 0))
+            raise VideoTrouble(entry.path, "corrupt", str(bad) if isinstance(bad, BadShard) else "no such sample")
+        (found,) = self._reader.read([place])
+        if not isinstance(found, Found):
+            raise VideoTrouble(entry.path, "corrupt", str(found))
+        frames = np.zeros((self._view.frames, self._view.size, self._view.size, 3), np.uint8)
+        try:
+            sample = Sample(0, found.key, 0, decode_members(found.key, found.members))
+            self._filmer.film(sample, self._view, frames)
+        except DataError as error:
+            raise VideoTrouble(entry.path, "corrupt", str(error)) from None
+        count, fps = len(frames), self._fps
+        return Filmed(frames, np.ones(count, np.bool_), np.arange(count) / fps, count / fps, ())
+
+    def file(self, entry: Entry) -> tuple[Path, str] | None:
+        """None: a clip is rendered, and is no file."""
+        return None
+
+    @cached_property
+    def _reader(self) -> SampleReader:
+        return SampleReader(self._corpus, None, _ATTEMPTS)
+
+    @cached_property
+    def _filmer(self) -> Filmer:
+        return Filmer(self._blend, DataSettings(frames=self._view.frames, size=self._view.size, words=0))
+
+    @cached_property
+    def _places(self) -> dict[str, Place]:
+        places: dict[str, Place] = {}
+        for number, shard in enumerate(self._corpus.shards):
+            index = self._reader.index(number)
+            if not isinstance(index, BadShard):
+                places |= {f"{shard.tar}/{one.key}": Place(number, at) for at, one in enumerate(index)}
+        return places
+
+    @property
+    def _fps(self) -> int:
+        return next((int(plan["settings"].get("fps", _FPS)) for plan in self._corpus.plans), _FPS)
+
+
+Source = VideoFolder | ClipShards
+
+
+def open_source(root: str, settings: VideoSettings) -> Source:
+    """The data set of clips at a path or URL, if there is one, else the folder of videos. RequestError for neither."""
+    folder = Folder(root)
+    if folder.exists(MANIFEST) or folder.exists(CATALOG):
+        return ClipShards(root, settings)
+    if not folder.is_local:
+        raise RequestError(f"{root}: videos must lie on a disk; data sets of clips may lie anywhere")
+    return VideoFolder(folder.path, settings)
