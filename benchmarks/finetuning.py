@@ -156,10 +156,8 @@ def gestures(
             seconds = (time.monotonic() - begin) / tested
             print(f"{module:<8}{order:<12}{top:>7.1f}{f'{low:.1f} to {high:.1f}':>15}{seconds:>9.0f}", flush=True)
         one = compare(found["shuffled"], found["in order"], (1,))["r1"]
-        print(
-            f"{'':8}in order less shuffled: {one.value:+.1f} ({one.low:+.1f} to {one.high:+.1f}), p {one.p:.4f}",
-            flush=True,
-        )
+        low, high = one.interval
+        print(f"{'':8}in order less shuffled: {one.value:+.1f} ({low:+.1f} to {high:+.1f}), p {one.p:.4f}", flush=True)
 
 
 def pooled(work: Path, module: str, order: str, common: Sequence[str], tested: int) -> Ranks:

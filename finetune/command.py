@@ -60,7 +60,7 @@ def run(name: str, settings: FinetuneSettings) -> int:
             f"{name}: its training split has no captions to train on; give their file with files.captions="
         )
     if settings.dry_run:
-        print(opened.report(), opened.located.describe(), sep="\n")
+        print(opened.report(), f"{opened.located.describe()}; selection: {selection_in(opened)}", sep="\n")
         print(describe_costs(settings, described, len(pairs)))
         print(describe_reading(settings, pairs, store, max(len(devices()), 1)))
         return 0
@@ -87,6 +87,11 @@ def open_for_training(name: str, settings: FinetuneSettings, store: FrameStore |
     if settings.select == "auto" and settings.allow_missing and len(lacking) < len(split.videos):
         return opened
     return replace(opened, located=_without_validation(located, lacking, settings))
+
+
+def selection_in(opened: Opened) -> str:
+    """How a run chooses its model, for the protocol."""
+    return "on validation" if opened.benchmark.selection else "last step"
 
 
 def _without_validation(located: Located, lacking: Sequence[str], settings: FinetuneSettings) -> Located:
@@ -164,6 +169,7 @@ class FinetuneRun:
             workers=self.settings.workers,
             together=self.session.together,
             store=self.store,
+            selection=selection_in(self.opened),
         )
 
     def _validation(self, trained: Trained) -> Callable[[], Metrics] | None:

@@ -82,8 +82,11 @@ class Examiner:
         workers: int = 0,
         together: Together,
         store: FrameStore | None = None,
+        selection: str = "",
     ) -> None:
-        self._store = store
+        """`batch` clips are encoded at once on a rank, by `workers` that read; `selection` says how the model was chosen, if it
+        was: "on validation", "last step"."""
+        self._store, self._selection = store, selection
         self._located, self._split, self._settings = located, split, settings
         self._benchmark = located.benchmark
         self._videos = self._benchmark.splits[split].videos
@@ -102,7 +105,8 @@ class Examiner:
         shuffled = ", shuffled" if video.order == "shuffled" else ""
         seen = f"{video.frames} frames by {video.sampler}{shuffled}, {video.size} px, {self._settings.words} words"
         many = f", {views.segments} x {views.crops} views" if views.segments * views.crops > 1 else ""
-        return f"{self._located.describe(self._split)}; {seen}{many}"
+        chosen = f"; selection: {self._selection}" if self._selection else ""
+        return f"{self._located.describe(self._split)}; {seen}{many}{chosen}"
 
     def examine(self, model: VideoTextModel, *, autocast: torch.dtype | None = None) -> Outcome:
         """All figures of a model, which is in evaluation mode meanwhile. Raises the same error on all ranks when one has it."""

@@ -91,7 +91,7 @@ class Benchmark:
         """The protocol, in one line, as it stands beside every number.
 
         >>> print(benchmark.describe())
-        MSR-VTT 1k-A (9k training), test: 1,000 videos, 1,000 queries (one caption a video); selection: last step
+        MSR-VTT 1k-A (9k training), test: 1,000 videos, 1,000 queries (one caption a video)
         """
         chosen = self.splits[split]
         asked = f"{len(self.labels):,} classes"
@@ -100,7 +100,6 @@ class Benchmark:
         parts = [f"{self.protocol.title}, {split}: {len(chosen.videos):,} videos, {asked}"]
         if chosen.published and len(chosen.videos) != chosen.published[0].videos:
             parts.append(f"published with {chosen.published[0].videos:,} videos")
-        parts.append(f"selection: {'on validation' if self.selection else 'last step'}")
         return "; ".join([*parts, *filter(None, [self.protocol.note])])
 
     def queries(self, split: SplitName) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs import RequestError, parse_words
+from configs.finetune import FinetuneSettings
 from configs.model import ModelSettings
 from configs.pretrain import PretrainSettings
 from configs.settings import load_preset, preset_names
@@ -79,3 +80,31 @@ def test_a_missing_preset_is_named_with_those_there_are() -> None:
         parse_words(["data=clips"], ("PRESET",), PretrainSettings, presets="pretrain")
     with pytest.raises(RequestError, match="did you mean 'cc3m'"):
         parse_words(["cc3n"], ("PRESET",), PretrainSettings, presets="pretrain")
+
+
+@pytest.mark.parametrize("name", preset_names("finetune"))
+def test_a_finetuning_preset_resolves_and_its_header_says_how_it_is_run(name: str) -> None:
+    settings = FinetuneSettings.resolve({**GIVEN, **load_preset(name, "finetune")})
+    header = resources.files("configs").joinpath("finetune", f"{name}.yaml").read_text().splitlines()
+    comments = "\n".join(line for line in header if line.startswith("#"))
+    for word in ("Command:", "Hardware:", "ime", "core"):
+        assert word in comments, word
+    assert f"preset={name}" in comments or name == "demo"
+    if name.startswith("stan-"):
+        assert settings.model.temporal == "stan" and settings.model.tau and settings.video.sampler == "segments"
+    if name.startswith("clip2video-"):
+        assert settings.model.align == "slow_tdb" and settings.video.sampler == "clip2video"
+
+
+def test_finetuning_presets_warm_up_and_save_as_their_data_s_sizes_ask() -> None:
+    """By the pairs of the published training splits; CLIP4Clip and CLIP2Video warm up for a tenth of the steps."""
+    pairs = {"msrvtt": 180_000, "msvd": 48_774, "lsmdc": 101_079, "didemo": 8_395, "activitynet": 10_009}
+    for name in preset_names("finetune"):
+        settings = FinetuneSettings.resolve({**GIVEN, **load_preset(name, "finetune")})
+        count = pairs.get(name.rpartition("-")[2])
+        if count is None:
+            continue
+        steps = settings.steps_of(count)
+        assert steps / 25 <= settings.run.save_every <= steps, name
+        if name.startswith("clip"):
+            assert settings.optimiser.warmup == pytest.approx(steps / 10, rel=0.02), name

@@ -1,0 +1,144 @@
+"""Pairs as training reads them: all captions, by position, masked where they are of one video, and never silent on damage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from configs import DataError, RequestError
+from configs.finetune import FinetuneSettings
+from finetune.asked import open_asked
+from finetune.clips import Clip, FileSource
+from finetune.loader import Pair, pair_loader, start_state
+from finetune.prepare import run as prepare_run
+from finetune.store import StoredSource, open_store
+from finetune.video import VideoTrouble, View
+from pretrain.data import ClipBatch, Share
+from pretrain.objectives.identity import identify, tell_truth
+from tests.finetune.video.making import write_video
+
+SETTINGS = FinetuneSettings.resolve(
+    {"out": "run", "batch": 4, "words": 12, "workers": 0, "epochs": 3,
+     "video": {"sampler": "segments", "frames": 3, "size": 64}}
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four videos, of 40 frames each, which tell their numbers."""
+    home = tmp_path_factory.mktemp("files")
+    return [write_video(home / f"{number}.mp4", 40, fps=20) for number in range(4)]
+
+
+@pytest.fixture(scope="module")
+def pairs(files: list[Path]) -> list[Pair]:
+    """Three captions of each video."""
+    return [
+        Pair(f"{file.stem}#{number}", file.stem, Clip(file.stem, file), f"caption {number} of {file.stem}")
+        for file in files
+        for number in range(3)
+    ]
+
+
+def batches(pairs: list[Pair], share: Share, steps: int, after: int = 0) -> list[ClipBatch]:
+    state = start_state(pairs, SETTINGS.seed)
+    state = state._replace(samples=after * share.batch, steps=after)
+    return list(pair_loader(pairs, SETTINGS, share, state, steps))
+
+
+def test_an_epoch_has_every_caption_once_whoever_reads_it(pairs: list[Pair]) -> None:
+    whole = batches(pairs, Share(4), 6)
+    for epoch in (whole[:3], whole[3:]):
+        assert sorted(key for batch in epoch for key in batch.keys) == sorted(pair.key for pair in pairs)
+    assert [batch.keys for batch in whole[:3]] != [batch.keys for batch in whole[3:]]
+    ranks = [batches(pairs, Share(4, rank, 2), 4, after=2) for rank in (0, 1)]
+    for step, (first, second) in enumerate(zip(*ranks, strict=True), 2):
+        dealt = [key for two in zip(first.keys, second.keys, strict=True) for key in two]
+        assert dealt == whole[step].keys
+        assert first.frames is not None and whole[step].frames is not None
+        assert torch.equal(first.frames, whole[step].frames[::2])  # type: ignore[index]
+
+
+def test_captions_of_one_video_are_no_negatives(pairs: list[Pair]) -> None:
+    batch = next(one for one in batches(pairs, Share(4), 3) if len(set(one.sources)) < 4)
+    truth = tell_truth(identify(batch.keys, batch.captions, batch.sources, seed=0, step=batch.step))
+    for row, source in enumerate(batch.sources):
+        same = [other == source for other in batch.sources]
+        assert (~truth.negatives()[row]).tolist() == same
+
+
+def test_a_damaged_video_is_named_and_another_stands_in(pairs: list[Pair], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"nothing")
+    some = [pair._replace(clip=Clip(pair.source, bad)) if pair.source == "1" else pair for pair in pairs]
+    found = batches(some, Share(4), 3)
+    flags = [flag for batch in found for flag in batch.whole]
+    assert flags.count(False) == 3 and "1" not in {source for batch in found for source in batch.sources}
+    assert all("not_a_video" in one for batch in found for one in batch.damage)
+    with pytest.raises(DataError, match="tried for one slot are damaged"):
+        batches([pair._replace(clip=Clip(pair.source, bad)) for pair in pairs], Share(4), 1)
+
+
+def test_a_state_of_other_pairs_or_another_seed_is_refused(pairs: list[Pair]) -> None:
+    with pytest.raises(RequestError, match="other training pairs or another seed"):
+        pair_loader(pairs, SETTINGS, Share(4), start_state(pairs[1:], 0), 1)
+    with pytest.raises(RequestError, match="other training pairs or another seed"):
+        pair_loader(pairs, SETTINGS, Share(4), start_state(pairs, 1), 1)
+
+
+@pytest.fixture(scope="module")
+def stored(files: list[Path]) -> tuple[FinetuneSettings, list[Clip]]:
+    """A store of the videos, a portrait one, and one that is none."""
+    home = files[0].parent / "benchmark"
+    home.mkdir()
+    (home / "captions.tsv").write_text(
+        "video\tcaption\tsplit\n" + "".join(f"{name}\t{name} is seen\t{use}\n" for name, use in (
+            ("0.mp4", "train"), ("1.mp4", "train"), ("tall.mp4", "test"), ("bad.mp4", "train")))
+    )  # fmt: skip
+    for file in files[:2]:
+        (home / file.name).symlink_to(file)
+    write_video(home / "tall.mp4", 40, size=(96, 160))
+    (home / "bad.mp4").write_bytes(b"nothing")
+    values = {**SETTINGS.model_dump(), "data": str(home), "prepare": True, "out": str(home / "store")}
+    values["video"]["order"] = "shuffled"
+    settings = FinetuneSettings.resolve(values)
+    opened = open_asked("folder", settings, ("train", "test"), None)
+    assert prepare_run(opened, settings) == 0
+    clips = [Clip(name, opened.located.paths[name]) for name in ("0.mp4", "1.mp4", "tall.mp4", "bad.mp4")]
+    return settings, clips
+
+
+def test_a_store_gives_the_frames_that_the_videos_give(stored: tuple[FinetuneSettings, list[Clip]]) -> None:
+    """In every epoch and at test, from any place along the longer side, in order and shuffled: to JPEG's rounding."""
+    settings, clips = stored
+    store = open_store(settings.out)
+    for video in (settings.video, settings.video.model_copy(update={"order": "kept"})):
+        source, right = StoredSource(video, store), FileSource(video, settings.seed)
+        for clip in clips[:3]:
+            for epoch, place in ((None, 0.5), (None, 0.0), (0, 0.5), (2, 1.0)):
+                one = clip._replace(view=View(None, place))
+                found, expected = source.read(one, epoch), right.read(one, epoch)
+                assert found.numbers.tolist() == expected.numbers.tolist()
+                assert found.times == pytest.approx(expected.times)
+                assert np.array_equal(found.mask, expected.mask)
+                assert np.abs(found.frames.astype(int) - expected.frames).mean() < 3
+
+
+def test_what_a_store_lacks_is_named_as_the_video_s_trouble(stored: tuple[FinetuneSettings, list[Clip]]) -> None:
+    settings, clips = stored
+    store = open_store(settings.out)
+    source = StoredSource(settings.video, store)
+    with pytest.raises(VideoTrouble, match=r"video bad\.mp4: not_a_video"):
+        source.read(clips[3], None)
+    with pytest.raises(VideoTrouble, match="missing"):
+        source.read(Clip("other", None), None)
+    tar = Path(settings.out) / "shards" / "folder-000000.tar"
+    data = bytearray(tar.read_bytes())
+    data[2000] ^= 1
+    tar.write_bytes(data)
+    damaged = StoredSource(settings.video, store)
+    with pytest.raises(VideoTrouble, match=r"corrupt: .*not the bytes that were written"):
+        damaged.read(clips[0], None)
