@@ -9,19 +9,21 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Command(NamedTuple):
     """A command: the module whose `run` does it, its settings in `configs`, its positional arguments (in brackets: may be
-    left out), a line about it; and
-    the folder of configs that has the preset which the first of them names."""
+    left out), a line about it; the folder of configs that has the preset which the first of them names; the folder of those
+    that preset= names; and the settings of another command, whose presets it shares and whose own keys it leaves."""
 
     module: str
     settings: str
     positionals: tuple[str, ...]
     about: str
     presets: str = ""
+    folder: str = "presets"
+    beyond: str = ""
 
 
 COMMANDS = {
@@ -58,6 +60,21 @@ COMMANDS = {
         ("PRESET",),
         "clip shards -> a video-text model; also as torchrun -m pretrain",
         presets="pretrain",
+    ),
+    "finetune": Command(
+        "finetune.command",
+        "finetune.FinetuneSettings",
+        ("BENCHMARK",),
+        "train on a benchmark, evaluate, print the table; also as torchrun -m finetune",
+        folder="finetune",
+    ),
+    "evaluate": Command(
+        "finetune.evaluate",
+        "finetune.EvaluateSettings",
+        ("BENCHMARK",),
+        "the table of a checkpoint, ours or a peer's; also as torchrun -m finetune",
+        folder="finetune",
+        beyond="finetune.FinetuneSettings",
     ),
     "report": Command(
         "finetune.report",
@@ -145,19 +162,23 @@ def _run(name: str, words: list[str]) -> int:
         if name not in COMMANDS:
             raise RequestError(f"no command {name!r}; there are {', '.join(COMMANDS)}")
         command = COMMANDS[name]
-        module, _, settings_name = command.settings.rpartition(".")
-        model = getattr(importlib.import_module(f"configs.{module}"), settings_name)
+        model = _settings(command.settings)
         if "--help" in words or "-h" in words:
-            print(_help(name, command, model))
+            print(_help(name, command, model), flush=True)
             return 0
-        given, values = parse_words(words, command.positionals, model, presets=command.presets)
+        beyond = set(_settings(command.beyond).model_fields) - set(model.model_fields) if command.beyond else ()
+        given, values = parse_words(
+            words, command.positionals, model, presets=command.presets, folder=command.folder, beyond=beyond
+        )
         settings = model.resolve(values)
         if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks for all
             # Beside the output, not in it: what a command prints may be read by a program.
             said = f"stillreel {name}: settings {settings.digest()[:12]}: {_in_words(settings)}"
             print(said, file=sys.stderr, flush=True)
         run = importlib.import_module(command.module).run
-        return int(run(*given, settings))
+        code = int(run(*given, settings))
+        sys.stdout.flush()
+        return code
     except StillreelError as error:
         print(f"stillreel {name}: {error}", file=sys.stderr)
         return error.exit_code
@@ -167,6 +188,10 @@ def _run(name: str, words: list[str]) -> int:
             raise
         print(f'stillreel {name}: {error.name} is not installed: pip install "stillreel[{extra}]"', file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever reads the output has read enough, as `head` has. What is left goes nowhere, without a word.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         # A full disk, a denied permission, a bucket that is not there: nothing that a traceback would help with.
         print(f"stillreel {name}: {type(error).__name__}: {error}", file=sys.stderr)
@@ -174,6 +199,11 @@ def _run(name: str, words: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"stillreel {name}: {Interrupted('interrupted', 130)}", file=sys.stderr)
         return 130
+
+
+def _settings(name: str) -> Any:
+    module, _, model = name.rpartition(".")
+    return getattr(importlib.import_module(f"configs.{module}"), model)
 
 
 def _in_words(settings: object) -> str:
@@ -193,7 +223,7 @@ def _command_lines() -> str:
     return "\n".join(f"  {call:<{width}}{about}" for call, about in calls.items())
 
 
-def _help(name: str, command: Command, model: type) -> str:
+def _help(name: str, command: Command, model: Any) -> str:
     from configs.settings import describe
 
     usage = " ".join(("stillreel", name, *command.positionals))

@@ -6,14 +6,10 @@ when every planned shard has one. It may be killed at any moment; the next run s
 
 from __future__ import annotations
 
-import fcntl
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO
+from collections.abc import Mapping, Sequence
 
 from animate.clip import Stage
 from animate.executors import Executor, Outcome, open_executor
@@ -23,6 +19,7 @@ from animate.sources import Source, open_source
 from animate.task import ShardTask, TooManyRejects, check_libraries
 from configs import DataError, RequestError
 from configs.build import AnimateSettings
+from shards.lock import sole_writer
 from shards.manifest import MANIFEST, manifest_of
 from shards.plan import Plan, read_plans
 from shards.progress import Progress, amount, duration, tally
@@ -38,7 +35,7 @@ def run(source_url: str, out_url: str, settings: AnimateSettings) -> int:
     stage = Stage.of_settings(settings.clip())
     source = open_source(source_url, settings.source)
     folder = Folder(out_url)
-    with _sole_writer(folder), stoppable("finished shards are kept. Run the same command again to go on"):
+    with sole_writer(folder), stoppable("finished shards are kept. Run the same command again to go on"):
         folder.remove_unfinished("shards")
         plans = settle_plans(folder, read_plans(folder), source, stage, settings)
         for plan in plans:
@@ -202,29 +199,6 @@ def _say_survey(plans: Sequence[Plan], found: Survey) -> None:
     for finding in found.findings:
         if finding.why:
             _say(f"  {finding.task.name} is {finding.state}: {finding.why}; it is made again")
-
-
-@contextmanager
-def _sole_writer(folder: Folder) -> Iterator[None]:
-    """Hold OUT for this driver, as far as the file system can tell; RequestError when another one has it."""
-    if not folder.is_local:
-        yield
-        return
-    Path(folder.path).mkdir(parents=True, exist_ok=True)
-    with open(folder.locate(".lock"), "w") as file:
-        if not _lock(file):
-            raise RequestError(f"OUT {folder.url}: another stillreel is building it")
-        yield
-
-
-def _lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # a file system without locks: nothing can be said
-    return True
 
 
 def _one_line(error: Exception | None) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
@@ -48,13 +48,20 @@ def canonical_json(value: Any) -> bytes:
 
 
 def parse_words(
-    words: Sequence[str], positionals: Sequence[str], model: type[Settings], *, presets: str = ""
+    words: Sequence[str],
+    positionals: Sequence[str],
+    model: type[Settings],
+    *,
+    presets: str = "",
+    folder: str = "presets",
+    beyond: Collection[str] = (),
 ) -> tuple[list[str], dict[str, Any]]:
     """Split command-line words into the named positionals and a nested dictionary of settings.
 
     A word is a setting when the text before its first `=` looks like a setting's name; so a positional may hold `=`. One in
     brackets may be left out, and is empty then.
-    A `preset=FILE` word is read first and the other words override it. Where `presets` names a folder of configs, the first
+    A `preset=FILE` word, of `folder`, is read first and the other words override it; what it says of the settings `beyond`,
+    which another command has, is left. Where `presets` names a folder of configs, the first
     positional is a preset in it, read before that. Raises RequestError on missing or extra positionals.
     """
     given: list[str] = []
@@ -69,7 +76,8 @@ def parse_words(
             given.append(word)
     preset = values.pop("preset", None)
     if preset is not None:
-        values = _merge(load_preset(preset, "presets"), values)
+        loaded = load_preset(preset, folder)
+        values = _merge({key: value for key, value in loaded.items() if key not in beyond}, values)
     needed = sum(not name.startswith("[") for name in positionals)
     if not needed <= len(given) <= len(positionals):
         expected = " ".join(positionals) or "no positional arguments"
@@ -137,8 +145,9 @@ def describe(model: type[Settings]) -> Iterable[tuple[str, str, str]]:
             for inner, default, text in describe(kind):
                 yield f"{key}.{inner}", default, text
         else:
-            default = field.get_default(call_default_factory=True)
-            yield key, "" if default is None else str(default), field.description or ""
+            value = None if field.is_required() else field.get_default(call_default_factory=True)
+            about = f"{field.description or ''}{' (required)' if field.is_required() else ''}"
+            yield key, "" if value is None else str(value), about
 
 
 def _set(values: dict[str, Any], dotted: str, value: str) -> None:

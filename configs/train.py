@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from configs.build import Fraction
-from configs.settings import Settings
+from configs.model import ModelSettings
+from configs.run import RunSettings
+from configs.settings import Settings, expand_preset
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -83,3 +86,35 @@ class AverageSettings(Settings):
     trained: Fraction = Field(
         1.0, description="share of the trained weights in their mean with the start's (WiSE-FT); 1: only they"
     )
+
+
+class TrainSettings(Settings):
+    """What every run has, whatever it is trained on."""
+
+    out: str = Field(description="folder of the run: checkpoints, metrics.jsonl")
+    init: str = Field(
+        "",
+        description="a checkpoint of ours to start from, with new parts for those it lacks; empty: its towers' weights",
+    )
+    batch: int = Field(256, ge=1, le=1 << 20, description="clips of a step, all ranks together")
+    chunk: int = Field(0, ge=0, description="clips of a rank that are held at once, of a larger batch; 0: all")
+    epochs: Positive = Field(1.0, description="times that everything is seen")
+    steps: int = Field(0, ge=0, description="steps of the run; 0: by epochs")
+    workers: int = Field(4, ge=0, le=256, description="loader workers a rank; 0: load in the rank itself")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a CUDA device where there is one")
+    threads: int = Field(0, ge=0, description="of torch's arithmetic on a CPU, a rank; 0: torch's choice")
+    model: ModelSettings = ModelSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    engine: EngineSettings = EngineSettings()
+    average: AverageSettings = AverageSettings()
+    run: RunSettings = RunSettings()
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _model_by_name(cls, value: Any) -> Any:
+        return expand_preset(value, "model")
+
+    def steps_of(self, samples: int) -> int:
+        """Steps of the whole run, of a data set of so many."""
+        return self.steps or math.ceil(self.epochs * samples / self.batch)

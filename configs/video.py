@@ -24,6 +24,9 @@ class VideoSettings(Settings):
     every: int = Field(
         2, ge=1, le=100, description="of sampler=clip2video: its feature_framerate, 2 for MSR-VTT, 1 for MSVD and VATEX"
     )
+    order: Literal["kept", "shuffled"] = Field(
+        "kept", description="of a clip's frames; shuffled, to see what their order is worth"
+    )
     square_pixels: bool = Field(
         True,
         description="stretch frames whose pixels are not square, as players do; false: as the published codes do not",

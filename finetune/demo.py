@@ -1,9 +1,11 @@
-"""`stillreel demo`: the whole tool on pictures drawn by code: draw, animate, verify, preview, pretrain, report.
+"""`stillreel demo`: the whole tool on pictures drawn by code: draw, animate, verify, preview, pretrain, finetune, report.
 
 OUT/stills/, heldout/         pictures and captions.tsv; held-out captions are their own
 OUT/clips/, clips-heldout/    their clip shards, and preview.html
 OUT/pretrain/                 a tiny model's run on them
-OUT/report.html               what became of it
+OUT/moving/                   a benchmark of videos of one thing that moves
+OUT/finetune/                 the model's run on it, and results.json
+OUT/report.html               what became of both
 
 Run again it goes on where it was, at any stage. Without torch it ends with the clips and their page.
 """
@@ -11,6 +13,7 @@ Run again it goes on where it was, at any stage. Without torch it ends with the 
 from __future__ import annotations
 
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,10 +21,12 @@ from animate.demo import HELD_OUT, TRAINED_ON, announce, make_clips
 from animate.interrupt import stoppable
 from configs import load_preset
 from configs.build import DemoSettings
+from configs.finetune import FinetuneSettings
 from configs.pretrain import PretrainSettings
 from shards.progress import duration
 
 _PRESET = "demo"
+_BENCHMARK = "moving"
 _TRAINING_NEEDS = ("torch", "open_clip", "safetensors")
 
 
@@ -44,16 +49,23 @@ def run(settings: DemoSettings) -> int:
 
 
 def _train(out: Path, settings: DemoSettings) -> Path:
-    """Pretrain on the clips and report; returns the report."""
+    """Pretrain on the clips, finetune on the benchmark and report; returns the report."""
+    from finetune import command as finetune
+    from finetune.moving import draw_benchmark
     from finetune.report import write_report
     from pretrain import command as pretrain
 
     values = pretrain_settings(out, settings)
     announce(f"pretrain {values.steps:,} steps on {TRAINED_ON}")
     pretrain.run(_PRESET, values)
+    announce(f"draw {_BENCHMARK}")
+    draw_benchmark(out / _BENCHMARK, seed=settings.seed, workers=settings.workers)
+    tuned = finetune_settings(out, settings)
+    announce(f"finetune {tuned.steps:,} steps on {_BENCHMARK}")
+    finetune.run("folder", tuned)
     announce("report")
     page = out / "report.html"
-    write_report(Path(values.out), page)
+    write_report(Path(values.out), page, tested=[Path(tuned.out)])
     return page
 
 
@@ -62,9 +74,7 @@ def pretrain_settings(out: Path, settings: DemoSettings) -> PretrainSettings:
     batch holds no more clips than there are."""
     preset = PretrainSettings.resolve(load_preset(_PRESET, "pretrain"))
     steps = settings.steps or preset.steps
-
-    def scaled(count: int) -> int:
-        return max(1, round(count * steps / preset.steps))
+    scaled = partial(_scaled, share=steps / preset.steps)
 
     values = preset.model_dump()
     values["data"], values["out"], values["steps"] = str(out / TRAINED_ON), str(out / "pretrain"), steps
@@ -77,3 +87,23 @@ def pretrain_settings(out: Path, settings: DemoSettings) -> PretrainSettings:
     values["run"]["log_every"] = scaled(preset.run.log_every)
     values["run"]["progress"] = settings.progress
     return PretrainSettings.resolve(values)
+
+
+def finetune_settings(out: Path, settings: DemoSettings) -> FinetuneSettings:
+    """The preset, on the drawn benchmark, from the pretrained model; of its steps, the share that is pretrained."""
+    whole = PretrainSettings.resolve(load_preset(_PRESET, "pretrain")).steps
+    preset = FinetuneSettings.resolve(load_preset(_PRESET, "finetune"))
+    share = settings.steps / whole if settings.steps else 1.0
+    values = preset.model_dump()
+    values["data"], values["out"], values["init"] = str(out / _BENCHMARK), str(out / "finetune"), str(out / "pretrain")
+    values["steps"] = _scaled(preset.steps, share)
+    values["seed"] = settings.seed
+    values["optimiser"]["warmup"] = _scaled(preset.optimiser.warmup, share)
+    values["run"]["save_every"] = _scaled(preset.run.save_every, share)
+    values["run"]["log_every"] = _scaled(preset.run.log_every, share)
+    values["run"]["progress"] = settings.progress
+    return FinetuneSettings.resolve(values)
+
+
+def _scaled(count: int, share: float) -> int:
+    return max(1, round(count * share))

@@ -12,9 +12,9 @@ from configs import DataError, RequestError
 from configs.exchange import ImportSettings
 from configs.model import PeerOptions, TowerSettings
 from pretrain.model import ModelSettings, VideoTextModel, read_peer
-from pretrain.model.checkpoint import FORMAT, check_free, save_model
+from pretrain.model.checkpoint import check_free, save_model
 from pretrain.model.clip_files import is_clip, read_clip
-from pretrain.model.files import Checkpoint, read_checkpoint
+from pretrain.model.files import FORMAT, Checkpoint, read_checkpoint
 from pretrain.model.keys import KeyLine, summarise
 from pretrain.model.towers import build_towers, model_cfg_of
 from shards.storage import Folder
@@ -28,7 +28,7 @@ def run(file: str, out: str, settings: ImportSettings) -> int:
     check_free(folder)
     checkpoint = read_checkpoint(file)
     about = _about_file(file, checkpoint)
-    model, lines = _read(file, checkpoint, settings)
+    model, lines = read_foreign(file, checkpoint, settings)
     checkpoint.tensors.clear()  # the model has its own: a large one fits in memory twice, and not three times
     origin = {"file": file, "container": checkpoint.container, "settings": settings.model_dump(mode="json")}
     save_model(model, folder, origin)
@@ -41,7 +41,10 @@ def run(file: str, out: str, settings: ImportSettings) -> int:
     return 0
 
 
-def _read(file: str, checkpoint: Checkpoint, settings: ImportSettings) -> tuple[VideoTextModel, Sequence[KeyLine]]:
+def read_foreign(
+    file: str, checkpoint: Checkpoint, settings: ImportSettings
+) -> tuple[VideoTextModel, Sequence[KeyLine]]:
+    """The model that somebody else's file is, and what became of each of its tensors. RequestError for one of ours."""
     if checkpoint.config.get("format") == FORMAT:
         raise RequestError(f"{file} is a model of stillreel's already; use it as it is, or export it")
     try:

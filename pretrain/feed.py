@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from animate.device import normalised, render_stills
-from pretrain.data import ClipBatch, ClipLoader
+from pretrain.data import BatchLoader, ClipBatch
 from pretrain.objectives import Batch, Identity, identify
 from shards.stream import State
 
@@ -32,7 +32,7 @@ class Fed(NamedTuple):
 class Feeder:
     """Iterate once, over what a loader hands out."""
 
-    def __init__(self, loader: ClipLoader, device: torch.device, *, seed: int, dtype: torch.dtype) -> None:
+    def __init__(self, loader: BatchLoader, device: torch.device, *, seed: int, dtype: torch.dtype) -> None:
         """`seed` is of the samples' random draws; `dtype` is what frames are normalised to."""
         self._loader = loader
         self._device = device
@@ -57,7 +57,7 @@ class Feeder:
         identity = identify(clips.keys, clips.captions, clips.sources, seed=self._seed, step=clips.step)
         return Batch(
             normalised(frames, dtype=self._dtype),
-            None,
+            None if clips.mask is None else self._moved(clips.mask),
             self._moved(clips.token_ids),
             None,
             Identity(*(self._moved(self._pinned(one)) for one in identity)),
@@ -76,5 +76,6 @@ class Feeder:
             return
         now = torch.cuda.current_stream(self._device)
         now.wait_stream(self._side)
-        for tensor in (batch.frames, batch.token_ids, *batch.identity):
-            tensor.record_stream(now)
+        for tensor in (batch.frames, batch.frame_mask, batch.token_ids, *batch.identity):
+            if tensor is not None:
+                tensor.record_stream(now)

@@ -21,6 +21,13 @@ REASONS = {
     "too_large": "more pixels than max_pixels, or more memory to decode than a worker may use",
     "too_small": "a side below min_side",
     "too_long": "one side more than 5 times the other",
+    # Of videos, whose frames finetuning stores; they share the reasons above, said of a video.
+    "unreadable": "the file cannot be read",
+    "not_a_video": "no container that is read here",
+    "no_video": "a container without moving pictures",
+    "no_frames": "no frame could be decoded",
+    "too_slow": "decoding took longer than max_seconds",
+    "outside": "no frame lies in the span that was asked for",
 }
 
 WRITTEN = "written"

@@ -10,7 +10,7 @@ Decodes nothing, and imports no torch.
 
 from configs.benchmark import BENCHMARKS, BenchmarkSettings
 from finetune.benchmarks.benchmark import SPLITS, Benchmark, Protocol, Published, Span, Split, SplitName, Video
-from finetune.benchmarks.open import Opened, open_benchmark
+from finetune.benchmarks.open import Opened, Stored, open_benchmark
 from finetune.benchmarks.videos import Located
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Span",
     "Split",
     "SplitName",
+    "Stored",
     "Video",
     "open_benchmark",
 ]

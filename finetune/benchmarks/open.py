@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from types import ModuleType
+from typing import NamedTuple
 
 from configs import DataError, RequestError
 from configs.benchmark import BENCHMARKS, BenchmarkSettings
@@ -17,7 +18,7 @@ from finetune.benchmarks.assemble import compare_counts
 from finetune.benchmarks.benchmark import SPLITS, Benchmark, SplitName
 from finetune.benchmarks.files import Inventory
 from finetune.benchmarks.find import Finder
-from finetune.benchmarks.videos import Located, locate
+from finetune.benchmarks.videos import Located, locate, locate_stored
 
 _MODULES: dict[str, ModuleType] = {
     "msrvtt": msrvtt,
@@ -57,18 +58,32 @@ class Opened:
         return "\n".join([*parts, self.located.table])
 
 
+class Stored(NamedTuple):
+    """Where frames of videos are stored, and the ids of these."""
+
+    where: str
+    ids: Collection[str]
+
+
 def open_benchmark(
-    name: str, settings: BenchmarkSettings, needs: Collection[SplitName] = frozenset({"test"})
+    name: str,
+    settings: BenchmarkSettings,
+    needs: Collection[SplitName] = frozenset({"test"}),
+    stored: Stored | None = None,
 ) -> Opened:
-    """Read the annotation files of a benchmark and find its videos; `needs`: the splits that must be whole.
+    """Read the annotation files of a benchmark and find its videos, or those of them that are `stored`; `needs`: the splits that
+    must be whole.
 
     RequestError: no such benchmark or variant, files that are not there or that leave a choice, a needed split that is short of
     what is published or of videos (allow_missing lets it pass). DataError: files that are damaged, mixed up, or not as expected.
     """
     inventory = Inventory(settings.data)
     benchmark, finder = read_benchmark(name, settings, needs, inventory)
-    where = Inventory(settings.videos, "videos") if settings.videos else inventory
-    located = locate(benchmark, where, needs, allow_missing=settings.allow_missing)
+    if stored is None:
+        where = Inventory(settings.videos, "videos") if settings.videos else inventory
+        located = locate(benchmark, where, needs, allow_missing=settings.allow_missing)
+    else:
+        located = locate_stored(benchmark, *stored, needs, allow_missing=settings.allow_missing)
     return Opened(located, tuple(finder.chosen), tuple(finder.aside))
 
 

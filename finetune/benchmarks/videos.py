@@ -90,7 +90,20 @@ def _common_tail(one: str, other: str) -> int:
 
 def locate(benchmark: Benchmark, inventory: Inventory, needs: Collection[SplitName], *, allow_missing: bool) -> Located:
     """Find every video, count, and refuse needed splits that lack some unless that is allowed. RequestError for the user."""
-    index = VideoIndex(inventory)
+    found = _found_files(benchmark, VideoIndex(inventory))
+    return _counted(benchmark, inventory.root, found, needs, allow_missing=allow_missing)
+
+
+def locate_stored(
+    benchmark: Benchmark, store: str, ids: Collection[str], needs: Collection[SplitName], *, allow_missing: bool
+) -> Located:
+    """The same of videos whose frames lie in a store, which has those of `ids`."""
+    found = {video.id: video.id for split in benchmark.splits.values() for video in split.videos if video.id in ids}
+    return _counted(benchmark, Path(store), found, needs, allow_missing=allow_missing)
+
+
+def _found_files(benchmark: Benchmark, index: VideoIndex) -> dict[str, str]:
+    """File by video id: first those that lie where their annotation says, then the others by name."""
     videos = [video for split in benchmark.splits.values() for video in split.videos]
     found = {video.id: path for video in videos if (path := index.exact(video))}
     taken = set(found.values())
@@ -98,6 +111,17 @@ def locate(benchmark: Benchmark, inventory: Inventory, needs: Collection[SplitNa
         if video.id not in found and (path := index.find(video, taken)):
             found[video.id] = path
             taken.add(path)
+    return found
+
+
+def _counted(
+    benchmark: Benchmark,
+    root: Path,
+    found: Mapping[str, str],
+    needs: Collection[SplitName],
+    *,
+    allow_missing: bool,
+) -> Located:
     missing = {
         name: tuple(video.id for video in split.videos if video.id not in found)
         for name, split in benchmark.splits.items()
@@ -106,8 +130,8 @@ def locate(benchmark: Benchmark, inventory: Inventory, needs: Collection[SplitNa
     refused = [name for name in benchmark.splits if name in needs and missing[name]]
     empty = [name for name in refused if len(missing[name]) == len(benchmark.splits[name].videos)]
     if empty or (refused and not allow_missing):
-        raise RequestError(_refusal(benchmark, inventory, missing, refused, empty, table))
-    paths = {name: inventory.root / path for name, path in found.items()}
+        raise RequestError(_refusal(benchmark, root, missing, refused, empty, table))
+    paths = {name: root / path for name, path in found.items()}
     return Located(_without(benchmark, "train", missing), paths, missing, table)
 
 
@@ -140,14 +164,14 @@ def _table(benchmark: Benchmark, missing: Mapping[SplitName, tuple[str, ...]]) -
 
 def _refusal(
     benchmark: Benchmark,
-    inventory: Inventory,
+    root: Path,
     missing: Mapping[SplitName, tuple[str, ...]],
     refused: Sequence[SplitName],
     empty: Sequence[SplitName],
     table: str,
 ) -> str:
     lines = [
-        f"{name}: {len(missing[name]):,} of {len(benchmark.splits[name].videos):,} videos are not in {inventory.root}: "
+        f"{name}: {len(missing[name]):,} of {len(benchmark.splits[name].videos):,} videos are not in {root}: "
         f"{some(missing[name])}"
         for name in refused
     ]

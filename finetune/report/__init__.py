@@ -2,7 +2,8 @@
 
 run.json, metrics.jsonl -> history        settings, curves, figures
 the model, held-out clips -> answers      the captions that it ranks first for a few clips, and what chance would give
-history, answers -> page (chart)          the page, section by section; finetuning's sections will follow pretraining's
+results.json -> tested                    the tables of benchmarks, of this run or of others that began from it
+history, answers, tested -> page (chart)  the page, section by section
 """
 
 from finetune.report.command import run, write_report

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import DataError, RequestError
+from configs.finetune import FinetuneSettings
 from configs.pretrain import PretrainSettings
 from finetune.report.chart import Point
 from pretrain.run.compare import Difference, compare_settings
@@ -17,8 +18,7 @@ from pretrain.run.journal import METRICS
 
 Metrics = Mapping[str, float | None]
 
-# A line of metrics.jsonl is a reading of the meter or an evaluation; what only one of them has tells which.
-_OF_READING, _OF_EVALUATION = "loss", "t2v_r1"
+_OF_READING = "loss"  # a line of metrics.jsonl that has it is a reading of the meter; others are evaluations
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,16 @@ class History:
     def is_finished(self) -> bool:
         return (self.run / FINAL).is_dir()
 
+    @property
+    def is_finetuning(self) -> bool:
+        """Of a benchmark's videos, not of a stream of clips."""
+        return "stream" not in self.settings
+
+    @property
+    def stage(self) -> str:
+        """The run's kind, as a heading."""
+        return "Finetuning" if self.is_finetuning else "Pretraining"
+
     def curve(self, name: str) -> list[Point]:
         """(step, value) wherever a finite value was told, of readings or of evaluations."""
         lines = self.readings if name in _names(self.readings) else self.evaluations
@@ -56,8 +66,8 @@ class History:
 
     def differences(self) -> list[Difference]:
         """Settings that are not the defaults; where they lie (data, out) included, for they have none."""
-        defaults = PretrainSettings(data="", out="").model_dump(mode="json")
-        return compare_settings(defaults, self.settings)
+        defaults = FinetuneSettings(out="") if self.is_finetuning else PretrainSettings(data="", out="")
+        return compare_settings(defaults.model_dump(mode="json"), self.settings)
 
     def seconds(self) -> float:
         """Spent in steps: without evaluating, saving and starting."""
@@ -85,7 +95,7 @@ def read_history(run: Path) -> History:
         digest=digest,
         libraries=libraries,
         readings=tuple(line for line in lines if _OF_READING in line),
-        evaluations=tuple(line for line in lines if _OF_EVALUATION in line),
+        evaluations=tuple(line for line in lines if _OF_READING not in line),
     )
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from finetune.report.answers import Answer, Answers
 from finetune.report.chart import Line, draw_chart
 from finetune.report.history import History
+from finetune.report.tested import Results, render_tested
 from pretrain.evaluation.results import DEPTHS
 from shards.progress import amount, duration
 
@@ -25,11 +26,12 @@ class Told(NamedTuple):
 
     history: History
     answers: Answers | str
+    tested: Sequence[Results]
 
 
-def render_page(history: History, answers: Answers | str) -> str:
+def render_page(history: History, answers: Answers | str, tested: Sequence[Results] = ()) -> str:
     """The HTML of the page."""
-    told = Told(history, answers)
+    told = Told(history, answers, tested)
     state = "finished" if history.is_finished else "not finished"
     return Template(_asset("finetune.report", "page.html")).substitute(
         title=escape(f"{history.run.name}: a run of {history.steps:,} steps"),
@@ -93,7 +95,7 @@ def _curves(told: Told) -> str:
     ]
     drawn = "".join(charts)
     nothing = '<p class="none">metrics.jsonl tells of no step yet.</p>'
-    return _section("curves", "Pretraining", f'<div class="charts">{drawn}</div>' if drawn else nothing)
+    return _section("curves", history.stage, f'<div class="charts">{drawn}</div>' if drawn else nothing)
 
 
 def _percent(history: History, name: str) -> list[tuple[float, float]]:
@@ -116,7 +118,7 @@ def _figures(told: Told) -> str:
     """The last evaluation, with its protocol."""
     evaluations = told.history.evaluations
     if not evaluations:
-        return _section("figures", "Held-out retrieval", '<p class="none">The run was not evaluated.</p>')
+        return _section("figures", "Held-out retrieval", '<p class="none">The run was not evaluated on the way.</p>')
     last = evaluations[-1]
     names = {**{f"r{depth}": f"R@{depth}" for depth in DEPTHS}, "mdr": "MdR", "mnr": "MnR"}
     rows = []
@@ -136,6 +138,8 @@ def _figures(told: Told) -> str:
 def _protocol(told: Told) -> str:
     """What the figures are of, in a line."""
     settings, last = told.history.settings, told.history.evaluations[-1]
+    if told.history.is_finetuning:
+        return f"Protocol: after step {last['step']:,}; the validation split, by which a checkpoint is chosen"
     stream, held_out, average = settings["stream"], settings["evaluation"], settings["average"]
     counted = f"the same {held_out['clips']:,} at most" if held_out["clips"] else "all"
     if isinstance(told.answers, Answers):
@@ -151,6 +155,10 @@ def _protocol(told: Told) -> str:
             f"{last.get('missing') or 0:,.0f} damaged clips, counted as misses",
         )
     )
+
+
+def _tested(told: Told) -> str:
+    return _section("tested", "Benchmarks", "".join(map(render_tested, told.tested))) if told.tested else ""
 
 
 def _examples(told: Told) -> str:
@@ -193,8 +201,8 @@ def _settings(told: Told) -> str:
     )
 
 
-# A page is these, in this order. Finetuning's (its tables, the plot of re-ranking) stand after pretraining's own.
-_SECTIONS: Sequence[Callable[[Told], str]] = (_curves, _figures, _examples, _settings)
+# A page is these, in this order.
+_SECTIONS: Sequence[Callable[[Told], str]] = (_curves, _figures, _tested, _examples, _settings)
 
 
 def _section(name: str, title: str, body: str) -> str:

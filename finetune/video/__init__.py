@@ -14,8 +14,8 @@
 Knows no torch and no annotations. Decoding is PyAV's: benchmarks/video.py says why.
 """
 
-from finetune.video.reader import VideoClip, VideoReader
+from finetune.video.reader import MIDDLE, VideoClip, VideoReader, View
 from finetune.video.timeline import Span, Timeline
 from finetune.video.trouble import TROUBLES, VideoTrouble
 
-__all__ = ["TROUBLES", "Span", "Timeline", "VideoClip", "VideoReader", "VideoTrouble"]
+__all__ = ["MIDDLE", "TROUBLES", "Span", "Timeline", "VideoClip", "VideoReader", "VideoTrouble", "View"]

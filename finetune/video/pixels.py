@@ -23,6 +23,7 @@ Pixels = NDArray[np.uint8]
 # A picture that is wider or taller than this because of its pixels' shape is a wrong header, not an anamorphic film.
 _MAX_STRETCH = 4
 
+_BICUBIC = Image.Resampling.BICUBIC
 
 # Display matrices of frames that are turned counterclockwise, by quarters.
 _QUARTER_TURNS = np.array([[[1, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1]], [[0, 1], [-1, 0]]], np.int64)
@@ -31,19 +32,24 @@ _QUARTER_TURNS = np.array([[[1, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1
 class FrameShaper:
     """Brings frames of one video to size x size; keeps the colour converter that they share."""
 
-    def __init__(self, size: int, sample_aspect: Fraction | None) -> None:
-        """`sample_aspect`: width / height of a pixel; None for square ones, or to leave them as they are stored."""
+    def __init__(self, size: int, sample_aspect: Fraction | None, place: float = 0.5) -> None:
+        """`sample_aspect`: width / height of a pixel; None for square ones, or to leave them as they are stored. `place`:
+        where along the longer side the square lies, from 0, its start, to 1, its end."""
         self._size = size
+        self._place = place
         stretch = sample_aspect or Fraction(1)
         self._stretch = float(stretch) if 1 <= max(stretch, 1 / stretch) <= _MAX_STRETCH else 1.0
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: Any) -> Pixels:
         """uint8 (size, size, 3) of an av.VideoFrame."""
-        pixels = self._middle(*self._upright(frame))
-        if frame.color_trc in TRANSFERS:
-            pixels = to_sdr(pixels, TRANSFERS[frame.color_trc])
-        return pixels
+        return _in_sdr(self._middle(*self._upright(frame)), frame)
+
+    def whole(self, frame: Any) -> Pixels:
+        """uint8 (H, W, 3), whose short side is `size`, of all that an av.VideoFrame shows. Its `square` is what a call gives, to
+        rounding."""
+        pixels, stretch = self._upright(frame)
+        return _in_sdr(np.asarray(Image.fromarray(pixels).resize(self._full(pixels, stretch), _BICUBIC)), frame)
 
     def _upright(self, frame: Any) -> tuple[Pixels, float]:
         """All pixels of the frame as a player turns them, and how much wider than high one of them is."""
@@ -53,16 +59,36 @@ class FrameShaper:
 
     def _middle(self, pixels: Pixels, stretch: float) -> Pixels:
         height, width = pixels.shape[:2]
-        shown = (width * stretch, float(height))
-        full = tuple(max(self._size, int(self._size * side / min(shown))) for side in shown)
-        corner = tuple(round((side - self._size) / 2) for side in full)
+        full = self._full(pixels, stretch)
+        corner = corner_of(full, self._size, self._place)
         scale = (width / full[0], height / full[1])
         left, top = (at * by for at, by in zip(corner, scale, strict=True))
         right = min((corner[0] + self._size) * scale[0], width)
         bottom = min((corner[1] + self._size) * scale[1], height)
-        picture = Image.fromarray(pixels)
-        resized = picture.resize((self._size, self._size), Image.Resampling.BICUBIC, (left, top, right, bottom))
+        resized = Image.fromarray(pixels).resize((self._size, self._size), _BICUBIC, (left, top, right, bottom))
         return np.asarray(resized)
+
+    def _full(self, pixels: Pixels, stretch: float) -> tuple[int, int]:
+        """Width and height of the frame once its short side is `size`."""
+        shown = (pixels.shape[1] * stretch, float(pixels.shape[0]))
+        width, height = (max(self._size, int(self._size * side / min(shown))) for side in shown)
+        return width, height
+
+
+def square(pixels: Pixels, size: int, place: float) -> Pixels:
+    """The part (size, size, 3) of a whole frame, `place` along its longer side."""
+    left, top = corner_of((pixels.shape[1], pixels.shape[0]), size, place)
+    return pixels[top : top + size, left : left + size]
+
+
+def corner_of(full: tuple[int, int], size: int, place: float) -> tuple[int, int]:
+    """Left and top of that part, of a frame of this width and height."""
+    left, top = (round((side - size) * place) for side in full)
+    return left, top
+
+
+def _in_sdr(pixels: Pixels, frame: Any) -> Pixels:
+    return to_sdr(pixels, TRANSFERS[frame.color_trc]) if frame.color_trc in TRANSFERS else pixels
 
 
 def display_matrix(frame: Any) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,17 @@ from finetune.video.trouble import Flaw, VideoTrouble
 Pixels = NDArray[np.uint8]
 
 
+class View(NamedTuple):
+    """How a clip looks at its video, where several do: which instant of each part (`segments`; None: near its middle), and
+    where along the longer side its square lies, from 0 to 1."""
+
+    instant: float | None = None
+    place: float = 0.5
+
+
+MIDDLE = View()
+
+
 class VideoClip(NamedTuple):
     """T frames of a video. Where the sampler gives fewer, the others are black and masked out, as in the published codes.
 
@@ -33,7 +45,7 @@ class VideoClip(NamedTuple):
     numbers: NDArray[np.int64]
     times: NDArray[np.float64]
     flaws: tuple[Flaw, ...]
-    end: float  # when the last frame of the video goes, in seconds
+    end: float = float("nan")  # when the last frame of the video goes, in seconds, where it is known
 
 
 class VideoReader:
@@ -42,7 +54,9 @@ class VideoReader:
     def __init__(self, settings: VideoSettings) -> None:
         self._settings = settings
 
-    def read(self, file: str | Path, span: Span | None = None, dice: Dice | None = None) -> VideoClip:
+    def read(
+        self, file: str | Path, span: Span | None = None, dice: Dice | None = None, view: View = MIDDLE
+    ) -> VideoClip:
         """The clip of a video, or of a span of it; with dice a sampler that draws in training draws, without as at test.
 
         Raises VideoTrouble when the file gives no frame at all.
@@ -50,27 +64,39 @@ class VideoReader:
         settings = self._settings
         video = OpenVideo(Path(file), settings.max_pixels)
         decoder = FrameDecoder(video, settings.max_seconds)
-        numbers = sample(settings, decoder.timeline, span, dice)
+        numbers = sample(settings, decoder.timeline, span, dice, view.instant)
+        if settings.order == "shuffled":
+            numbers = shuffled(numbers, dice, Path(file).name)
         if not len(numbers):
             raise VideoTrouble(
                 str(file), "outside", f"no frame to take in {span or 'it'}; it has {decoder.timeline.frames}"
             )
-        shaper = FrameShaper(settings.size, video.sample_aspect if settings.square_pixels else None)
+        shaper = FrameShaper(settings.size, video.sample_aspect if settings.square_pixels else None, view.place)
         shaped = {number: shaper(frame) for number, frame in decoder.frames(numbers.tolist())}
         if not shaped:
             why = "; ".join(map(str, decoder.flaws)) or "the decoder gave none"
             raise VideoTrouble(str(file), "no_frames", why)
-        frames = np.zeros((settings.frames, settings.size, settings.size, 3), np.uint8)
-        for place, number in enumerate(numbers.tolist()):
-            frames[place] = shaped[_shown_instead(number, shaped)]
-        mask = np.arange(settings.frames) < len(numbers)
-        return VideoClip(
-            frames, mask, numbers, decoder.timeline.times[numbers], tuple(decoder.flaws), decoder.timeline.end
-        )
+        frames, mask = filled(settings, [shaped[shown_instead(number, shaped)] for number in numbers.tolist()])
+        times = decoder.timeline.times[numbers]
+        return VideoClip(frames, mask, numbers, times, tuple(decoder.flaws), decoder.timeline.end)
 
 
-def _shown_instead(number: int, shaped: dict[int, Pixels]) -> int:
+def filled(settings: VideoSettings, pictures: Sequence[Pixels]) -> tuple[Pixels, NDArray[np.bool_]]:
+    """Frames (T, size, size, 3) and mask (T,) of at most T pictures."""
+    frames = np.zeros((settings.frames, settings.size, settings.size, 3), np.uint8)
+    for place, picture in enumerate(pictures):
+        frames[place] = picture
+    return frames, np.arange(settings.frames) < len(pictures)
+
+
+def shuffled(numbers: NDArray[np.int64], dice: Dice | None, name: str) -> NDArray[np.int64]:
+    """The same numbers in an order that dice draw; without dice always the same, of the file of this name."""
+    dice = dice or Dice(0, name)
+    return np.asarray(numbers[np.argsort(dice.units("order of frames", len(numbers)), kind="stable")])
+
+
+def shown_instead(number: int, found: Collection[int]) -> int:
     """The frame itself, or the last before it that came out, or the first that did."""
-    if number in shaped:
+    if number in found:
         return number
-    return max((other for other in shaped if other < number), default=min(shaped))
+    return max((other for other in found if other < number), default=min(found))

@@ -21,14 +21,20 @@ Numbers = NDArray[np.int64]
 _RAW_RATE = 5  # frames a second that CLIP2Video's sample_frame.py extracts
 
 
-def sample(settings: VideoSettings, timeline: Timeline, span: Span | None = None, dice: Dice | None = None) -> Numbers:
-    """The frames that `settings` take of a video, or of a span of it."""
+def sample(
+    settings: VideoSettings,
+    timeline: Timeline,
+    span: Span | None = None,
+    dice: Dice | None = None,
+    instant: float | None = None,
+) -> Numbers:
+    """The frames that `settings` take of a video, or of a span of it; `instant` is of `segments`."""
     if settings.sampler == "fps":
         return every_second(timeline, settings.frames, span, settings.per_second, settings.slice)
     if settings.sampler == "clip2video":
         return thinned(timeline, settings.frames, span, settings.every, dice)
     inside = timeline.within(span)
-    return inside[segments(len(inside), settings.frames, dice)]
+    return inside[segments(len(inside), settings.frames, dice, instant)]
 
 
 def every_second(
@@ -58,19 +64,19 @@ def every_second(
     return numbers[:frames] if slice == "head" else numbers[-frames:]
 
 
-def segments(count: int, frames: int, dice: Dice | None = None) -> Numbers:
+def segments(count: int, frames: int, dice: Dice | None = None, instant: float | None = None) -> Numbers:
     """STAN (Liu et al. 2023; UniformSample of mmaction, after PySlowFast's ssv2.py; the idea is TSN's, Wang et al. 2016).
 
-    One of each of T equal parts of `count` frames: near its middle, or with dice any, both ends included. Fewer frames than T
-    are repeated, so the result has T numbers unless count is 0.
+    One of each of T equal parts of `count` frames: near its middle, or with dice any, both ends included, or the one at
+    `instant`, a share of the part in [0, 1). Fewer frames than T are repeated, so the result has T numbers unless count is 0.
     """
     if not count:
         return np.empty(0, np.int64)
     part = (count - 1) / frames
     edges = np.round(part * np.arange(frames + 1)).astype(np.int64)
-    if dice is None:
+    if dice is None and instant is None:
         return np.asarray(edges[:-1] + int(part / 2))
-    units = np.array(dice.units("segments", frames))
+    units = np.array([instant] * frames if dice is None else dice.units("segments", frames))
     return np.asarray(edges[:-1] + (units * (np.diff(edges) + 1)).astype(np.int64))
 
 

@@ -6,8 +6,18 @@ In: the stream's samples, by position. Out: batches of clips on the CPU, the sam
     command                        `stillreel stream`
 """
 
-from pretrain.data.dataset import ClipBatch, ClipDataset, Share
+from pretrain.data.dataset import BatchDataset, BatchMaker, ClipBatch, ClipDataset, Share
 from pretrain.data.film import View, view_at
-from pretrain.data.loader import ClipLoader
+from pretrain.data.loader import BatchLoader, ClipLoader
 
-__all__ = ["ClipBatch", "ClipDataset", "ClipLoader", "Share", "View", "view_at"]
+__all__ = [
+    "BatchDataset",
+    "BatchLoader",
+    "BatchMaker",
+    "ClipBatch",
+    "ClipDataset",
+    "ClipLoader",
+    "Share",
+    "View",
+    "view_at",
+]

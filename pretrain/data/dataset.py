@@ -8,9 +8,10 @@ The DataLoader takes from its workers in turn, so steps come in order; which wor
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import torch
@@ -44,7 +45,8 @@ class ClipBatch(NamedTuple):
 
     `sources` are the sources' own keys of the pictures, `token_ids` int64 (B, words) those of the captions (None: words=0).
     `frames` uint8 (B, T, H, W, 3), or `stills` for `animate.device.render_stills` at `view.size`. `whole` says of each
-    slot whether its own sample was; `damage` names those that were passed over.
+    slot whether its own sample was; `damage` names those that were passed over. `mask` bool (B, T) is False where a clip has
+    no frame (None: it has all).
     """
 
     step: int
@@ -57,44 +59,64 @@ class ClipBatch(NamedTuple):
     view: View
     whole: list[bool]
     damage: list[str]
+    mask: Tensor | None = None
 
 
-class ClipDataset(IterableDataset):
+class BatchMaker(Protocol):
+    """Makes batches in one process."""
+
+    def make(self, step: int, consumed: int) -> ClipBatch:
+        """The rank's share of the batch of step `step`, which comes after `consumed` samples. Raises StillreelError."""
+
+
+class BatchDataset(IterableDataset[Any]):
     """Batches of a rank from a state on, without end or for `steps` steps. Give it to a DataLoader with batch_size=None.
 
-    Holds settings only, so it can be sent to workers of any start method; each opens the stream for itself.
+    Holds settings only, so it can be sent to workers of any start method; each opens its data for itself.
     """
 
-    def __init__(self, blend: Blend, settings: DataSettings, share: Share, state: State, steps: int | None) -> None:
+    def __init__(self, share: Share, state: State, steps: int | None) -> None:
         share.check()
         # OpenCV's threads do not survive a fork, and a worker that tried to end them would wait for ever: end them here.
         cv2.setNumThreads(1)
-        if settings.words:
-            tokenise([""], settings.words)  # loads the vocabulary now, once: forked workers have it then
-        blend.check(state, settings.order())
-        self._blend = blend
-        self._settings = settings
-        self._share = share
-        self._state = state
+        self.share = share
+        self.state = state
         self._steps = steps
+
+    @abstractmethod
+    def open(self) -> BatchMaker:
+        """What makes the batches, in the process that calls it."""
 
     def __iter__(self) -> Iterator[ClipBatch | Failure]:
         info = get_worker_info()
         first, stride = (info.id, info.num_workers) if info else (0, 1)
         try:
-            maker = _BatchMaker(self._blend, self._settings, self._share)
+            maker = self.open()
             for number in count(first, stride):
                 if self._steps is not None and number >= self._steps:
                     return
-                consumed = self._state.samples + number * self._share.batch
-                yield maker.make(self._state.steps + number, consumed)
+                consumed = self.state.samples + number * self.share.batch
+                yield maker.make(self.state.steps + number, consumed)
         except StillreelError as error:
             yield Failure(type(error), str(error))
 
 
-class _BatchMaker:
-    """Makes batches in one process."""
+class ClipDataset(BatchDataset):
+    """Batches of a stream of clip shards."""
 
+    def __init__(self, blend: Blend, settings: DataSettings, share: Share, state: State, steps: int | None) -> None:
+        super().__init__(share, state, steps)
+        if settings.words:
+            tokenise([""], settings.words)  # loads the vocabulary now, once: forked workers have it then
+        blend.check(state, settings.order())
+        self._blend = blend
+        self._settings = settings
+
+    def open(self) -> BatchMaker:
+        return _ClipMaker(self._blend, self._settings, self.share)
+
+
+class _ClipMaker:
     def __init__(self, blend: Blend, settings: DataSettings, share: Share) -> None:
         self._settings = settings
         self._share = share

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from configs import DataError, StillreelError
 from configs.stream import DataSettings
-from pretrain.data.dataset import ClipBatch, ClipDataset, Share
+from pretrain.data.dataset import BatchDataset, ClipBatch, ClipDataset, Share
 from pretrain.data.together import Failure, Together
 from pretrain.data.workers import heed_only_parent
 from shards.faults import Budget
@@ -23,7 +23,7 @@ _NAMED = 1000  # damaged samples that are kept by name
 _SHOWN = 20  # of them printed as they come
 
 
-class ClipLoader:
+class BatchLoader:
     """Iterate once; `state` is then, at any moment, where another loader goes on after the batches handed out so far.
 
         for batch in loader:              batch k
@@ -37,23 +37,20 @@ class ClipLoader:
 
     def __init__(
         self,
-        blend: Blend,
-        settings: DataSettings,
-        share: Share,
+        dataset: BatchDataset,
+        budget: Budget,
         *,
         workers: int = 0,
-        state: State | None = None,
-        steps: int | None = None,
         start_method: str | None = None,
         pin_memory: bool = False,
         prefetch: int = 2,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """`state` of None starts anew; `steps` of None never ends; `prefetch` is in batches a worker."""
-        self._share = share
-        self._state = state or blend.start(settings.order(), 0, share.batch)
+        """`prefetch` is in batches a worker."""
+        self._share = dataset.share
+        self._state = dataset.state
         self._batches = DataLoader(
-            ClipDataset(blend, settings, share, self._state, steps),
+            dataset,
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=workers,
@@ -64,8 +61,8 @@ class ClipLoader:
             pin_memory=pin_memory,
             generator=torch.Generator(),  # a loader draws a number from it, and must not from the run's
         )
-        self._together = Together(share.ranks, patience_s)
-        self.budget = Budget(settings.max_bad, settings.max_bad_run)
+        self._together = Together(self._share.ranks, patience_s)
+        self.budget = budget
         self.damage: dict[str, None] = {}  # named once each, in the order in which they were met
 
     @property
@@ -109,6 +106,35 @@ class ClipLoader:
             if len(self.damage) <= _SHOWN:
                 more = "; later ones are counted only" if len(self.damage) == _SHOWN else ""
                 print(f"DAMAGED {one}{more}", file=sys.stderr, flush=True)
+
+
+class ClipLoader(BatchLoader):
+    """Of a stream of clip shards."""
+
+    def __init__(
+        self,
+        blend: Blend,
+        settings: DataSettings,
+        share: Share,
+        *,
+        workers: int = 0,
+        state: State | None = None,
+        steps: int | None = None,
+        start_method: str | None = None,
+        pin_memory: bool = False,
+        prefetch: int = 2,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        """`state` of None starts anew; `steps` of None never ends; `prefetch` is in batches a worker."""
+        super().__init__(
+            ClipDataset(blend, settings, share, state or blend.start(settings.order(), 0, share.batch), steps),
+            Budget(settings.max_bad, settings.max_bad_run),
+            workers=workers,
+            start_method=start_method,
+            pin_memory=pin_memory,
+            prefetch=prefetch,
+            patience_s=patience_s,
+        )
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -4,7 +4,7 @@ scores -> ranks           the rank of what is right for each query: ties, NaN an
 results                   the figures of ranks, as values, as JSON and as rows of a table
 uncertainty               bootstrap intervals of the figures, and a paired test between two runs
 transductive              dual softmax and QB-norm: other scores, reported in rows of their own
-held_out -> clips         a held-out clip set read in fixed batches, and its retrieval, shared by all ranks
+held_out -> clips         a held-out clip set read in fixed batches, and its retrieval, shared by all ranks (shares)
 """
 
 from pretrain.evaluation.clips import ClipEvaluation, HeldOut

@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from animate.device import normalised, render_stills
@@ -34,6 +33,7 @@ from pretrain.data.words import tokenise
 from pretrain.evaluation.held_out import HeldOutBatch, HeldOutDataset, choose_samples, empty_frames
 from pretrain.evaluation.ranks import Groups, Ranked, as_ranks, rank_rows
 from pretrain.evaluation.results import Retrieval
+from pretrain.evaluation.shares import evaluating, gather_batches
 from pretrain.model import VideoTextModel
 from pretrain.model.features import TextFeatures, VideoFeatures
 from pretrain.model.heads import Dot
@@ -114,7 +114,7 @@ class HeldOut:
         DataError over the budget, StorageFailure, RequestError.
         """
         begin = time.monotonic()
-        with torch.no_grad(), _evaluating(model):
+        with torch.no_grad(), evaluating(model):
             encoded = self._encode(model, autocast)
             missing = self._missing(encoded.whole, encoded.damage)
             retrieval = _rank_all(model, encoded, missing, self._rank, self._ranks)
@@ -168,12 +168,8 @@ class HeldOut:
 
     def _gathered(self, parts: Sequence[Tensor | None]) -> Tensor | None:
         """A field of own batches -> of all N clips, in their order."""
-        if parts[0] is None:
-            return None
-        own = torch.stack([part for part in parts if part is not None])  # (K, B, ...): batch k * ranks + rank
-        if own.numel() and self._ranks > 1:  # as bytes: backends differ in the types that they send
-            return gather(own.contiguous().view(torch.uint8)).view(own.dtype).flatten(0, 1)[: self.clips]
-        return gather(own).flatten(0, 1)[: self.clips]
+        found = [part for part in parts if part is not None]
+        return gather_batches(found, self.clips) if found else None
 
     def _missing(self, whole: Tensor, damage: list[str]) -> tuple[str, ...]:
         """What is damaged, by name. DataError, on all ranks, where it is too much."""
@@ -261,18 +257,6 @@ def _frames_of(batch: HeldOutBatch, view: View, device: torch.device) -> Tensor:
 
 def _rows(features: Features, rows: slice) -> Features:
     return type(features)(*(None if field is None else field[rows] for field in features))
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; afterwards each of its modules as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -18,13 +18,12 @@ from torch import Tensor
 
 from configs import DataError, RequestError
 from configs.model import ModelSettings
-from pretrain.model.files import read_checkpoint
+from pretrain.model.files import FORMAT, read_checkpoint
 from pretrain.model.keys import check_shapes
 from pretrain.model.model import VideoTextModel, assign_tensors
 from pretrain.model.towers import build_towers, model_cfg_of
 from shards.storage import Folder
 
-FORMAT = "stillreel model"
 SCHEMA_VERSION = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 

@@ -23,6 +23,8 @@ from torch import Tensor
 from configs import DataError, RequestError
 from pretrain.model.pickles import PickledTensor, ScriptObject, Storage, unpickle
 
+FORMAT = "stillreel model"  # what the config.json of a model of ours says that it is
+
 # Where training codes put the state dict, in the order in which one is taken.
 _PLACES = ("state_dict", "model_state_dict", "model", "module", "net", "network")
 _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel's, torch.compile's

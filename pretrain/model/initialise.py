@@ -14,12 +14,10 @@ from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from configs import RequestError
-from configs.model import ModelSettings, RerankSettings
-from pretrain.model.draws import number_modules
+from configs.model import ModelSettings
 from pretrain.model.heads import Tight
 from pretrain.model.model import VideoTextModel
 from pretrain.model.pretrained import load_towers
-from pretrain.model.rerank import Reranker
 from pretrain.model.temporal import SequenceTransformer, Stan, TemporalAlignment, TemporalDifference
 from pretrain.model.temporal.stan import AttentionInTime
 
@@ -31,20 +29,6 @@ def build_model(settings: ModelSettings) -> VideoTextModel:
     model = VideoTextModel(load_towers(settings.towers), settings)
     initialise(model)
     return model
-
-
-def add_reranker(model: VideoTextModel, settings: RerankSettings) -> None:
-    """Give a model that has none a fresh re-ranker, which begins as CLIP's text blocks: those that the model has by now.
-
-    RequestError where it has one, or where the model cannot have one of these settings.
-    """
-    if model.reranker is not None:
-        raise RequestError("this model has a re-ranker already")
-    model.settings = model.settings.model_copy(update={"rerank": settings})
-    with torch.no_grad():
-        model.reranker = Reranker(settings, model.clip)
-        _fill_reranker(model.reranker, model.clip)
-    number_modules(model)
 
 
 def initialise(model: VideoTextModel) -> None:
@@ -73,13 +57,9 @@ def _fill(model: VideoTextModel) -> None:
         _normal(model.head.dense)
         _normal(model.head.score)
     if model.reranker is not None:
-        _fill_reranker(model.reranker, clip)
-
-
-def _fill_reranker(reranker: Reranker, clip: CLIP) -> None:
-    _from_text_tower(reranker.blocks, reranker.positions, clip)
-    nn.init.normal_(reranker.types, std=_STD)
-    _normal(reranker.score)
+        _from_text_tower(model.reranker.blocks, model.reranker.positions, clip)
+        nn.init.normal_(model.reranker.types, std=_STD)
+        _normal(model.reranker.score)
 
 
 def _from_text_tower(blocks: nn.ModuleList, positions: Tensor | None, clip: CLIP) -> None:

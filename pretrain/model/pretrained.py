@@ -12,8 +12,8 @@ from open_clip.model import CLIP
 
 from configs import DataError, RequestError
 from configs.model import TowerSettings
-from pretrain.model.clip_files import read_clip
-from pretrain.model.files import read_checkpoint
+from pretrain.model.clip_files import ClipCheckpoint, read_clip
+from pretrain.model.files import FORMAT, Checkpoint, read_checkpoint
 from pretrain.model.keys import check_shapes
 from pretrain.model.towers import TINY, build_towers, check_architecture
 
@@ -74,8 +74,10 @@ def _from_open_clip(name: str, tag: str | None, *, quick_gelu: bool) -> CLIP:
 
 
 def _from_file(path: Path, model_cfg: dict[str, Any] | None) -> CLIP:
-    """A file of OpenAI's, open_clip's or the hub's, whose sizes must be those of `model_cfg`, where there is one."""
-    found = read_clip(read_checkpoint(path))
+    """A file of OpenAI's, open_clip's or the hub's, or the towers of a model of ours; sizes must be those of `model_cfg`, where
+    there is one."""
+    checkpoint = read_checkpoint(path)
+    found = _own_towers(checkpoint) if checkpoint.config.get("format") == FORMAT else read_clip(checkpoint)
     quick_gelu = found.model_cfg["quick_gelu"]
     if model_cfg is not None:
         quick_gelu = quick_gelu or model_cfg.get("quick_gelu", False)
@@ -86,3 +88,11 @@ def _from_file(path: Path, model_cfg: dict[str, Any] | None) -> CLIP:
     )
     clip.load_state_dict(found.state)
     return clip
+
+
+def _own_towers(checkpoint: Checkpoint) -> ClipCheckpoint:
+    """Of a model of ours, whose other parts are left."""
+    state = {
+        name.removeprefix("clip."): tensor for name, tensor in checkpoint.tensors.items() if name.startswith("clip.")
+    }
+    return ClipCheckpoint(state, checkpoint.config["towers"], ())

@@ -152,6 +152,22 @@ class RunFolder:
 
         self._agreed(write)
 
+    def best(self) -> Checkpoint | None:
+        """The checkpoint with the highest value of the metric `best`, the earliest of equal ones; None where none has one."""
+        found: Checkpoint | None = None
+
+        def choose() -> None:
+            nonlocal found
+            values = {step: (metrics_of(self._home / step_name(step)) or {}).get(self._settings.best)
+                      for step in steps_in(self._home)}  # fmt: skip
+            known = {step: value for step, value in values.items() if value is not None}
+            if known:
+                step = max(sorted(known), key=lambda step: known[step])
+                found = find_given(self._home / step_name(step))
+
+        self._agreed(choose)
+        return self._together.hear(found)
+
     def _agreed(self, work: Callable[[], None]) -> None:
         """Rank 0 does it; all ranks raise what it raises."""
         error: StillreelError | None = None

@@ -85,7 +85,9 @@ def test_nothing_is_asked_of_the_device() -> None:
     ]
     batch = batch_stills(stills)
     assert not are_straight(batch.matrices).all(), "some turn"
-    dissolving = batch._replace(weights=torch.full_like(batch.weights, 0.25))
+    # Views that nobody was to see have a strength below 0.
+    weights, strengths = torch.full_like(batch.weights, 0.25), batch.strengths.clamp(min=0)
+    dissolving = batch._replace(weights=weights, strengths=strengths)
     frames = render_stills(dissolving.to("meta"), 32)
     assert frames.is_meta and frames.shape == (30, 5, 32, 32, 3)
     assert normalised(frames).shape == (30, 5, 3, 32, 32)

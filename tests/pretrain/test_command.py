@@ -96,32 +96,36 @@ def test_a_run_begins_from_a_model_of_ours_that_is_the_one_asked_for(
     assert run(data, tmp_path / "run", init=finished / "final", steps=1, **still) == 0
     began, ended = (load_file(out / "final" / "model.safetensors") for out in (finished, tmp_path / "run"))
     assert all(torch.allclose(began[name], ended[name], atol=1e-6) for name in began)
-    assert run(data, tmp_path / "other", init=finished / "final", model__temporal="seq") == 2
-    assert "model.temporal: mean -> seq" in capsys.readouterr().err
+    assert run(data, tmp_path / "other", init=finished / "final", model__pool="plain") == 2
+    assert "model.pool: unit -> plain" in capsys.readouterr().err
 
 
-def test_a_run_gives_a_coarse_model_a_re_ranker_that_begins_as_the_text_blocks_of_its_clip(
+def test_a_model_is_given_the_parts_that_it_lacks_which_begin_as_on_its_own_towers(
     data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     still = {"optimiser__rate": 1e-30, "optimiser__new_rate": 1e-30, "optimiser__weight_decay": 0, "steps": 1}
-    asked = {"init": finished / "final", "model__rerank__layers": 2, "objective__matching": 1, **still}
+    asked = {"init": finished / "final", "model__rerank__layers": 2, "model__temporal": "seq", **still}
+    asked |= {"objective__matching": 1}
     assert run(data, tmp_path / "run", **asked) == run(data, tmp_path / "again", **asked) == 0
     began, ended, again = (
         load_file(out / "final" / "model.safetensors") for out in (finished, tmp_path / "run", tmp_path / "again")
     )
     assert all(torch.allclose(began[name], ended[name], atol=1e-6) for name in began)
-    fresh = sorted(ended.keys() - began.keys())
-    assert fresh and all(name.startswith("reranker.") for name in fresh)
-    for name in fresh:
-        if name.startswith("reranker.blocks."):
-            theirs = name.replace("reranker.blocks", "clip.transformer.resblocks")
-            assert torch.allclose(ended[name], ended[theirs], atol=1e-6), name
+    assert {name.partition(".")[0] for name in ended.keys() - began.keys()} == {"reranker", "temporal"}
+    for part in ("reranker", "temporal"):
+        fresh = [name for name in ended if name.startswith(f"{part}.blocks.")]
+        assert fresh
+        for name in fresh:
+            theirs = name.replace(f"{part}.blocks", "clip.transformer.resblocks")
+            assert torch.allclose(ended[name], began[theirs], atol=1e-6), name
     assert all(torch.equal(ended[name], again[name]) for name in ended)
-    assert load_model(tmp_path / "run" / "final").settings.rerank.layers == 2
-    # A model that has one of another size is another model.
-    other = {**asked, "init": tmp_path / "run" / "final", "model__rerank__layers": 3}
-    assert run(data, tmp_path / "other", **other) == 2
-    assert "model.rerank" in capsys.readouterr().err
+    for other, said in (
+        ({"model__rerank__layers": 3}, "model.rerank.layers: 2 -> 3"),
+        ({"model__temporal": "stan"}, "model.temporal: seq -> stan"),
+        ({"model__temporal": "mean"}, "model.temporal: seq -> mean"),
+    ):
+        assert run(data, tmp_path / "other", **{**asked, "init": tmp_path / "run" / "final", **other}) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_other_settings_are_told_and_another_order_or_model_is_refused(

@@ -12,8 +12,11 @@ from open_clip.transformer import QuickGELU
 from configs import DataError, RequestError
 from configs.model import ModelSettings, TowerSettings
 from pretrain.model import VideoTextModel
+from pretrain.model.checkpoint import save_model
 from pretrain.model.pretrained import load_towers
 from pretrain.model.towers import TINY, activation_of, build_towers, infer_tower, model_cfg_of
+from shards.storage import Folder
+from tests.pretrain.zoo import shaken
 
 SMALL = TINY.__class__(32, 48, 16, 128, 2, 64, 3, 12, 300)
 
@@ -101,3 +104,14 @@ def test_a_file_of_openai_brings_its_quickgelu(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "openai.pt")
     loaded = load_towers(TowerSettings(name="tiny", pretrained=str(tmp_path / "openai.pt")))
     assert activation_of(loaded) is QuickGELU
+
+
+def test_a_model_of_ours_gives_its_towers_to_one_with_another_module(tmp_path: Path) -> None:
+    model = shaken("seq")
+    save_model(model, Folder(str(tmp_path / "ours")), {})
+    towers = TowerSettings(name="tiny", pretrained=str(tmp_path / "ours"))
+    clip = load_towers(towers)
+    assert clip.state_dict().keys() == model.clip.state_dict().keys()
+    assert all(torch.equal(one, model.clip.state_dict()[name]) for name, one in clip.state_dict().items())
+    with pytest.raises(DataError, match=r"towers\.name=ViT-B-32.*visual"):
+        load_towers(TowerSettings(name="ViT-B-32", pretrained=str(tmp_path / "ours")))

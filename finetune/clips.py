@@ -1,0 +1,66 @@
+"""Clips of a benchmark's videos, and where their frames come from: the video files, or frames stored by prepare=true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from animate.dice import Dice
+from configs.video import VideoSettings
+from finetune.video import MIDDLE, Span, VideoClip, VideoReader, VideoTrouble, View
+
+
+class Clip(NamedTuple):
+    """A clip to be read: the name of its video in messages, its file (None: it is missing), its part and its view of it."""
+
+    name: str
+    file: Path | None
+    span: Span | None = None
+    view: View = MIDDLE
+
+
+class ClipSource(Protocol):
+    """Reads clips, in one process."""
+
+    def read(self, clip: Clip, epoch: int | None) -> VideoClip:
+        """The clip as at test (None), or with what its sampler draws in an epoch. VideoTrouble where it has no frame."""
+
+
+class FileSource:
+    """Decodes the video files. What is drawn is drawn by (seed, video, epoch)."""
+
+    def __init__(self, settings: VideoSettings, seed: int = 0) -> None:
+        self._reader, self._seed = VideoReader(settings), seed
+
+    def read(self, clip: Clip, epoch: int | None) -> VideoClip:
+        if clip.file is None:
+            raise VideoTrouble(clip.name, "missing", "no file of its name was found")
+        dice = None if epoch is None else dice_of(self._seed, clip.name, epoch)
+        return self._reader.read(clip.file, clip.span, dice, clip.view)
+
+
+def dice_of(seed: int, video: str, epoch: int) -> Dice:
+    """What draws the frames of a video in an epoch."""
+    return Dice(seed, f"{video}\0{epoch}")
+
+
+def empty_clips(count: int, settings: VideoSettings) -> tuple[Tensor, Tensor]:
+    """Black frames uint8 (count, T, H, W, 3) and a mask (count, T) that lets a model look at the first of each: without any
+    frame its features would not be finite."""
+    frames = torch.zeros(count, settings.frames, settings.size, settings.size, 3, dtype=torch.uint8)
+    return frames, (torch.arange(settings.frames) == 0).repeat(count, 1)
+
+
+def fill_clip(
+    source: ClipSource, clip: Clip, frames: NDArray[np.uint8], mask: NDArray[np.bool_], epoch: int | None = None
+) -> list[str]:
+    """Read a clip into frames (T, H, W, 3) and mask (T,). What is wrong with its file nevertheless; VideoTrouble without any
+    frame."""
+    read = source.read(clip, epoch)
+    frames[:], mask[:] = read.frames, read.mask
+    return [f"{clip.file}: {flaw}" for flaw in read.flaws]

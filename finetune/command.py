@@ -1,0 +1,199 @@
+"""`stillreel finetune BENCHMARK`, and `torchrun -m finetune BENCHMARK`: train on it, evaluate, print the table.
+
+OUT is a run's folder as in pretraining; OUT/final is the model that was chosen, OUT/results.json what it is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from configs import RequestError
+from configs.finetune import FinetuneSettings
+from finetune import prepare
+from finetune.asked import open_asked, store_asked
+from finetune.benchmarks import Located, Opened, Split, SplitName
+from finetune.examine import Examiner, Outcome
+from finetune.loader import Pair, pair_loader, pairs_of, start_state
+from finetune.plan import describe_costs, describe_reading, devices
+from finetune.results import about_checkpoint, publish, results_of, table_of
+from finetune.store import FrameStore
+from finetune.weights import check_size, describe_model, settle
+from pretrain.data import Share
+from pretrain.feed import Fed, Feeder
+from pretrain.loop import Metrics, Pace, Trained, tell_evaluation, train
+from pretrain.model import load_model
+from pretrain.parallel import autocast_of
+from pretrain.run.folder import FINAL
+from pretrain.session import (
+    BINDING,
+    Session,
+    build_trained,
+    describe_run,
+    final_weights,
+    flops_of,
+    open_records,
+    open_session,
+    ready_to_evaluate,
+    restore,
+    start_weights,
+)
+from shards.stream import State
+
+_ORDER = ("seed",)
+
+
+def run(name: str, settings: FinetuneSettings) -> int:
+    """Train to the last step, from the latest checkpoint in OUT if there is one; choose; test. Returns 0 when that is done."""
+    settings = settle(settings)
+    described = describe_model(settings)
+    check_size(settings.video.size, described.towers)
+    store = store_asked(settings)
+    opened = open_for_training(name, settings, store)
+    pairs = pairs_of(opened.located, "train", settings.prompt)
+    if not pairs:
+        raise RequestError(
+            f"{name}: its training split has no captions to train on; give their file with files.captions="
+        )
+    if settings.dry_run:
+        print(opened.report(), opened.located.describe(), sep="\n")
+        print(describe_costs(settings, described, len(pairs)))
+        print(describe_reading(settings, pairs, store, max(len(devices()), 1)))
+        return 0
+    if settings.prepare:
+        return prepare.run(opened, settings)
+    if opened.benchmark.selection:
+        metric = "t2v_r1" if opened.benchmark.protocol.task == "retrieval" else "top1"
+        settings = settings.model_copy(update={"run": settings.run.model_copy(update={"best": metric})})
+    with open_session(settings) as session:
+        FinetuneRun(settings, opened, store, pairs, session).work()
+    return 0
+
+
+def open_for_training(name: str, settings: FinetuneSettings, store: FrameStore | None = None) -> Opened:
+    """The benchmark, whole in training and test; its validation split is there only if a checkpoint is to be chosen on it."""
+    opened = open_asked(name, settings, ("train", "test"), store)
+    located = opened.located
+    split = located.benchmark.splits.get("validation")
+    lacking = located.missing.get("validation", ())
+    if split is None or (settings.select == "auto" and not lacking):
+        return opened
+    if settings.select == "auto" and settings.allow_missing and len(lacking) < len(split.videos):
+        return opened
+    return replace(opened, located=_without_validation(located, lacking, settings))
+
+
+def _without_validation(located: Located, lacking: Sequence[str], settings: FinetuneSettings) -> Located:
+    splits: dict[SplitName, Split] = {
+        name: split for name, split in located.benchmark.splits.items() if name != "validation"
+    }
+    why = "select=last" if settings.select == "last" else f"{len(lacking):,} of its videos are missing"
+    said = (
+        *located.benchmark.differences,
+        f"validation: not used to choose a checkpoint ({why}); the last step is taken",
+    )
+    return replace(located, benchmark=replace(located.benchmark, splits=splits, differences=said))
+
+
+@dataclass(frozen=True)
+class FinetuneRun:
+    """A run, and what it is on."""
+
+    settings: FinetuneSettings
+    opened: Opened
+    store: FrameStore | None
+    pairs: Sequence[Pair]
+    session: Session
+
+    def work(self) -> Outcome:
+        """Train to the last step, save the model that is chosen, test it."""
+        settings, folder = self.settings, self.session.folder
+        steps = settings.steps_of(len(self.pairs))
+        checkpoint = folder.begin(settings, BINDING | set(_ORDER))
+        trained = build_trained(settings, settings.seed, self.session.ranks)
+        start = start_weights(settings, trained)
+        state = start_state(self.pairs, settings.seed)
+        if checkpoint is not None:
+            state = checkpoint.stream
+            restore(trained, checkpoint)
+        feed = self._feed(state, steps)
+        self.session.say(f"{self.opened.report()}\n{describe_run(settings, len(self.pairs), self.session.ranks)}")
+        evaluate = self._validation(trained)
+        with open_records(self.session, settings, len(self.pairs), steps, state) as records:
+            if evaluate and not state.steps:
+                tell_evaluation(records, 0, evaluate)
+            if state.steps < steps:
+                # Validation at each checkpoint, so that the best one is there to be taken.
+                pace = Pace(steps, settings.run.save_every, settings.run)
+                flops = flops_of(settings, trained, settings.words)
+                train(trained, feed, pace, records, self.session.wish, flops=flops, evaluate=evaluate)
+        chosen = self._choose(trained) if evaluate else steps
+        folder.finish(trained.task.model, final_weights(settings, trained, start), chosen)
+        return self._test()
+
+    def _feed(self, state: State, steps: int) -> Iterator[Fed]:
+        ranks = self.session.ranks
+        loader = pair_loader(
+            self.pairs,
+            self.settings,
+            Share(self.settings.batch, ranks.rank, ranks.ranks),
+            state,
+            max(steps - state.steps, 0),
+            store=self.store,
+            pin_memory=ranks.device.type == "cuda",
+        )
+        dtype = self._autocast or torch.float32
+        return iter(Feeder(loader, ranks.device, seed=self.settings.seed, dtype=dtype))
+
+    @property
+    def _autocast(self) -> torch.dtype | None:
+        return autocast_of(self.settings.engine, self.session.ranks.device)
+
+    def _examiner(self, split: SplitName) -> Examiner:
+        return Examiner(
+            self.opened.located,
+            split,
+            self.settings,
+            batch=min(32, max(self.settings.batch // self.session.ranks.ranks, 1)),
+            workers=self.settings.workers,
+            together=self.session.together,
+            store=self.store,
+        )
+
+    def _validation(self, trained: Trained) -> Callable[[], Metrics] | None:
+        """None where no checkpoint is chosen."""
+        if self.opened.benchmark.selection is None:
+            return None
+        examiner = self._examiner(self.opened.benchmark.selection)
+
+        def evaluate() -> Metrics:
+            with ready_to_evaluate(trained) as model:
+                return examiner.examine(model, autocast=self._autocast).metrics()
+
+        return evaluate
+
+    def _choose(self, trained: Trained) -> int:
+        """Make it the checkpoint that is best on the validation split; its step."""
+        best = self.session.folder.best()
+        assert best is not None, "the last step is saved with its metrics"
+        restore(trained, best)
+        name = self.settings.run.best
+        self.session.say(f"chosen: step {best.step:,}, {name} {best.metrics[name]:.4g} on validation")
+        return best.step
+
+    def _test(self) -> Outcome:
+        """The model that was saved, on the test split: once."""
+        final = self.session.folder.path / FINAL
+        examiner = self._examiner("test")
+        model = load_model(final).to(self.session.ranks.device)
+        outcome = examiner.examine(model, autocast=self._autocast)
+        if self.session.ranks.is_first:
+            about = about_checkpoint(str(final))
+            results = results_of(self.opened, "test", examiner, outcome, self.settings, about)
+            path = publish(Path(self.session.folder.path), results)
+            print(table_of(examiner, outcome))
+            self.session.say(f"{path}: every query's rank, and how it was asked")
+        return outcome

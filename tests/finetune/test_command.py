@@ -1,0 +1,220 @@
+"""`stillreel finetune` and `evaluate` in one process: what they train on, choose, test, write, and refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from stillreel import main
+from tests.finetune.running import evaluate, finetune, finetune_words, kill_after, results_in, steps_told, weights_in
+from tests.pretrain import containers
+from tests.pretrain.published import published
+
+
+@pytest.fixture(scope="module")
+def finished(moving: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """OUT of a run of six steps."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    assert finetune(moving, out) == 0
+    return out
+
+
+def test_results_hold_the_protocol_the_counts_the_settings_and_every_query_s_rank(finished: Path) -> None:
+    found = results_in(finished)
+    assert "test: 12 videos, 12 queries (one caption a video)" in found["protocol"]
+    assert "2 frames by segments, 64 px, 16 words" in found["protocol"]
+    assert found["counts"] == {"videos": 12, "queries": 12, "missing": 0, "damaged": 0}
+    assert [row["label"] for row in found["rows"]] == ["raw", "dual softmax (transductive)"]
+    for row in found["rows"]:
+        for way in ("t2v", "v2t"):
+            ranks = row[way]["ranks"]
+            assert len(ranks) == 12 and all(1 <= rank <= 12 for rank in ranks)
+            assert row[way]["r5"] == pytest.approx(100 * sum(rank <= 5 for rank in ranks) / 12)
+            low, high = row[way]["intervals"]["r5"]
+            assert low <= row[way]["r5"] <= high
+    assert found["settings"]["steps"] == 6 and len(found["settings_digest"]) == 64
+    assert found["checkpoint"]["path"].endswith("finished/final") and len(found["checkpoint"]["sha256"]) == 64
+
+
+def test_the_checkpoint_is_the_best_on_validation_and_never_chosen_on_test(finished: Path) -> None:
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    told = {line["step"]: line["t2v_r1"] for line in lines if "t2v_r1" in line}
+    assert list(told) == [0, 3, 6]
+    best = max((3, 6), key=lambda step: (told[step], -step))  # of equal ones the earlier
+    assert json.loads((finished / "final" / "config.json").read_text())["origin"]["step"] == best
+    assert results_in(finished)["protocol"].count("selection: on validation") == 1
+
+
+def test_without_a_validation_split_the_last_step_is_taken(moving: Path, tmp_path: Path) -> None:
+    assert finetune(moving, tmp_path / "run", select="last", run__save_every=2) == 0
+    assert json.loads((tmp_path / "run" / "final" / "config.json").read_text())["origin"]["step"] == 6
+    assert "selection: last step" in results_in(tmp_path / "run")["protocol"]
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert "t2v_r1" not in lines
+
+
+def test_a_run_that_was_killed_ends_as_one_that_was_not(moving: Path, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    kill_after(finetune_words(moving, out), out, step=4)
+    assert not (out / "results.json").exists()
+    assert finetune(moving, out) == 0
+    assert steps_told(out) == steps_told(finished) == [1, 2, 3, 4, 5, 6]
+    found, right = weights_in(out), weights_in(finished)
+    assert all(torch.equal(found[name], right[name]) for name in right)
+    assert results_in(out)["rows"] == results_in(finished)["rows"]
+
+
+def test_stored_frames_train_as_the_videos_do(moving: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The JPEGs of a store are not the decoder's pixels, but near them; which frames are drawn is the same."""
+    store, words = tmp_path / "store", {"steps": 3, "select": "last"}
+    assert finetune(moving, store, **words, prepare="true") == 0
+    assert main(["verify", str(store), "progress=off"]) == 0
+    annotations = tmp_path / "annotations"
+    annotations.mkdir()
+    (annotations / "captions.tsv").write_bytes((moving / "captions.tsv").read_bytes())
+    assert finetune(moving, tmp_path / "videos", **words) == 0
+    assert finetune(annotations, tmp_path / "stored", **words, prepared=store) == 0  # the videos need not be there
+    losses = []
+    for out in ("videos", "stored"):
+        lines = [json.loads(line) for line in (tmp_path / out / "metrics.jsonl").read_text().splitlines()]
+        losses.append([line["loss"] for line in lines if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert finetune(annotations, tmp_path / "x", **words, prepared=store, video__frames=3) == 2
+    assert "frames is 2 there, 3 here" in capsys.readouterr().err
+    assert finetune(moving, store, **words, prepare="true", video__frames=3) == 2
+    assert "stored with other settings" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_a_run_would_be_and_does_nothing(
+    moving: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert finetune(moving, out, dry_run="true", steps=0, epochs=4) == 0
+    said = capsys.readouterr().out
+    for part in (
+        "train               -      18",
+        "test: 12 videos, 12 queries",
+        "9 steps of 8 clips: 4 epochs of 18 pairs",
+        "parameters:",
+        "of weights and optimiser on each device",
+        "FLOP a step",
+        "reading:",
+        "time:",
+    ):
+        assert part in said, part
+    assert not out.exists()
+
+
+def test_an_evaluation_repeats_the_run_s_table_and_tests_against_it(
+    moving: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = f"{finished}/results.json"
+    assert evaluate(moving, finished, out=tmp_path / "again", compare=other, querybank=6) == 0
+    again, before = results_in(tmp_path / "again"), results_in(finished)
+    assert [row["label"] for row in again["rows"]] == [
+        *(row["label"] for row in before["rows"]),
+        "QB-norm (transductive)",
+    ]
+    assert again["rows"][:2] == before["rows"]
+    said = capsys.readouterr().out
+    assert "t2v r1: +0.00 (+0.00 to +0.00), p 1.0000" in said and "QB-norm" in said
+    assert evaluate(moving, finished, split="train", compare=other) == 2
+    assert "its split is 'test', here 'train': not the same queries" in capsys.readouterr().err
+
+
+def test_any_clip_and_any_peer_s_file_is_evaluated_without_training(moving: Path, tmp_path: Path) -> None:
+    """A CLIP by its towers, a peer's file as it is published, and what import-checkpoint makes of it: the same ranks."""
+    _, state = published("CLIP4Clip meanP")
+    file = containers.write_torch(tmp_path / "pytorch_model.bin.0", state)
+    assert main(["import-checkpoint", str(file), str(tmp_path / "ours")]) == 0
+    assert main(["export", str(tmp_path / "ours"), str(tmp_path / "exported")]) == 0
+    towers = f"local-dir:{tmp_path / 'exported' / 'towers'}"
+    for name, words in (
+        ("peer", [f"checkpoint={file}"]),
+        ("ours", [f"checkpoint={tmp_path / 'ours'}"]),
+        ("clip", [f"model.towers.name={towers}"]),
+    ):
+        words += [
+            f"data={moving}",
+            f"out={tmp_path / name}.out",
+            "video.size=64",
+            "video.frames=2",
+            "workers=0",
+            "threads=1",
+        ]
+        assert main(["evaluate", "folder", *words]) == 0
+    rows = [results_in(tmp_path / f"{name}.out")["rows"] for name in ("peer", "ours", "clip")]
+    assert rows[0] == rows[1] == rows[2]
+    assert results_in(tmp_path / "clip.out")["checkpoint"]["towers"]["name"] == towers
+
+
+def test_recognition_is_trained_and_told_by_its_classes(moving: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "classes"
+    folder.mkdir()
+    rows = [line.split("\t") for line in (moving / "captions.tsv").read_text().splitlines()[1:]]
+    lines = [f"{file}\t{file.rpartition('-')[2].removesuffix('.mp4')}\t{split}" for file, _, split in rows]
+    (folder / "labels.tsv").write_text("\n".join(["video\tlabel\tsplit", *lines, ""]))
+    words = {"videos": moving, "prompt": "it goes {}", "video__frames": 4}
+    assert finetune(folder, tmp_path / "run", **words, views__segments=2, views__crops=3) == 0
+    found = results_in(tmp_path / "run")
+    (row,) = found["rows"]
+    assert row["items"] == 6 and len(row["ranks"]) == 12
+    assert found["metrics"].keys() == {"top1", "top5"}
+    assert "2 x 3 views" in found["protocol"] and found["counts"]["queries"] == 12
+
+
+def test_missing_videos_are_refused_or_count_as_misses(
+    moving: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = tmp_path / "some"
+    (some / "videos").mkdir(parents=True)
+    (some / "captions.tsv").write_bytes((moving / "captions.tsv").read_bytes())
+    for file in sorted((moving / "videos").iterdir()):
+        if not file.name.startswith("test-000-left"):
+            (some / "videos" / file.name).symlink_to(file)
+    assert evaluate(some, finished) == 2
+    assert "1 of 12 videos are not in" in capsys.readouterr().err
+    assert evaluate(some, finished, allow_missing="true", out=tmp_path / "out") == 0
+    found = results_in(tmp_path / "out")
+    assert found["counts"]["missing"] == 1 and "counted as misses" in found["protocol"]
+    assert found["rows"][0]["t2v"]["missed"] == [0] and found["rows"][0]["t2v"]["ranks"][0] == 12
+
+
+def test_a_damaged_video_is_named_and_counts_as_a_miss_within_the_budget(
+    moving: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = tmp_path / "some"
+    (some / "videos").mkdir(parents=True)
+    (some / "captions.tsv").write_bytes((moving / "captions.tsv").read_bytes())
+    for file in sorted((moving / "videos").iterdir()):
+        if file.name.startswith("test-000-left"):
+            (some / "videos" / file.name).write_bytes(b"no video")
+        else:
+            (some / "videos" / file.name).symlink_to(file)
+    assert evaluate(some, finished, out=tmp_path / "out") == 0
+    found = results_in(tmp_path / "out")
+    assert found["counts"]["damaged"] == 1 and found["damaged"] == ["videos/test-000-left.mp4"]
+    assert "not_a_video" in found["troubles"][0]
+    assert "1 videos are damaged and count as misses" in capsys.readouterr().out
+    assert evaluate(some, finished, max_bad=0) == 1
+    assert "not_a_video" in capsys.readouterr().err
+
+
+def test_what_cannot_be_is_said_before_anything_is_done(
+    moving: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for settings, said in (
+        ({"video__size": 224}, "the model's image tower reads 64"),
+        ({"init": tmp_path}, "is no model of stillreel's"),
+        ({"prepared": tmp_path}, "holds neither manifest.json"),
+        ({"prompt": "nothing"}, "has no {} for the name"),
+        ({"views__segments": 2, "video__sampler": "fps"}, "needs video.sampler=segments"),
+    ):
+        assert finetune(moving, tmp_path / "run", **settings) == 2, settings  # type: ignore[arg-type]
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main(["evaluate", "folder", f"data={moving}"]) == 2
+    assert "nothing to evaluate" in capsys.readouterr().err
