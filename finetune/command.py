@@ -5,6 +5,7 @@ OUT is a run's folder as in pretraining; OUT/final is the model that was chosen,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,6 +65,8 @@ def run(name: str, settings: FinetuneSettings) -> int:
         print(describe_reading(settings, pairs, store, max(len(devices()), 1)))
         return 0
     if settings.prepare:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise RequestError("prepare=true is one process with `workers` of its own; run it without torchrun")
         return prepare.run(opened, settings)
     if opened.benchmark.selection:
         metric = "t2v_r1" if opened.benchmark.protocol.task == "retrieval" else "top1"

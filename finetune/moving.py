@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ MOTIONS = {
     "grow": "grows",
     "shrink": "shrinks",
 }
-CONTENTS = {"test": 16, "validation": 8, "train": 80}  # of each split
+CONTENTS = {"test": 16, "validation": 8, "train": 160}  # of each split
 
 _SIDE, _FRAMES, _FPS = 128, 16, 8
 _TABLE = "captions.tsv"
@@ -83,7 +84,8 @@ def draw_benchmark(folder: Path, *, seed: int = 0, contents: Mapping[str, int] =
         return
     (folder / "videos").mkdir(parents=True, exist_ok=True)
     processes = workers or os.cpu_count() or 1
-    with ProcessPoolExecutor(processes, initializer=_settle) as pool:
+    # Not forked: OpenCV's threads do not survive it, and a process that then sets their number waits for ever.
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_settle) as pool:
         list(pool.map(partial(_write_video, folder / "videos"), videos, chunksize=12))
     Folder(str(folder)).publish(_TABLE, table.encode())  # last: it says that the videos are all there
 

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from math import ceil
+from multiprocessing import get_context
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -160,8 +161,9 @@ def make_shards(tasks: Sequence[FrameTask], workers: int) -> Iterator[Receipt]:
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A terminal sends Ctrl-C to all processes; the parent stops the others."""
-    with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
+    """A terminal sends Ctrl-C to all processes; the parent stops the others. Not forked: libraries' threads do not survive it."""
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=signal.signal, initargs=ignore) as pool:
         yield pool
 
 
@@ -204,6 +206,7 @@ def frames_of(clip: Clip, video: VideoSettings, stored: Mapping[str, Any]) -> tu
         "file": clip.file.name,
         "numbers": numbers,
         "times": decoder.timeline.times[numbers].tolist(),
+        "end": float(decoder.timeline.end),
         "flaws": [list(flaw) for flaw in decoder.flaws],
     }
     for use, chosen in (("test", test), ("train", train)):

@@ -135,10 +135,10 @@ class StoredSource:
             pixels = {place: self._decoded(members[f"{place:03d}.jpg"], clip) for place in set(places.tolist())}
             frames, mask = filled(self._settings, [pixels[place] for place in places.tolist()])
             numbers, times = np.array(told["numbers"], np.int64), np.array(told["times"], np.float64)
-            flaws = tuple(Flaw(*flaw) for flaw in told["flaws"])
+            flaws, end = tuple(Flaw(*flaw) for flaw in told["flaws"]), float(told["end"])
         except (KeyError, IndexError, ValueError, TypeError) as error:
             raise VideoTrouble(self._where(clip.name), "corrupt", f"no sample of stored frames: {error!r}") from None
-        return VideoClip(frames, mask, numbers[places], times[places], flaws)
+        return VideoClip(frames, mask, numbers[places], times[places], flaws, end)
 
     def _members(self, video: str) -> Mapping[str, bytes]:
         place = self._store.places.get(video)

@@ -45,7 +45,7 @@ class VideoClip(NamedTuple):
     numbers: NDArray[np.int64]
     times: NDArray[np.float64]
     flaws: tuple[Flaw, ...]
-    end: float = float("nan")  # when the last frame of the video goes, in seconds, where it is known
+    end: float  # when the last frame of the video goes, in seconds
 
 
 class VideoReader:
@@ -77,8 +77,8 @@ class VideoReader:
             why = "; ".join(map(str, decoder.flaws)) or "the decoder gave none"
             raise VideoTrouble(str(file), "no_frames", why)
         frames, mask = filled(settings, [shaped[shown_instead(number, shaped)] for number in numbers.tolist()])
-        times = decoder.timeline.times[numbers]
-        return VideoClip(frames, mask, numbers, times, tuple(decoder.flaws), decoder.timeline.end)
+        timeline = decoder.timeline
+        return VideoClip(frames, mask, numbers, timeline.times[numbers], tuple(decoder.flaws), timeline.end)
 
 
 def filled(settings: VideoSettings, pictures: Sequence[Pixels]) -> tuple[Pixels, NDArray[np.bool_]]:

@@ -9,7 +9,17 @@ import pytest
 import torch
 
 from stillreel import main
-from tests.finetune.running import evaluate, finetune, finetune_words, kill_after, results_in, steps_told, weights_in
+from tests.finetune.running import (
+    evaluate,
+    evaluate_words,
+    finetune,
+    finetune_words,
+    kill_after,
+    results_in,
+    steps_told,
+    weights_in,
+)
+from tests.making import torchrun
 from tests.pretrain import containers
 from tests.pretrain.published import published
 
@@ -168,6 +178,15 @@ def test_any_clip_and_any_peer_s_file_is_evaluated_without_training(moving: Path
     rows = [results_in(tmp_path / f"{name}.out")["rows"] for name in ("peer", "ours", "clip")]
     assert rows[0] == rows[1] == rows[2]
     assert results_in(tmp_path / "clip.out")["checkpoint"]["towers"]["name"] == towers
+
+
+def test_two_ranks_find_what_one_finds(moving: Path, finished: Path, tmp_path: Path) -> None:
+    words = evaluate_words(moving, finished, split="train", out=tmp_path / "two", querybank=5, batch=4)
+    done = torchrun("finetune", words, ranks=2, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert evaluate(moving, finished, split="train", out=tmp_path / "one", querybank=5, batch=4) == 0
+    assert results_in(tmp_path / "two")["rows"] == results_in(tmp_path / "one")["rows"]
+    assert done.stdout.count("text to video") == 3  # one of them prints
 
 
 def test_recognition_is_trained_and_told_by_its_classes(moving: Path, tmp_path: Path) -> None:
