@@ -37,6 +37,7 @@ from finetune.search.footage import Footage, read_footage
 from finetune.search.sources import Source, open_source
 from finetune.search.store import Entry, IndexWriter, VideoIndex, open_index, read_manifest
 from finetune.two_stage.stages import vectors_of_clips
+from finetune.weights import model_folder
 from pretrain.model import VideoTextModel
 from shards.progress import amount
 from shards.storage import Folder
@@ -60,7 +61,8 @@ def run(videos: str, out: str, settings: IndexSettings) -> int:
         raise RequestError(f"{out}: an index is mapped into memory, so it must lie on a disk")
     source = open_source(videos, settings.video)
     files = source.survey()
-    model = open_model(settings.checkpoint, settings.device)
+    checkpoint = model_folder(settings.checkpoint)
+    model = open_model(checkpoint, settings.device)
     side = model.clip.visual.image_size[0]
     if settings.video.size != side:
         raise RequestError(
@@ -68,8 +70,8 @@ def run(videos: str, out: str, settings: IndexSettings) -> int:
         )
     maker = {
         "model": {
-            "path": str(Path(settings.checkpoint).expanduser().absolute()),
-            "sha256": model_digest(settings.checkpoint),
+            "path": str(Path(checkpoint).expanduser().absolute()),
+            "sha256": model_digest(checkpoint),
         },
         "settings": settings.video.model_dump(mode="json"),
     }
