@@ -7,16 +7,14 @@ OUT/heldout/    pictures that training never     OUT/clips-heldout/   theirs
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from itertools import count
 from pathlib import Path
 
 import simplejpeg
 
 from animate import build, preview
+from animate.pool import process_pool
 from animate.scenes import caption_of, draw_scene, plan_scene
 from configs import load_preset
 from configs.build import AnimateSettings, DemoSettings, PreviewSettings, VerifySettings
@@ -93,16 +91,10 @@ def _draw(folder: Path, numbers: Sequence[int], settings: DemoSettings) -> None:
     announce(f"draw {len(numbers):,} pictures into {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     batches = [numbers[at : at + _BATCH] for at in range(0, len(numbers), _BATCH)]
-    processes = settings.workers or os.cpu_count() or 1
-    with Progress(len(numbers), "pictures", settings.progress) as progress, _pool(processes) as pool:
+    with Progress(len(numbers), "pictures", settings.progress) as progress, process_pool(settings.workers) as pool:
         for drawn in pool.map(_draw_batch, *zip(*((folder, settings.seed, batch) for batch in batches), strict=True)):
             progress.advance(drawn)
     Folder(str(folder)).publish("captions.tsv", table.encode())
-
-
-def _pool(processes: int) -> ProcessPoolExecutor:
-    """A terminal sends Ctrl-C to all processes; the parent stops the others."""
-    return ProcessPoolExecutor(processes, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
 
 
 def _draw_batch(folder: Path, seed: int, numbers: Sequence[int]) -> int:

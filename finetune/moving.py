@@ -9,21 +9,17 @@ what is there but not what happens finds the right video of its content once in 
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import count
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from animate.dice import Dice, between
 from animate.encode import encode_video
+from animate.pool import process_pool
 from animate.scenes import COLOURS, FINISHES, GROUNDS, SHAPES, Pixels, Scene, Thing, draw_scene
 from configs.build import ClipSettings
 from shards.storage import Folder
@@ -83,17 +79,9 @@ def draw_benchmark(folder: Path, *, seed: int = 0, contents: Mapping[str, int] =
     if (folder / _TABLE).is_file() and (folder / _TABLE).read_text() == table:
         return
     (folder / "videos").mkdir(parents=True, exist_ok=True)
-    processes = workers or os.cpu_count() or 1
-    # Not forked: OpenCV's threads do not survive it, and a process that then sets their number waits for ever.
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_settle) as pool:
+    with process_pool(workers) as pool:
         list(pool.map(partial(_write_video, folder / "videos"), videos, chunksize=12))
     Folder(str(folder)).publish(_TABLE, table.encode())  # last: it says that the videos are all there
-
-
-def _settle() -> None:
-    """A terminal sends Ctrl-C to all processes; the parent stops the others. And each has a core of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
 
 
 def plan_videos(seed: int, contents: Mapping[str, int] = CONTENTS) -> Iterator[Moving]:

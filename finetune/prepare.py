@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from math import ceil
-from multiprocessing import get_context
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -24,6 +21,7 @@ import numpy as np
 
 from animate.encode import encode_frames
 from animate.interrupt import stoppable
+from animate.pool import process_pool
 from configs import DataError, RequestError
 from configs.finetune import FinetuneSettings
 from configs.settings import canonical_json
@@ -147,7 +145,7 @@ def make_shards(tasks: Sequence[FrameTask], workers: int) -> Iterator[Receipt]:
     if not workers or len(tasks) < 2:
         yield from map(make_shard, tasks)
         return
-    with _pool(min(workers, len(tasks))) as pool:
+    with process_pool(min(workers, len(tasks))) as pool:
         running: list[Future[Receipt]] = [pool.submit(make_shard, task) for task in tasks]
         try:
             for done in as_completed(running):
@@ -157,14 +155,6 @@ def make_shards(tasks: Sequence[FrameTask], workers: int) -> Iterator[Receipt]:
         finally:
             for one in running:
                 one.cancel()
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A terminal sends Ctrl-C to all processes; the parent stops the others. Not forked: libraries' threads do not survive it."""
-    ignore = (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=signal.signal, initargs=ignore) as pool:
-        yield pool
 
 
 def make_shard(task: FrameTask) -> Receipt:
