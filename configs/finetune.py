@@ -87,6 +87,11 @@ class EvaluateSettings(ProtocolSettings):
     model: ModelSettings = ModelSettings()
     peer: PeerOptions = PeerOptions()
     split: Literal["train", "validation", "test"] = Field("test", description="which one is asked")
+    rerank: int = Field(
+        0,
+        ge=0,
+        description="K: what the fine stage gains on the K best of each caption, and at other depths; 0: not asked",
+    )
     out: str = Field("", description="folder for results.json; empty: the table only")
     compare: str = Field("", description="results.json of another model on the same queries: a paired test against it")
     batch: int = Field(32, ge=1, le=1 << 16, description="clips that a rank encodes at once")

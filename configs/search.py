@@ -14,7 +14,7 @@ _DEVICE = "auto: a CUDA device where there is one"
 
 
 class IndexSettings(Settings):
-    checkpoint: str = Field(description="a model of stillreel's: a folder of model.safetensors and config.json")
+    checkpoint: str = Field(description="a model of stillreel's, or the OUT of a run")
     video: VideoSettings = VideoSettings()
     batch: int = Field(32, ge=1, le=4096, description="videos that are encoded at once")
     workers: int = Field(0, ge=0, le=256, description="processes that decode; 0: this one")
@@ -28,6 +28,9 @@ class QuerySettings(Settings):
 
     checkpoint: str = Field("", description="where the index's model lies now, if not where it lay")
     rerank: int = Field(0, ge=0, le=1000, description="candidates that the fine stage orders; 0: none, coarse order")
+    weight: float = Field(
+        1.0, ge=0, le=1, description="of the fine score beside the coarse one; `evaluate rerank=K` finds the best"
+    )
     faiss: bool = Field(False, description="search the faiss index, which may miss some; false: exact search")
     device: Device = Field("auto", description=_DEVICE)
 

@@ -9,13 +9,17 @@ import torch
 
 from configs.finetune import EvaluateSettings
 from finetune.asked import open_asked, store_asked
+from finetune.benchmarks import SplitName
 from finetune.examine import Examiner
 from finetune.results import about_checkpoint, compare_with, publish, read_results, results_of, table_of
+from finetune.two_stage.examine import Staged, examine_stages
+from finetune.two_stage.plot import draw_sweep
 from finetune.weights import check_size, load_any, model_folder
 from pretrain.data.together import Together
 from pretrain.model.towers import model_cfg_of
 from pretrain.parallel import autocast_of
 from pretrain.ranks import joined
+from shards.storage import Folder
 
 _PATIENCE_S = 1800.0
 
@@ -33,16 +37,26 @@ def run(name: str, settings: EvaluateSettings) -> int:
         check_size(settings.video.size, model_cfg_of(model.clip))
         if ranks.is_first:
             print(opened.report(), file=sys.stderr, flush=True)
-        examiner = Examiner(
-            opened.located,
-            settings.split,
-            settings,
-            batch=settings.batch,
-            workers=settings.workers,
-            together=Together(ranks.ranks, _PATIENCE_S),
-            store=store,
-        )
-        outcome = examiner.examine(model, autocast=autocast_of(settings.engine, ranks.device))
+        together, autocast = Together(ranks.ranks, _PATIENCE_S), autocast_of(settings.engine, ranks.device)
+
+        def examiner_of(split: SplitName) -> Examiner:
+            return Examiner(
+                opened.located,
+                split,
+                settings,
+                batch=settings.batch,
+                workers=settings.workers,
+                together=together,
+                store=store,
+            )
+
+        examiner = examiner_of(settings.split)
+        outcome = examiner.examine(model, autocast=autocast)
+        staged = None
+        if settings.rerank:
+            staged = examine_stages(
+                model, opened.located, settings.split, examiner_of, depth=settings.rerank, autocast=autocast
+            )
         if not ranks.is_first:
             return 0
         towers = settings.model.towers
@@ -53,8 +67,19 @@ def run(name: str, settings: EvaluateSettings) -> int:
         )
         results = results_of(opened, settings.split, examiner, outcome, settings, about)
         print(table_of(examiner, outcome))
+        if staged is not None:
+            print(staged.table())
+            results |= {"two_stage": staged.sweep.to_json()}
         if settings.out:
             print(f"{publish(Path(settings.out), results)}: every query's rank, and how it was asked", file=sys.stderr)
+            if staged is not None:
+                _draw(staged, opened.benchmark.name, Path(settings.out))
         if settings.compare:
             print(compare_with(settings.compare, results, outcome))
     return 0
+
+
+def _draw(staged: Staged, benchmark: str, out: Path) -> None:
+    title = f"R@1, text to video, {benchmark} {staged.split}: K candidates re-ranked"
+    Folder(str(out)).publish("rerank.svg", draw_sweep(staged.sweep, title).encode())
+    print(f"{out / 'rerank.svg'}: R@1 against K", file=sys.stderr)

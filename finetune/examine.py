@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -69,6 +69,15 @@ class Outcome:
         return self.rows[0].metrics()
 
 
+class Encoded(NamedTuple):
+    """Everything that two stages compare of B videos and A captions."""
+
+    video: VideoFeatures
+    text: TextFeatures
+    matches: Matches
+    whole: Tensor  # bool (B,): videos that are there and could be read
+
+
 class Examiner:
     """A split, to be asked of again and again. All ranks make it, and examine, at the same points."""
 
@@ -121,6 +130,26 @@ class Examiner:
             )
         return Outcome(rows, len(self._videos), damaged, troubles, len(self._videos) / (time.monotonic() - begin))
 
+    def encode(self, model: VideoTextModel, *, autocast: torch.dtype | None = None) -> Encoded | None:
+        """Features of all videos and captions with frames, words and patches, on rank 0; None on the others.
+
+        All ranks must call it. RequestError where the benchmark asks for classes, or for several views of a video.
+        """
+        views = self._settings.views
+        if self._benchmark.protocol.task != "retrieval" or views.segments * views.crops > 1:
+            raise RequestError("two stages are for retrieval with one view a video: captions propose, pairs are scored")
+        with torch.no_grad(), evaluating(model):
+            video, whole, troubles = self._encode_videos(model, autocast, fine=True)
+            self._check_damage(whole, troubles)
+            captions = [caption for one in self._videos for caption in one.captions]
+            text = self._encode_texts(model, captions, video.pooled.device, autocast, fine=True)
+        return Encoded(video, text, self._matches(), whole) if self._rank == 0 else None
+
+    def _matches(self) -> Matches:
+        counts = torch.tensor([len(one.captions) for one in self._videos])
+        numbers = torch.arange(len(counts))
+        return Matches(numbers.repeat_interleave(counts), numbers)
+
     def _retrieve(
         self,
         model: VideoTextModel,
@@ -129,9 +158,7 @@ class Examiner:
         damaged: Sequence[str],
         autocast: torch.dtype | None,
     ) -> tuple[Retrieval, ...]:
-        counts = torch.tensor([len(one.captions) for one in self._videos])
-        numbers = torch.arange(len(counts))
-        matches = Matches(numbers.repeat_interleave(counts), numbers)
+        matches = self._matches()
         captions = [caption for one in self._videos for caption in one.captions]
         missing = (*self._located.missing.get(self._split, ()), *damaged)
 
@@ -176,7 +203,7 @@ class Examiner:
         return [captions[number] for number in sorted(chosen.tolist())]
 
     def _encode_videos(
-        self, model: VideoTextModel, autocast: torch.dtype | None
+        self, model: VideoTextModel, autocast: torch.dtype | None, *, fine: bool = False
     ) -> tuple[VideoFeatures, Tensor, tuple[str, ...]]:
         """Features of all clips, views of a video side by side; which videos (B,) are whole; what is wrong with files."""
         clips = self._clips()
@@ -195,7 +222,7 @@ class Examiner:
             batch, error = _next(batches)
             self._together.agree((), error)
             batch = batch or self._nothing(model, autocast)
-            parts.append(batch._replace(video=_compared(model, batch.video)))
+            parts.append(batch._replace(video=_compared(model, batch.video, fine=fine)))
         features = gather_features([part.video for part in parts], self._batch, len(clips))
         flags = [torch.tensor(part.whole + [False] * (self._batch - len(part.whole))) for part in parts]
         device = features.pooled.device
@@ -252,14 +279,20 @@ class Examiner:
         return self._in_turn(len(texts), size, block)
 
     def _encode_texts(
-        self, model: VideoTextModel, texts: Sequence[str], device: torch.device, autocast: torch.dtype | None
+        self,
+        model: VideoTextModel,
+        texts: Sequence[str],
+        device: torch.device,
+        autocast: torch.dtype | None,
+        *,
+        fine: bool = False,
     ) -> TextFeatures:
         parts = []
         for rows in self._shares(len(texts), _CAPTIONS):
             ids = tokenise(texts[rows] or [""], self._settings.words).to(device)
             with torch.autocast(device.type, autocast, enabled=autocast is not None):
                 text = model.encode_text(ids)
-            if isinstance(model.head, Dot):
+            if isinstance(model.head, Dot) and not fine:
                 text = text._replace(tokens=text.tokens[:, :0], mask=text.mask[:, :0])
             parts.append(text)
         return gather_features(parts, _CAPTIONS, len(texts))
@@ -285,8 +318,10 @@ def gather_features(parts: Sequence[Features], size: int, count: int) -> Feature
     return type(parts[0])(*fields)
 
 
-def _compared(model: VideoTextModel, video: VideoFeatures) -> VideoFeatures:
-    """What the head compares: frames need not be kept where it is vectors, and patches are the re-ranker's."""
+def _compared(model: VideoTextModel, video: VideoFeatures, *, fine: bool) -> VideoFeatures:
+    """What the head compares: frames need not be kept where it is vectors, and patches are the re-ranker's (`fine`)."""
+    if fine:
+        return video._replace(draws=None)
     video = video._replace(patches=None, draws=None)
     if isinstance(model.head, Dot):
         video = video._replace(frames=video.frames[:, :0], mask=video.mask[:, :0])

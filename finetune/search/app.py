@@ -18,6 +18,7 @@ import base64
 import hashlib
 import json
 import tempfile
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -57,6 +58,7 @@ class SearchApp:
         self._source = open_source(searcher.index.root, searcher.video)
         self._search, self._decode = Desk(1, settings.waiting), Desk(_DECODERS, settings.waiting)
         self._uploads = 0
+        self._filming = threading.Lock()  # a source has one renderer
         self._counts = Counts()
         self._page, self._policy = _page()
         self._frames = lru_cache(_CLIPS_KEPT)(self._make_clip)
@@ -228,7 +230,10 @@ class SearchApp:
             return False
 
     def _make_clip(self, row: int) -> bytes:
-        clip = self._source.read(self._searcher.index.entry(row))
+        entry = self._searcher.index.entry(row)
+        self._source.file(entry)  # is still the one that was indexed
+        with self._filming:
+            clip = self._source.read(entry)
         frames = clip.frames[clip.mask]
         side = frames.shape[1] // 2 * 2  # 4:2:0 has half as many colours, both ways
         return encode_video(frames[:, :side, :side].copy(), ClipSettings(fps=_FPS, quality=80))

@@ -17,8 +17,9 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,20 +38,25 @@ from finetune.search.footage import Footage, read_footage
 from finetune.search.sources import Source, open_source
 from finetune.search.store import Entry, IndexWriter, VideoIndex, open_index, read_manifest
 from finetune.two_stage.stages import vectors_of_clips
+from finetune.weights import model_folder
 from pretrain.model import VideoTextModel
 from shards.progress import amount
 from shards.storage import Folder
 
 _PASSING = ("missing", "unreadable", "too_slow")
 _ROWS = 4096  # copied at once
+_PARTS_KEPT = 4  # in memory: files are published in the order in which they were saved
 _SHOWN = 20  # damaged files that are named on the terminal; the table has all
 
 
+Arrays = dict[str, NDArray[Any]]
+
+
 class Known(NamedTuple):
-    """Where the features of a file are: a row of some arrays."""
+    """Where the features of a file are: a row of some arrays, which come into memory when they are asked for."""
 
     entry: Entry
-    arrays: dict[str, NDArray[Any]]
+    arrays: Callable[[], Arrays]
 
 
 def run(videos: str, out: str, settings: IndexSettings) -> int:
@@ -60,7 +66,8 @@ def run(videos: str, out: str, settings: IndexSettings) -> int:
         raise RequestError(f"{out}: an index is mapped into memory, so it must lie on a disk")
     source = open_source(videos, settings.video)
     files = source.survey()
-    model = open_model(settings.checkpoint, settings.device)
+    checkpoint = model_folder(settings.checkpoint)
+    model = open_model(checkpoint, settings.device)
     side = model.clip.visual.image_size[0]
     if settings.video.size != side:
         raise RequestError(
@@ -68,8 +75,8 @@ def run(videos: str, out: str, settings: IndexSettings) -> int:
         )
     maker = {
         "model": {
-            "path": str(Path(settings.checkpoint).expanduser().absolute()),
-            "sha256": model_digest(settings.checkpoint),
+            "path": str(Path(checkpoint).expanduser().absolute()),
+            "sha256": model_digest(checkpoint),
         },
         "settings": settings.video.model_dump(mode="json"),
     }
@@ -143,10 +150,10 @@ def _known(old: VideoIndex | None, work: Path) -> dict[str, Known]:
     """By path the files whose features, or whose damage, are known."""
     known: dict[str, Known] = {}
     if old is not None:
-        arrays: dict[str, NDArray[Any]] = {"vectors": old.vectors, "frames": old.frames, "times": old.times}
+        arrays: Arrays = {"vectors": old.vectors, "frames": old.frames, "times": old.times}
         if old.patches is not None:
             arrays["patches"] = old.patches
-        known |= {entry.path: Known(entry, arrays) for entry in old.entries()}
+        known |= {entry.path: Known(entry, lambda: arrays) for entry in old.entries()}
     for path in sorted(work.glob("part-*.safetensors")):
         try:
             known |= {one.entry.path: one for one in _read_part(path)}
@@ -168,7 +175,7 @@ def _encode(
     Path(work.path).mkdir(exist_ok=True)
     taken = [int(path.stem.rpartition("-")[2]) for path in Path(work.path).glob("part-*.safetensors")]
     number, begun, done = max(taken, default=-1) + 1, time.monotonic(), 0
-    waiting: list[tuple[list[Entry], dict[str, NDArray[Any]]]] = []
+    waiting: list[tuple[list[Entry], Arrays]] = []
     for footage in read_footage(source, files, settings.video, batch=settings.batch, workers=settings.workers):
         waiting.append((footage.entries, _features(model, footage)))
         done += len(footage.entries)
@@ -179,7 +186,7 @@ def _encode(
             number, waiting = number + 1, []
 
 
-def _features(model: VideoTextModel, footage: Footage) -> dict[str, NDArray[Any]]:
+def _features(model: VideoTextModel, footage: Footage) -> Arrays:
     """Arrays of the files of a batch that have frames."""
     if not len(footage.frames):
         return {}
@@ -194,7 +201,7 @@ def _features(model: VideoTextModel, footage: Footage) -> dict[str, NDArray[Any]
     return found
 
 
-def _save_part(work: Folder, name: str, batches: Sequence[tuple[list[Entry], dict[str, NDArray[Any]]]]) -> None:
+def _save_part(work: Folder, name: str, batches: Sequence[tuple[list[Entry], Arrays]]) -> None:
     entries, first = [], 0
     for some, _ in batches:
         entries += [one._replace(row=one.row + first) if one.row >= 0 else one for one in some]
@@ -207,10 +214,17 @@ def _save_part(work: Folder, name: str, batches: Sequence[tuple[list[Entry], dic
 
 
 def _read_part(path: Path) -> Iterator[Known]:
+    _arrays_of_part.cache_clear()  # another run's part may have had this name
+    _arrays_of_part(path)  # so that one that was cut is known by now
     with safe_open(path, "numpy") as file:
-        arrays = {kind: file.get_tensor(kind) for kind in file.keys()}  # noqa: SIM118
         entries = [Entry(*values) for values in json.loads(file.metadata()["entries"])]
-    return (Known(entry, arrays) for entry in entries)
+    return (Known(entry, partial(_arrays_of_part, path)) for entry in entries)
+
+
+@lru_cache(_PARTS_KEPT)
+def _arrays_of_part(path: Path) -> Arrays:
+    with safe_open(path, "numpy") as file:
+        return {kind: file.get_tensor(kind) for kind in file.keys()}  # noqa: SIM118
 
 
 def _publish(folder: Folder, files: Sequence[Known], about: dict[str, Any]) -> None:
@@ -221,14 +235,14 @@ def _publish(folder: Folder, files: Sequence[Known], about: dict[str, Any]) -> N
         said = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         first = files[0].entry
         raise DataError(f"none of the {len(files):,} videos could be read: {said}. First: {first.path}: {first.detail}")
-    shapes = {kind: array.shape[1:] for kind, array in whole[0].arrays.items()}
+    shapes = {kind: array.shape[1:] for kind, array in whole[0].arrays().items()}
     frames, joined = shapes["frames"]
     patches = shapes["patches"][1] if "patches" in shapes else 0
     with IndexWriter(folder, len(whole), shapes["vectors"][0], frames, patches, joined) as writer:
         for start in range(0, len(whole), _ROWS):
             some = whole[start : start + _ROWS]
-            rows = {kind: np.stack([one.arrays[kind][one.entry.row] for one in some]) for kind in shapes}
-            writer.add(**rows)
+            found = [{kind: array[one.entry.row] for kind, array in one.arrays().items()} for one in some]
+            writer.add(**{kind: np.stack([row[kind] for row in found]) for kind in shapes})
         row, entries = 0, []
         for file in files:
             entries.append(file.entry._replace(row=row) if file.entry.row >= 0 else file.entry)

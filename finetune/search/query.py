@@ -30,7 +30,9 @@ def run(index: str, text: str, settings: SearchSettings) -> int:
     if settings.rerank and asked[0] in ("image=", "video="):
         raise RequestError(f"rerank={settings.rerank}: re-ranking asks words; with {asked[0]} it must be 0")
     texts = _texts(settings.queries) if settings.queries else [text]
-    searcher = Searcher(open_index(Folder(index)), settings.checkpoint, settings.device, faiss=settings.faiss)
+    searcher = Searcher(
+        open_index(Folder(index)), settings.checkpoint, settings.device, weight=settings.weight, faiss=settings.faiss
+    )
     for query, hits in zip(*_search(searcher, texts, settings), strict=True):
         if settings.json_output:
             print(json.dumps({"query": query, "results": [hit.to_json() for hit in hits]}, ensure_ascii=False))

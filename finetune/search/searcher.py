@@ -19,7 +19,9 @@ from finetune.search.approximate import FaissSearch
 from finetune.search.exact import best_rows
 from finetune.search.features import encode_frames, model_digest, open_model, stored_features
 from finetune.search.store import VideoIndex
-from finetune.two_stage.stages import fine_scores, has_fine_stage, vectors_of_queries
+from finetune.two_stage.order import fused
+from finetune.two_stage.stages import coarse_logits, fine_scores, has_fine_stage, vectors_of_queries
+from finetune.weights import model_folder
 from pretrain.data.words import tokenise
 from pretrain.model.features import TextFeatures, pick_rows, unit
 
@@ -64,17 +66,20 @@ def _finite(value: float) -> float | None:
 class Searcher:
     """An index and its model. Safe to share between threads, as long as one searches at a time."""
 
-    def __init__(self, index: VideoIndex, checkpoint: str = "", device: str = "auto", *, faiss: bool = False) -> None:
+    def __init__(
+        self, index: VideoIndex, checkpoint: str = "", device: str = "auto", *, weight: float = 1.0, faiss: bool = False
+    ) -> None:
         """`checkpoint`: where the index's model lies now. RequestError when it is not there, DataError when it is another.
-        `faiss` proposes by the approximate index."""
+        `weight` is that of the fine score where there are two; `faiss` proposes by the approximate index."""
         made_by = index.manifest["model"]
-        path = checkpoint or str(made_by.get("path", ""))
+        path = model_folder(checkpoint) if checkpoint else str(made_by.get("path", ""))
         if not Path(path).expanduser().is_dir():
             raise RequestError(f"{path}: the model of this index is not there; say where it is by checkpoint=FOLDER")
         self.index, self.model = index, open_model(path, device)
         if model_digest(path) != made_by.get("sha256"):
             raise DataError(f"{path} is not the model that this index was made by: its sha256 is another")
         self.video = VideoSettings.resolve(index.manifest["settings"])
+        self._weight = weight
         self._approximate = FaissSearch(index) if faiss else None
         self._device = next(self.model.parameters()).device
 
@@ -125,22 +130,24 @@ class Searcher:
         found = []
         for query in range(len(texts)):
             one = pick_rows(text, slice(query, query + 1))
-            order, fine = self._ordered(one, rows[query], rerank)
+            order, fine = self._ordered(one, rows[query], coarse[query], rerank)
             kept = [at for at in order[:k].tolist() if rows[query, at] >= 0]
             fines = [float(fine[at]) if at < len(fine) else None for at in kept]
             found.append(self._described(one.pooled[0], rows[query, kept], coarse[query, kept], fines))
         return found
 
     def _ordered(
-        self, text: TextFeatures, rows: NDArray[np.int64], rerank: int
+        self, text: TextFeatures, rows: NDArray[np.int64], coarse: NDArray[np.float32], rerank: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Places of candidates in their final order, and the fine scores of the first `rerank` places."""
         asked = rows[:rerank][rows[:rerank] >= 0]
         video = stored_features(self.index, asked, self._device)
         clips = torch.arange(len(asked), device=self._device)[None]
-        fine: NDArray[np.float32] = fine_scores(self.model, video, text, clips)[0].cpu().numpy()
-        inside = np.argsort(-fine, kind="stable")  # NaN last
-        return np.concatenate([inside, np.arange(len(asked), len(rows))]), fine
+        fine = fine_scores(self.model, video, text, clips)
+        near = coarse_logits(self.model, torch.from_numpy(coarse[: len(asked)]).to(self._device))
+        mixed = fused(near[None], fine, self._weight)[0].cpu().numpy()
+        inside = np.argsort(-mixed, kind="stable")  # NaN last
+        return np.concatenate([inside, np.arange(len(asked), len(rows))]), fine[0].cpu().numpy()
 
     def _hits(self, vectors: Tensor, pooled: Tensor, k: int) -> list[list[Hit]]:
         coarse, rows = self._coarse(vectors, k)

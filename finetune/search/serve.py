@@ -22,7 +22,9 @@ _CONNECTIONS = 2000  # more are told 503 at once
 
 def run(index: str, settings: ServeSettings) -> int:
     """Serve until SIGINT or SIGTERM; 0 after SIGTERM."""
-    searcher = Searcher(open_index(Folder(index)), settings.checkpoint, settings.device, faiss=settings.faiss)
+    searcher = Searcher(
+        open_index(Folder(index)), settings.checkpoint, settings.device, weight=settings.weight, faiss=settings.faiss
+    )
     sock = _listen(settings.host, settings.port)
     if settings.rerank and not searcher.can_rerank:
         settings = settings.model_copy(update={"rerank": 0})

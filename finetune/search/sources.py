@@ -91,6 +91,8 @@ class ClipShards:
     def __init__(self, root: str, settings: VideoSettings) -> None:
         self._corpus: Corpus = open_corpus(root)
         self.root = self._corpus.url
+        if any(plan["settings"].get("kind") for plan in self._corpus.plans):
+            raise RequestError(f"{root} holds frames that `finetune prepare=true` stored; index the videos themselves")
         self._blend = Blend((self._corpus,), (1.0,))
         self._view = View("", settings.frames, settings.size)
 

@@ -3,6 +3,7 @@
 stages.py   features -> vectors that propose, and scores that order: of the re-ranker, of `mug`, of `tight`
 order.py    coarse scores, candidates and their fine scores -> one order; pure
 sweep.py    figures against K, what they cost, and the weight of the fusion, chosen on a validation split
+examine.py  a benchmark through all of these
 plot.py     the same as a picture
 """
 

@@ -37,8 +37,13 @@ def coarse_scores(model: VideoTextModel, video: VideoFeatures, text: TextFeature
     video, text = in_fp32(video), in_fp32(text)
     with torch.no_grad():
         cosines = vectors_of_queries(model, text.pooled, text.aligned) @ vectors_of_clips(video).T
-        tau = model.settings.tau
-        return cosines / tau if tau else model.clip.logit_scale.exp() * cosines
+        return coarse_logits(model, cosines)
+
+
+def coarse_logits(model: VideoTextModel, products: Tensor) -> Tensor:
+    """Products of vectors over the temperature, which makes them logits as the fine ones are."""
+    tau = model.settings.tau
+    return products / tau if tau else model.clip.logit_scale.detach().exp() * products
 
 
 def has_fine_stage(model: VideoTextModel) -> bool:

@@ -66,6 +66,25 @@ def test_without_a_validation_split_the_last_step_is_taken(moving: Path, tmp_pat
     assert "t2v_r1" not in lines
 
 
+def test_a_second_stage_is_swept_with_the_weight_that_validation_chose(
+    moving: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(moving, finished, rerank=4) == 2
+    assert "rerank=4: the model has no fine stage" in capsys.readouterr().err
+    fine = {"model__rerank__layers": 2, "objective__matching": 1, "steps": 2, "run__save_every": 2}
+    assert finetune(moving, tmp_path / "run", **fine) == 0
+    capsys.readouterr()
+    assert evaluate(moving, tmp_path / "run", rerank=4, out=tmp_path / "told") == 0
+    lines = capsys.readouterr().out.splitlines()
+    head = next(number for number, line in enumerate(lines) if "re-ranked: weight" in line)
+    assert "best R@1 at K=4 on validation" in lines[head]
+    assert [line.split()[0] for line in lines[head + 1 : head + 7]] == ["K", "coarse", "4", "5", "10", "all"]
+    told = results_in(tmp_path / "told")["two_stage"]
+    assert told["queries"] == told["videos"] == 12 and 0 <= told["weight"] <= 1
+    assert told["levels"][0]["ranks"] == results_in(tmp_path / "told")["rows"][0]["t2v"]["ranks"]
+    assert (tmp_path / "told" / "rerank.svg").read_text().startswith("<svg")
+
+
 def test_a_run_that_was_killed_ends_as_one_that_was_not(moving: Path, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     kill_after(finetune_words(moving, out), out, step=4)

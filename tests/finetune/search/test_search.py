@@ -59,6 +59,18 @@ def test_texts_find_what_the_model_scores_highest(made: Path) -> None:
             assert all(hit.fine is None for hit in hits[len(inside) :])
 
 
+def test_the_weight_mixes_both_stages(made: Path) -> None:
+    index_ = opened(made)
+    (by_vector,) = Searcher(index_, device="cpu").by_text(TEXTS[:1], VIDEOS)
+    (coarse,) = Searcher(index_, device="cpu", weight=0.0).by_text(TEXTS[:1], VIDEOS, VIDEOS)
+    assert [hit.row for hit in coarse] == [hit.row for hit in by_vector]
+    searcher = Searcher(index_, device="cpu", weight=0.3)
+    scale = searcher.model.clip.logit_scale.exp().item()
+    (mixed,) = searcher.by_text(TEXTS[:1], VIDEOS, VIDEOS)
+    told = [0.3 * (hit.fine or 0) + 0.7 * scale * hit.coarse for hit in mixed]
+    assert told == sorted(told, reverse=True)
+
+
 def test_re_ranking_looks_deeper_than_what_is_shown(made: Path) -> None:
     searcher = Searcher(opened(made), device="cpu")
     (few,), (all_,) = searcher.by_text(TEXTS[:1], 1, VIDEOS), searcher.by_text(TEXTS[:1], VIDEOS, VIDEOS)
