@@ -59,7 +59,8 @@ function card(hit, place) {
   const best = hit.moments.reduce((top, moment, at) => (moment.similarity > hit.moments[top].similarity ? at : top), 0);
   one.dataset.row = hit.row;
   one.querySelector(".rank").textContent = place + 1;
-  one.querySelector("h2").textContent = one.querySelector("h2").title = hit.path;
+  one.querySelector("h2").textContent = hit.file ? hit.path : hit.path.split("/").at(-1); // a clip's tar tells nothing
+  one.querySelector("h2").title = hit.path;
   const fine = hit.fine === null ? "" : `match ${signed(hit.fine, 2)}, `;
   const at = hit.moments.length ? `\nbest at ${clock(hit.moments[best].seconds)}` : "";
   one.querySelector(".scores").textContent = `${fine}similar ${signed(hit.coarse, 3)}${at}`;
