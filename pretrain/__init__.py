@@ -9,6 +9,5 @@ img2dataset, which GPU machines lack.
     state          all that a checkpoint holds of a task and its optimiser, from any layout and into any
     loop           steps, in order: what is waited for, told, evaluated, saved; feed: from the loader to the device; ranks
     run            the folder of a run: checkpoints, metrics.jsonl, signals; evaluation: figures, and held-out clips
-    command        `stillreel pretrain`, and `torchrun -m pretrain`
-    doctor         what a machine can do, and what a model costs on it (hardware, timing)
+    command        `stillreel pretrain`; session, extend: what finetuning shares with it; doctor: what a model costs here
 """

@@ -4,4 +4,5 @@ import sys
 
 from stillreel import main
 
-sys.exit(main(["pretrain", *sys.argv[1:]]))
+if __name__ == "__main__":
+    sys.exit(main(["pretrain", *sys.argv[1:]]))
