@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
@@ -59,8 +60,8 @@ def _by_threads(bits: NDArray[np.uint16], queries: Floats, scores: Floats, rows:
     with ThreadPoolExecutor(threads) as pool:
         for query, top, at in zip(queries, scores, rows, strict=True):
             tops, ats = np.full((threads, len(top)), -np.inf, np.float32), np.full((threads, len(at)), -1, np.int64)
-            list(pool.map(lambda t, q=query, s=tops, r=ats: _scan(bits[edges[t] : edges[t + 1]], q, edges[t], s[t], r[t]),
-                          range(threads)))  # fmt: skip
+            parts = [bits[first:end] for first, end in pairwise(edges)]
+            list(pool.map(_scan, parts, repeat(query), edges, tops, ats))
             order = np.argsort(-tops.ravel(), kind="stable")[: len(top)]
             top[:], at[:] = tops.ravel()[order], ats.ravel()[order]
 

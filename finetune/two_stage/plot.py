@@ -56,10 +56,10 @@ def draw_sweep(sweep: Sweep, title: str) -> str:
 def _below(sweep: Sweep, level: Level, x: float) -> list[str]:
     per_query = 1000 * level.seconds / len(level.ranks.values)
     told = (f"K = {sweep.name_of(level)}", f"{per_query:.3g} ms")
+    kinds = (' class="named"', "")
     return [
-        f'<text{" class=named" if not row else ""} x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 24 + 19 * row}" '
-        f'text-anchor="middle">{escape(text)}</text>'.replace("class=named", 'class="named"')
-        for row, text in enumerate(told)
+        f'<text{kind} x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 24 + 19 * row}" text-anchor="middle">{escape(text)}</text>'
+        for row, (kind, text) in enumerate(zip(kinds, told, strict=True))
     ]
 
 
