@@ -91,7 +91,7 @@ def test_stans_layers_in_space_are_the_towers_last_and_those_in_time_add_nothing
         for name, tensor in layer.space.state_dict().items():
             assert torch.equal(tensor, block.state_dict()[name]), name
         patches = torch.randn(2, 3, 16, 64)
-        assert torch.equal(layer.time(patches, torch.ones(2, 3, dtype=torch.bool)), patches)
+        assert torch.equal(layer.time(patches, torch.ones(2, 3, dtype=torch.bool), None), patches)
 
 
 def test_a_fixed_temperature_is_kept_in_the_towers_scale() -> None:
