@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 
 from configs.stream import DataSettings
-from finetune.search.features import encode_frames
+from finetune.encode import encode_frames
 from finetune.two_stage import choose_weight, sweep_depths
 from finetune.two_stage.plot import draw_sweep
 from finetune.two_stage.sweep import Sweep

@@ -11,20 +11,18 @@ False there, and its features mean nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from animate.device import normalised
-from configs import DataError
 from configs.video import VideoSettings
 from finetune.clips import Clip, ClipSource, empty_clips, fill_clip
 from finetune.store import FrameStore, open_source
 from finetune.video import VideoTrouble
-from pretrain.data.loader import PATIENCE_S
-from pretrain.data.workers import heed_only_parent
+from pretrain.data.workers import load_batches
 from pretrain.model import VideoTextModel
 from pretrain.model.features import VideoFeatures
 
@@ -87,7 +85,6 @@ def encode_clips(
     autocast: torch.dtype | None = None,
     share: tuple[int, int] = (0, 1),
     store: FrameStore | None = None,
-    start_method: str | None = None,
 ) -> Iterator[EncodedClips]:
     """Features of clips in batches, in order; with `share` (rank, ranks) only batches rank, rank + ranks, ...
 
@@ -95,37 +92,18 @@ def encode_clips(
     evaluation mode. DataError when a worker dies.
     """
     reader = ClipReader(clips, settings, batch, store)
-    loader = DataLoader(
-        reader,
-        batch_size=None,
-        sampler=range(share[0], len(reader), share[1]),
-        collate_fn=_as_it_is,
-        num_workers=workers,
-        worker_init_fn=heed_only_parent,
-        multiprocessing_context=start_method if workers else None,
-        timeout=PATIENCE_S if workers else 0,
-        generator=torch.Generator(),  # a loader draws a number from it, and must not from the run's
-    )
-    decoded = iter(loader)
-    while True:
-        try:
-            read = next(decoded, None)
-        except RuntimeError as error:
-            raise DataError(f"a loader worker failed or was killed: {error}") from None
-        if read is None:
-            return
-        yield EncodedClips(read.first, encode_frames(model, read, autocast), read.whole, read.troubles)
+    for read in load_batches(reader, order=range(share[0], len(reader), share[1]), workers=workers):
+        video = encode_frames(model, read.frames, read.mask, autocast)
+        yield EncodedClips(read.first, video, read.whole, read.troubles)
 
 
-def encode_frames(model: VideoTextModel, clips: DecodedClips, autocast: torch.dtype | None = None) -> VideoFeatures:
-    """Features of decoded clips, on the model's device."""
+def encode_frames(
+    model: VideoTextModel, frames: Tensor, mask: Tensor, autocast: torch.dtype | None = None
+) -> VideoFeatures:
+    """Features of frames uint8 (B, T, H, W, 3) with mask (B, T), on the model's device."""
     weights = next(model.parameters())
-    frames = normalised(clips.frames.to(weights.device, non_blocking=True), dtype=weights.dtype)
-    mask = clips.mask.to(weights.device, non_blocking=True)
+    seen = normalised(frames.to(weights.device, non_blocking=True), dtype=weights.dtype)
+    shown = mask.to(weights.device, non_blocking=True)
     with torch.no_grad(), torch.autocast(weights.device.type, autocast, enabled=autocast is not None):
-        features: VideoFeatures = model.encode_video(frames, mask)
+        features: VideoFeatures = model.encode_video(seen, shown)
     return features
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

@@ -24,7 +24,7 @@ from configs import DataError, RequestError, StillreelError
 from configs.finetune import ProtocolSettings
 from finetune.benchmarks import Located, SplitName
 from finetune.clips import Clip, empty_clips
-from finetune.encode import DecodedClips, EncodedClips, encode_clips, encode_frames
+from finetune.encode import EncodedClips, encode_clips, encode_frames
 from finetune.loader import class_text, clips_of, instants_of
 from finetune.store import FrameStore
 from finetune.video import View
@@ -246,8 +246,7 @@ class Examiner:
     def _nothing(self, model: VideoTextModel, autocast: torch.dtype | None) -> EncodedClips:
         """What a rank has that has no batch left: for the others' sake, of the same shape."""
         frames, mask = empty_clips(1, self._settings.video)
-        none = DecodedClips(0, frames, mask, [False], [])
-        return EncodedClips(0, encode_frames(model, none, autocast), [False], [])
+        return EncodedClips(0, encode_frames(model, frames, mask, autocast), [False], [])
 
     def _check_damage(self, whole: Tensor, troubles: Sequence[str]) -> tuple[str, ...]:
         """Videos that are there and give no frame. DataError, on all ranks, where they are too many."""

@@ -32,14 +32,16 @@ from safetensors.numpy import save_file
 from configs import DataError, RequestError
 from configs.search import IndexSettings
 from configs.settings import canonical_json
+from finetune.encode import encode_frames
 from finetune.search.approximate import build_faiss, faiss_file
-from finetune.search.features import encode_frames, model_digest, open_model, to_halves
+from finetune.search.features import model_digest, open_model, to_halves
 from finetune.search.footage import Footage, read_footage
 from finetune.search.sources import Source, open_source
 from finetune.search.store import Entry, IndexWriter, VideoIndex, open_index, read_manifest
 from finetune.two_stage.stages import vectors_of_clips
 from finetune.weights import model_folder
 from pretrain.model import VideoTextModel
+from pretrain.model.features import in_fp32
 from shards.progress import amount
 from shards.storage import Folder
 
@@ -190,7 +192,7 @@ def _features(model: VideoTextModel, footage: Footage) -> Arrays:
     """Arrays of the files of a batch that have frames."""
     if not len(footage.frames):
         return {}
-    video = encode_frames(model, footage.frames, footage.mask)
+    video = in_fp32(encode_frames(model, footage.frames, footage.mask))
     found = {
         "vectors": to_halves(vectors_of_clips(video), "vectors"),
         "frames": to_halves(video.frames.masked_fill(~video.mask[:, :, None], 0), "features"),

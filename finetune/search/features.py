@@ -9,12 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from animate.device import normalised
 from configs import DataError, RequestError
 from finetune.search.store import VideoIndex, digest_of_file
 from pretrain.model import VideoTextModel, load_model
 from pretrain.model.checkpoint import CONFIG, WEIGHTS
-from pretrain.model.features import VideoFeatures, in_fp32
+from pretrain.model.features import VideoFeatures
 
 Halves = NDArray[np.float16]
 
@@ -32,14 +31,6 @@ def model_digest(path: str) -> str:
     """sha256 of a model's weights and configuration."""
     folder = Path(path).expanduser()
     return ":".join(digest_of_file(folder / name) for name in (WEIGHTS, CONFIG))
-
-
-def encode_frames(model: VideoTextModel, frames: Tensor, mask: Tensor) -> VideoFeatures:
-    """Features of frames uint8 (B, T, H, W, 3) with mask (B, T), in fp32."""
-    weights = next(model.parameters())
-    seen = normalised(frames.to(weights.device), dtype=weights.dtype)
-    with torch.no_grad():
-        return in_fp32(model.encode_video(seen, mask.to(weights.device)))
 
 
 def to_halves(features: Tensor, what: str) -> Halves:

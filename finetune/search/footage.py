@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from configs import DataError
 from configs.video import VideoSettings
 from finetune.search.sources import Source
 from finetune.search.store import Entry
 from finetune.video import VideoTrouble
-from pretrain.data.loader import PATIENCE_S
-from pretrain.data.workers import heed_only_parent
+from pretrain.data.workers import load_batches
 
 
 class Footage(NamedTuple):
@@ -67,24 +65,4 @@ def read_footage(
     source: Source, files: Sequence[Entry], settings: VideoSettings, *, batch: int, workers: int
 ) -> Iterator[Footage]:
     """Entries in batches, in order; DataError when a worker dies."""
-    loader = DataLoader(
-        FootageReader(source, files, settings, batch),
-        batch_size=None,
-        collate_fn=_as_it_is,
-        num_workers=workers,
-        worker_init_fn=heed_only_parent,
-        timeout=PATIENCE_S if workers else 0,
-    )
-    batches = iter(loader)
-    while True:
-        try:
-            found = next(batches, None)
-        except RuntimeError as error:
-            raise DataError(f"a process that decodes failed or was killed: {error}") from None
-        if found is None:
-            return
-        yield found
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
+    return load_batches(FootageReader(source, files, settings, batch), workers=workers)

@@ -15,15 +15,16 @@ from torch import Tensor
 
 from configs import DataError, RequestError
 from configs.video import VideoSettings
+from finetune.encode import encode_frames
 from finetune.search.approximate import FaissSearch
 from finetune.search.exact import best_rows
-from finetune.search.features import encode_frames, model_digest, open_model, stored_features
+from finetune.search.features import model_digest, open_model, stored_features
 from finetune.search.store import VideoIndex
 from finetune.two_stage.order import fused
 from finetune.two_stage.stages import coarse_logits, fine_scores, has_fine_stage, vectors_of_queries
 from finetune.weights import model_folder
 from pretrain.data.words import tokenise
-from pretrain.model.features import TextFeatures, pick_rows, unit
+from pretrain.model.features import TextFeatures, in_fp32, pick_rows, unit
 
 Pixels = NDArray[np.uint8]
 
@@ -101,7 +102,7 @@ class Searcher:
 
     def by_frames(self, frames: Pixels, mask: NDArray[np.bool_], k: int) -> list[Hit]:
         """The videos that are most like a clip, uint8 (T, H, W, 3) and bool (T,)."""
-        video = encode_frames(self.model, torch.from_numpy(frames)[None], torch.from_numpy(mask)[None])
+        video = in_fp32(encode_frames(self.model, torch.from_numpy(frames)[None], torch.from_numpy(mask)[None]))
         vectors = vectors_of_queries(self.model, video.pooled, video.aligned)
         return self._hits(vectors, video.pooled, k)[0]
 

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any
-
-import torch
-from torch.utils.data import DataLoader
 
 from configs import DataError, StillreelError
 from configs.stream import DataSettings
 from pretrain.data.dataset import BatchDataset, ClipBatch, ClipDataset, Share
 from pretrain.data.together import Failure, Together
-from pretrain.data.workers import heed_only_parent
+from pretrain.data.workers import PATIENCE_S, load_batches
 from shards.faults import Budget
 from shards.stream import Blend, State
-
-PATIENCE_S = 600.0  # a batch that takes longer is not coming
 
 _NAMED = 1000  # damaged samples that are kept by name
 _SHOWN = 20  # of them printed as they come
@@ -44,24 +38,14 @@ class BatchLoader:
         start_method: str | None = None,
         pin_memory: bool = False,
         prefetch: int = 2,
-        patience_s: float = PATIENCE_S,
     ) -> None:
         """`prefetch` is in batches a worker."""
         self._share = dataset.share
         self._state = dataset.state
-        self._batches = DataLoader(
-            dataset,
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=workers,
-            worker_init_fn=heed_only_parent,
-            prefetch_factor=prefetch if workers else None,
-            multiprocessing_context=start_method if workers else None,
-            timeout=patience_s if workers else 0,
-            pin_memory=pin_memory,
-            generator=torch.Generator(),  # a loader draws a number from it, and must not from the run's
+        self._batches = load_batches(
+            dataset, workers=workers, start_method=start_method, prefetch=prefetch, pin_memory=pin_memory
         )
-        self._together = Together(self._share.ranks, patience_s)
+        self._together = Together(self._share.ranks, PATIENCE_S)
         self.budget = budget
         self.damage: dict[str, None] = {}  # named once each, in the order in which they were met
 
@@ -70,9 +54,8 @@ class BatchLoader:
         return self._state
 
     def __iter__(self) -> Iterator[ClipBatch]:
-        batches = iter(self._batches)
         while True:
-            batch, error = self._next(batches)
+            batch, error = self._next()
             if batch is None and error is None:
                 return
             read, bad = (len(batch.whole), batch.whole.count(False)) if batch else (0, 0)
@@ -82,10 +65,10 @@ class BatchLoader:
             self._state = state._replace(samples=state.samples + self._share.batch, steps=state.steps + 1)
             yield batch
 
-    def _next(self, batches: Iterator[Any]) -> tuple[ClipBatch | None, StillreelError | None]:
+    def _next(self) -> tuple[ClipBatch | None, StillreelError | None]:
         """The next batch, or why there is none; (None, None) at the end."""
         try:
-            batch = next(batches)
+            batch = next(self._batches)
             if isinstance(batch, Failure):
                 return None, batch.error()
             self._name(batch.damage)
@@ -94,8 +77,8 @@ class BatchLoader:
             return None, None
         except StillreelError as error:
             return None, error
-        except Exception as error:  # a worker that was killed, or a bug in one: the other ranks must hear of it
-            return None, DataError(f"a loader worker failed or was killed: {type(error).__name__}: {error}")
+        except Exception as error:  # a bug in a worker: the other ranks must hear of it
+            return None, DataError(f"a loader worker failed: {type(error).__name__}: {error}")
         return batch, None
 
     def _name(self, damage: list[str]) -> None:
@@ -123,7 +106,6 @@ class ClipLoader(BatchLoader):
         start_method: str | None = None,
         pin_memory: bool = False,
         prefetch: int = 2,
-        patience_s: float = PATIENCE_S,
     ) -> None:
         """`state` of None starts anew; `steps` of None never ends; `prefetch` is in batches a worker."""
         super().__init__(
@@ -133,9 +115,4 @@ class ClipLoader(BatchLoader):
             start_method=start_method,
             pin_memory=pin_memory,
             prefetch=prefetch,
-            patience_s=patience_s,
         )
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

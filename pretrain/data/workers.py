@@ -5,13 +5,64 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from configs import DataError
+
+PATIENCE_S = 600.0  # a batch that takes longer is not coming
+
+_SENT_TO_ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # by terminals, torchrun and job schedulers
+
+
+def load_batches(
+    dataset: Dataset[Any],
+    *,
+    order: Sequence[int] | None = None,
+    workers: int = 0,
+    start_method: str | None = None,
+    prefetch: int = 2,
+    pin_memory: bool = False,
+) -> Iterator[Any]:
+    """What a dataset gives, each a whole batch, as it is; of a dataset with items those in `order` (None: 0, 1, ...).
+
+    Each of `workers` processes reads `prefetch` batches ahead. DataError when one fails or is killed. Draws nothing from
+    torch's generator.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=order,
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        worker_init_fn=heed_only_parent,
+        prefetch_factor=prefetch if workers else None,
+        multiprocessing_context=start_method if workers else None,
+        timeout=PATIENCE_S if workers else 0,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # a loader draws a number from it, and must not from the run's
+    )
+    with _signals_wait():
+        batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            raise DataError(f"a loader worker failed or was killed: {error}") from None
+        yield batch
 
 
 def heed_only_parent(_worker: int = 0) -> None:
     """Let a loader worker outlive signals that are sent to the whole group of processes: a `worker_init_fn`.
 
-    A terminal's Ctrl-C, torchrun and job schedulers signal workers too. A worker that dies of it makes its parent raise in the
-    middle of a step, and the checkpoint is lost. So workers ignore what others send, and end by their parent's SIGTERM.
+    A worker that dies of such a signal makes its parent raise in the middle of a step, and the checkpoint is lost. So workers
+    ignore what others send, and end by their parent's SIGTERM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -25,3 +76,28 @@ def heed_only_parent(_worker: int = 0) -> None:
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Handle what arrives meanwhile afterwards: while Python forks it drops what a handler raises, and a lock of logging's
+    with it; and a worker must not die before it heeds only its parent."""
+    if threading.current_thread() is not threading.main_thread():  # handlers run in the main one, which does not fork
+        yield
+        return
+    arrived: list[int] = []
+    found = {one: signal.getsignal(one) for one in _SENT_TO_ALL}
+    handlers = {one: handler for one, handler in found.items() if handler is not None}  # None: not Python's, left alone
+    for one in handlers:
+        signal.signal(one, lambda number, _: arrived.append(number))
+    try:
+        yield
+    finally:
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
+        for number in arrived:
+            signal.raise_signal(number)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -21,15 +21,14 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from animate.device import normalised, render_stills
 from configs import DataError, RequestError, StillreelError
 from configs.stream import DataSettings
 from pretrain.data.film import View
-from pretrain.data.loader import PATIENCE_S
 from pretrain.data.together import Failure, Together
 from pretrain.data.words import tokenise
+from pretrain.data.workers import PATIENCE_S, load_batches
 from pretrain.evaluation.held_out import HeldOutBatch, HeldOutDataset, choose_samples, empty_frames
 from pretrain.evaluation.ranks import Groups, Ranked, as_ranks, rank_rows
 from pretrain.evaluation.results import Retrieval
@@ -76,9 +75,7 @@ class HeldOut:
         words: int = 32,
         limit: int = 0,
         workers: int = 0,
-        start_method: str | None = None,
         pin_memory: bool = False,
-        patience_s: float = PATIENCE_S,
     ) -> None:
         """`batch` clips are encoded at once on a rank; captions are cut to `words` tokens; at most `limit` clips (0: all)
         are read, the first of a permutation that the seed draws. Figures depend on these, and on neither ranks nor workers.
@@ -92,20 +89,10 @@ class HeldOut:
         self._settings, self._batch, self._words = settings, batch, words
         spots = choose_samples(blend, settings.seed, limit)
         self.clips = len(spots)
-        data = HeldOutDataset(blend, settings, spots, batch)
-        self._steps = -(-len(data) // self._ranks)
-        self._loader = DataLoader(
-            data,
-            batch_size=None,
-            sampler=range(self._rank, len(data), self._ranks),
-            collate_fn=_as_it_is,
-            num_workers=workers,
-            multiprocessing_context=start_method if workers else None,
-            timeout=patience_s if workers else 0,
-            pin_memory=pin_memory,
-            generator=torch.Generator(),  # a loader draws a number from it, and must not from the run's
-        )
-        self._together = Together(self._ranks, patience_s)
+        self._data = HeldOutDataset(blend, settings, spots, batch)
+        self._steps = -(-len(self._data) // self._ranks)
+        self._workers, self._pin_memory = workers, pin_memory
+        self._together = Together(self._ranks, PATIENCE_S)
 
     def evaluate(self, model: VideoTextModel, *, autocast: torch.dtype | None = None) -> ClipEvaluation:
         """Retrieval by a model, which is in evaluation mode meanwhile; `autocast` is the type of the towers' arithmetic.
@@ -124,7 +111,12 @@ class HeldOut:
     def _encode(self, model: VideoTextModel, autocast: torch.dtype | None) -> _Encoded:
         """Everything, encoded by all ranks and gathered."""
         weights = next(model.parameters())
-        batches = iter(self._loader)
+        batches = load_batches(
+            self._data,
+            order=range(self._rank, len(self._data), self._ranks),
+            workers=self._workers,
+            pin_memory=self._pin_memory,
+        )
         parts: list[list[Tensor | None]] = []
         damage: list[str] = []
         for _ in range(self._steps):
@@ -153,8 +145,8 @@ class HeldOut:
             return None, None
         except StillreelError as error:
             return None, error
-        except Exception as error:  # a worker that was killed, or a bug in one: the other ranks must hear of it
-            return None, DataError(f"a loader worker failed or was killed: {type(error).__name__}: {error}")
+        except Exception as error:  # a bug in a worker: the other ranks must hear of it
+            return None, DataError(f"a loader worker failed: {type(error).__name__}: {error}")
         if isinstance(batch, Failure):
             return None, batch.error()
         return batch, None
@@ -257,7 +249,3 @@ def _frames_of(batch: HeldOutBatch, view: View, device: torch.device) -> Tensor:
 
 def _rows(features: Features, rows: slice) -> Features:
     return type(features)(*(None if field is None else field[rows] for field in features))
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
