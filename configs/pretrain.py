@@ -28,6 +28,11 @@ class PretrainSettings(TrainSettings):
     def _parts_fit(self) -> PretrainSettings:
         if not self.stream.words:
             raise ValueError("stream.words=0: training needs captions; 32 is usual, 77 the most")
+        if self.objective.classes:
+            raise ValueError(
+                f"objective.classes={self.objective.classes}: captions are no classes; it is for stillreel finetune on "
+                "recognition, set it to 0"
+            )
         if self.evaluation.data and self.evaluation.data == self.data:
             raise ValueError(f"evaluation.data={self.evaluation.data} is what is trained on; give clips that are not")
         return self

@@ -21,6 +21,9 @@ class ObjectiveSettings(Settings):
 
     infonce: NonNegative = Field(1.0, description="weight of the symmetric InfoNCE over the global batch")
     sigmoid: NonNegative = Field(0.0, description="weight of SigLIP's sigmoid loss")
+    classes: NonNegative = Field(
+        0.0, description="weight of cross entropy over the texts of all classes; finetuning on recognition only"
+    )
     matching: NonNegative = Field(0.0, description="weight of the re-ranker's matching loss with hard negatives")
     distil: NonNegative = Field(0.0, description="weight of the coarse model's lesson in the re-ranker's order")
     candidates: int = Field(8, ge=3, description="of each caption and clip, whose order distil teaches")
@@ -33,9 +36,9 @@ class ObjectiveSettings(Settings):
 
     @model_validator(mode="after")
     def _similarity_is_trained(self) -> ObjectiveSettings:
-        if not self.infonce + self.sigmoid:
+        if not self.infonce + self.sigmoid + self.classes:
             raise ValueError(
-                "infonce and sigmoid are both 0; give one a weight: matching and distil go by what they train"
+                "infonce, sigmoid and classes are all 0; give one a weight: matching and distil go by what they train"
             )
         if self.max_scale < 1:
             raise ValueError(f"max_scale={self.max_scale} is below 1, the smallest scale")

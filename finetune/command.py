@@ -18,15 +18,17 @@ from finetune import prepare
 from finetune.asked import open_asked, store_asked
 from finetune.benchmarks import Located, Opened, Split, SplitName
 from finetune.examine import Examiner, Outcome
-from finetune.loader import Pair, pair_loader, pairs_of, start_state
+from finetune.loader import Pair, class_text, pair_loader, pairs_of, start_state
 from finetune.plan import describe_costs, describe_reading, devices
 from finetune.results import about_checkpoint, publish, results_of, table_of
 from finetune.store import FrameStore
 from finetune.weights import check_size, describe_model, settle
 from pretrain.data import Share
+from pretrain.data.words import tokenise
 from pretrain.feed import Fed, Feeder
 from pretrain.loop import Metrics, Pace, Trained, tell_evaluation, train
 from pretrain.model import load_model
+from pretrain.objectives import ClassTexts
 from pretrain.parallel import autocast_of
 from pretrain.run.folder import FINAL
 from pretrain.session import (
@@ -59,9 +61,15 @@ def run(name: str, settings: FinetuneSettings) -> int:
         raise RequestError(
             f"{name}: its training split has no captions to train on; give their file with files.captions="
         )
+    if settings.objective.classes and opened.benchmark.protocol.task != "recognition":
+        raise RequestError(
+            f"objective.classes={settings.objective.classes} tells clips apart by their classes, and {name} has captions; "
+            "set it to 0, and objective.infonce=1"
+        )
     if settings.dry_run:
         print(opened.report(), f"{opened.located.describe()}; selection: {selection_in(opened)}", sep="\n")
-        print(describe_costs(settings, described, len(pairs)))
+        classes = len(opened.benchmark.labels) if settings.objective.classes else 0
+        print(describe_costs(settings, described, len(pairs), classes))
         print(describe_reading(settings, pairs, store, max(len(devices()), 1)))
         return 0
     if settings.prepare:
@@ -153,8 +161,15 @@ class FinetuneRun:
             store=self.store,
             pin_memory=ranks.device.type == "cuda",
         )
-        dtype = self._autocast or torch.float32
-        return iter(Feeder(loader, ranks.device, seed=self.settings.seed, dtype=dtype))
+        dtype, texts = self._autocast or torch.float32, self._class_texts()
+        return iter(Feeder(loader, ranks.device, seed=self.settings.seed, dtype=dtype, texts=texts))
+
+    def _class_texts(self) -> ClassTexts | None:
+        """None where clips are not told apart by their classes."""
+        if not self.settings.objective.classes:
+            return None
+        texts = [class_text(label, self.settings.prompt) for label in self.opened.benchmark.labels]
+        return ClassTexts(texts, tokenise(texts, self.settings.words))
 
     @property
     def _autocast(self) -> torch.dtype | None:

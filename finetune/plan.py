@@ -15,8 +15,8 @@ from finetune.video import VideoTrouble
 from finetune.weights import Described
 from pretrain.hardware import dense_peak
 from pretrain.model import VideoTextModel
-from pretrain.model.flops import clip_flops
 from pretrain.model.towers import build_towers
+from pretrain.session import step_flops
 from shards.progress import amount, duration
 
 _BUSY = 0.4  # share of a device's dense peak that a well fed step reaches
@@ -24,14 +24,13 @@ _READ = 12  # clips that are read to see how fast that is
 _STATE = 16  # bytes a weight: itself, its gradient, AdamW's two moments, in fp32
 
 
-def describe_costs(settings: FinetuneSettings, described: Described, pairs: int) -> str:
-    """Steps, parameters, memory, operations and time of a run on `pairs` pairs."""
+def describe_costs(settings: FinetuneSettings, described: Described, pairs: int, classes: int) -> str:
+    """Steps, parameters, memory, operations and time of a run on `pairs` pairs, of which `classes` (0: none) are told apart."""
     steps = settings.steps_of(pairs)
     with torch.device("meta"):
         model = VideoTextModel(build_towers(described.towers), described.settings)
     weights = sum(tensor.numel() for tensor in model.parameters())
-    flops = clip_flops(described.settings, described.towers, settings.video.frames, settings.words)
-    step = settings.batch * (flops.training + 3 * (settings.batch - 1) * flops.head)
+    step = step_flops(settings, described.settings, described.towers, settings.video.frames, settings.words, classes)
     names = devices()
     peaks = [dense_peak(name) for name in names]
     known = [peak for peak in peaks if peak]

@@ -36,7 +36,7 @@ def backpropagate(wrapped: nn.Module, batch: Batch, *, chunk: int = 0) -> Losses
     task = wrapped.module if isinstance(wrapped, DistributedDataParallel) else wrapped
     assert isinstance(task, Task), type(task)
     if not chunk or chunk >= len(batch.frames):
-        losses = task.compare(wrapped(batch), batch.identity)
+        losses = task.compare(wrapped(batch), batch.identity, batch.classes)
         losses.total.backward()
         return losses._replace(total=losses.total.detach())
     return _in_chunks(wrapped, task, batch, chunk)
@@ -69,7 +69,7 @@ def _compare(
     task: Task, cached: list[Tensor | None], batch: Batch
 ) -> tuple[Losses, list[Tensor | None], list[tuple[Tensor, Tensor]]]:
     """The losses; the gradient of each cached field, None where there is none; and those of weights used in comparing."""
-    losses = task.compare(_encoded(cached), batch.identity)
+    losses = task.compare(_encoded(cached), batch.identity, batch.classes)
     places = [place for place, field in enumerate(cached) if field is not None and field.requires_grad]
     weights = [weight for weight in task.parameters() if weight.requires_grad]
     roots = [cached[place] for place in places] + weights
@@ -83,12 +83,17 @@ def _compare(
 
 
 def _fields(encoded: Encoded) -> list[Tensor | None]:
-    return [*encoded.video, *encoded.text]
+    return [*encoded.video, *encoded.text, *(encoded.classes or ())]
 
 
 def _encoded(fields: list[Tensor | None]) -> Encoded:
-    count = len(VideoFeatures._fields)
-    return Encoded(VideoFeatures(*fields[:count]), TextFeatures(*fields[count:]))
+    video, text = len(VideoFeatures._fields), len(TextFeatures._fields)
+    classes = fields[video + text :]
+    return Encoded(
+        VideoFeatures(*fields[:video]),
+        TextFeatures(*fields[video : video + text]),
+        TextFeatures(*classes) if classes else None,
+    )
 
 
 def _leaf(parts: tuple[Tensor | None, ...]) -> Tensor | None:

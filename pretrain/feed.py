@@ -8,7 +8,7 @@ still computes, so batches are made one ahead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from animate.device import normalised, render_stills
 from pretrain.data import BatchLoader, ClipBatch
-from pretrain.objectives import Batch, Identity, identify
+from pretrain.objectives import Batch, Classes, ClassTexts, Identity, identify
 from shards.stream import State
 
 
@@ -32,9 +32,19 @@ class Fed(NamedTuple):
 class Feeder:
     """Iterate once, over what a loader hands out."""
 
-    def __init__(self, loader: BatchLoader, device: torch.device, *, seed: int, dtype: torch.dtype) -> None:
-        """`seed` is of the samples' random draws; `dtype` is what frames are normalised to."""
+    def __init__(
+        self,
+        loader: BatchLoader,
+        device: torch.device,
+        *,
+        seed: int,
+        dtype: torch.dtype,
+        texts: ClassTexts | None = None,
+    ) -> None:
+        """`seed` is of the samples' random draws; `dtype` is what frames are normalised to; `texts` are of the classes that
+        clips are told apart by, if they are."""
         self._loader = loader
+        self._texts = texts
         self._device = device
         self._seed = seed
         self._dtype = dtype
@@ -61,7 +71,14 @@ class Feeder:
             self._moved(clips.token_ids),
             None,
             Identity(*(self._moved(self._pinned(one)) for one in identity)),
+            self._classes(clips.captions),
         )
+
+    def _classes(self, captions: Sequence[str]) -> Classes | None:
+        if self._texts is None:
+            return None
+        labels, token_ids, total = self._texts.deal(captions)
+        return Classes(self._moved(self._pinned(labels)), self._moved(self._pinned(token_ids)), total)
 
     def _pinned(self, tensor: Tensor) -> Tensor:
         """In memory from which a device copies without being waited for. The loader pins what it hands out."""
@@ -76,6 +93,7 @@ class Feeder:
             return
         now = torch.cuda.current_stream(self._device)
         now.wait_stream(self._side)
-        for tensor in (batch.frames, batch.frame_mask, batch.token_ids, *batch.identity):
+        classes = batch.classes[:2] if batch.classes else ()
+        for tensor in (batch.frames, batch.frame_mask, batch.token_ids, *batch.identity, *classes):
             if tensor is not None:
                 tensor.record_stream(now)

@@ -12,12 +12,13 @@ with open_session(settings) as session:
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -131,24 +132,32 @@ def ready_to_evaluate(trained: Trained) -> Iterator[VideoTextModel]:
 
 
 def flops_of(settings: TrainSettings, trained: Trained, words: int) -> Callable[[Fed], float]:
-    """Operations of a step of all ranks: each clip and caption once, forward and backward; all pairs through the head; three
-    pairs a clip through the re-ranker where it is trained, and the candidates of both directions where it teaches. What
-    chunks and checkpointing compute again is not counted.
-    """
-    model, asked = trained.task.model, settings.objective
-    towers = model_cfg_of(model.clip)
-    pairs = 9 * bool(asked.matching) + 2 * asked.candidates * bool(asked.distil)
+    """`step_flops` of a step, by what it is fed."""
+    model, towers = trained.task.model.settings, model_cfg_of(trained.task.model.clip)
 
     @cache
-    def of_clip(frames: int) -> tuple[int, int]:
-        flops = clip_flops(model.settings, towers, frames, words, patch_dropout=asked.patch_dropout)
-        return flops.training + pairs * flops.rerank, 3 * flops.head
+    def of_step(frames: int, classes: int) -> int:
+        return step_flops(settings, model, towers, frames, words, classes)
 
-    def of_step(fed: Fed) -> float:
-        training, head = of_clip(fed.batch.frames.shape[1])
-        return settings.batch * (training + (settings.batch - 1) * head)
+    def of_fed(fed: Fed) -> float:
+        return of_step(fed.batch.frames.shape[1], fed.batch.classes.total if fed.batch.classes else 0)
 
-    return of_step
+    return of_fed
+
+
+def step_flops(
+    settings: TrainSettings, model: ModelSettings, towers: Mapping[str, Any], frames: int, words: int, classes: int
+) -> int:
+    """Operations of a step of all ranks: each clip and caption once, forward and backward, and the texts of so many classes; all
+    pairs through the head; three pairs a clip through the re-ranker where it is trained, and the candidates of both directions
+    where it teaches. What chunks and checkpointing compute again is not counted.
+    """
+    asked, batch = settings.objective, settings.batch
+    flops = clip_flops(model, towers, frames, words, patch_dropout=asked.patch_dropout)
+    pairs = 9 * bool(asked.matching) + 2 * asked.candidates * bool(asked.distil)
+    texts = math.ceil(classes / batch) * batch  # as they are dealt to the rows
+    heads = 3 * (batch + texts - 1) * flops.head
+    return batch * (flops.training + pairs * flops.rerank + heads) + 3 * texts * flops.text
 
 
 @contextmanager

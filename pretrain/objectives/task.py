@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from configs import RequestError
 from configs.train import ObjectiveSettings
 from pretrain.model import VideoTextModel
 from pretrain.model.features import TextFeatures, VideoFeatures, in_fp32
 from pretrain.model.heads import Dot
+from pretrain.objectives.classes import Classes, gather_classes, share_of
 from pretrain.objectives.contrast import info_nce, sigmoid_loss
 from pretrain.objectives.distil import distil_loss
 from pretrain.objectives.gather import gather_features, rank_count
@@ -29,10 +31,13 @@ class Batch(NamedTuple):
     token_ids: Tensor  # (b, W)
     token_mask: Tensor | None  # (b, W)
     identity: Identity
+    classes: Classes | None = None  # where clips are told apart by classes
 
     def rows(self, rows: slice) -> Batch:
         frames, frame_mask, token_ids, token_mask = (None if field is None else field[rows] for field in self[:4])
-        return Batch(frames, frame_mask, token_ids, token_mask, Identity(*(field[rows] for field in self.identity)))
+        identity = Identity(*(field[rows] for field in self.identity))
+        classes = None if self.classes is None else self.classes.rows(rows)
+        return Batch(frames, frame_mask, token_ids, token_mask, identity, classes)
 
 
 class Encoded(NamedTuple):
@@ -40,6 +45,7 @@ class Encoded(NamedTuple):
 
     video: VideoFeatures
     text: TextFeatures
+    classes: TextFeatures | None = None  # of each row's share of the texts of classes: (b, m, ...)
 
 
 class Losses(NamedTuple):
@@ -69,6 +75,11 @@ class Task(nn.Module):
             raise RequestError(
                 f"{wrong} needs a re-ranker, and the model has none; set rerank.layers=4 in it, or 0 here"
             )
+        if settings.classes and not isinstance(model.head, Dot):
+            raise RequestError(
+                f"objective.classes={settings.classes} compares vectors, and model.head={model.settings.head} compares words; "
+                "set model.head=dot, or objective.classes=0"
+            )
         model.drop_patches(settings.patch_dropout)
         self.model = model
         self.settings = settings
@@ -86,15 +97,35 @@ class Task(nn.Module):
         with self._casting(batch.frames.device):
             video = self.model.encode_video(batch.frames, batch.frame_mask, draws)
             text = self.model.encode_text(batch.token_ids, batch.token_mask, draws)
+            classes = self._class_texts(batch.classes) if self.settings.classes else None
         if not self.reranks:
             video = video._replace(patches=None)
         if isinstance(self.model.head, Dot) and not self.reranks:
             video = video._replace(frames=video.frames[:, :0], mask=video.mask[:, :0], draws=None)
             text = text._replace(tokens=text.tokens[:, :0], mask=text.mask[:, :0], draws=None)
-        return Encoded(in_fp32(video), in_fp32(text))
+        return Encoded(in_fp32(video), in_fp32(text), None if classes is None else in_fp32(classes))
 
-    def compare(self, own: Encoded, identity: Identity) -> Losses:
+    def compare(self, own: Encoded, identity: Identity, classes: Classes | None = None) -> Losses:
         """The losses of own rows against those of all ranks, which must all call it."""
+        settings = self.settings
+        losses: dict[str, Tensor] = {}
+        if settings.infonce or settings.sigmoid or self.reranks:
+            losses |= self._contrast(own, identity)
+        if settings.classes:
+            assert classes is not None and own.classes is not None
+            losses["classes"] = self._classify(own.video, gather_classes(own.classes, classes.total), classes.labels)
+        total = sum(getattr(settings, name) * loss for name, loss in losses.items())
+        assert isinstance(total, Tensor)
+        return Losses(total, {name: loss.detach() for name, loss in losses.items()})
+
+    def clamp_scale(self) -> None:
+        """To be called after each step of the optimiser."""
+        scale = self.model.clip.logit_scale
+        if scale.requires_grad:
+            scale.data.clamp_(0, math.log(self.settings.max_scale))
+
+    def _contrast(self, own: Encoded, identity: Identity) -> dict[str, Tensor]:
+        """The losses of clips and captions with each other."""
         settings, truth = self.settings, tell_truth(identity)
         whole = Encoded(gather_features(own.video), gather_features(own.text))
         logits = self._logits(own, whole)
@@ -108,15 +139,7 @@ class Task(nn.Module):
             losses["sigmoid"] = sum(one.share * sigmoid_loss(one.captions, self.bias, truth) for one in logits)
         if self.reranks:
             losses |= self._rerank(logits, own, whole, truth, identity.units)
-        total = sum(getattr(settings, name) * loss for name, loss in losses.items())
-        assert isinstance(total, Tensor)
-        return Losses(total, {name: loss.detach() for name, loss in losses.items()})
-
-    def clamp_scale(self) -> None:
-        """To be called after each step of the optimiser."""
-        scale = self.model.clip.logit_scale
-        if scale.requires_grad:
-            scale.data.clamp_(0, math.log(self.settings.max_scale))
+        return losses
 
     def _logits(self, own: Encoded, whole: Encoded) -> list[_Logits]:
         """The head's, and with TAB those of the aligned vectors: two losses are mixed, as published."""
@@ -129,6 +152,19 @@ class Task(nn.Module):
             for weight, of_captions, of_clips in zip((share, 1 - share), captions, clips, strict=True)
             if of_captions is not None and of_clips is not None
         ]
+
+    def _class_texts(self, classes: Classes | None) -> TextFeatures:
+        assert classes is not None, "this objective is of clips that have a class"
+        return share_of(self.model.encode_text(classes.token_ids.flatten(0, 1)), classes.token_ids.shape[1])
+
+    def _classify(self, video: VideoFeatures, texts: TextFeatures, labels: Tensor) -> Tensor:
+        """Cross entropy of own clips among all classes; with TAB two of them are mixed, as of captions."""
+        main, aligned = self.model.similarities(video, texts)
+        loss = F.cross_entropy(self.model.logits(main).T, labels)
+        if aligned is None:
+            return loss
+        weight = self.model.settings.tab.weight
+        return weight * loss + (1 - weight) * F.cross_entropy(self.model.logits(aligned).T, labels)
 
     def _rerank(
         self, logits: list[_Logits], own: Encoded, whole: Encoded, truth: Truth, units: Tensor
@@ -143,7 +179,7 @@ class Task(nn.Module):
                 losses["matching"] = matching_loss(reranker, whole.video, whole.text, truth, clips, captions)
             if self.settings.distil:
                 count = self.settings.candidates
-                losses["distil"] = distil_loss(reranker, own, whole, by_caption, by_clip, truth, count)
+                losses["distil"] = distil_loss(reranker, own[:2], whole[:2], by_caption, by_clip, truth, count)
         return losses
 
     def _casting(self, device: torch.device) -> AbstractContextManager[None]:

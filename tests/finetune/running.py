@@ -66,11 +66,16 @@ def weights_in(out: Path) -> dict[str, Tensor]:
     return load_file(out / "final" / "model.safetensors")
 
 
-def steps_told(out: Path) -> list[int]:
-    """Steps whose loss metrics.jsonl has, in its order."""
+def losses_told(out: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl that have a loss, in its order."""
     path = out / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    return [found["step"] for line in lines if "loss" in (found := json.loads(line))]
+    return [found for line in lines if "loss" in (found := json.loads(line))]
+
+
+def steps_told(out: Path) -> list[int]:
+    """Steps whose loss metrics.jsonl has, in its order."""
+    return [line["step"] for line in losses_told(out)]
 
 
 def kill_after(words: list[str], out: Path, step: int) -> None:

@@ -15,6 +15,7 @@ from tests.finetune.running import (
     finetune,
     finetune_words,
     kill_after,
+    losses_told,
     results_in,
     steps_told,
     weights_in,
@@ -189,19 +190,43 @@ def test_two_ranks_find_what_one_finds(moving: Path, finished: Path, tmp_path: P
     assert done.stdout.count("text to video") == 3  # one of them prints
 
 
-def test_recognition_is_trained_and_told_by_its_classes(moving: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def directions(moving: Path, tmp_path: Path) -> Path:
+    """A folder whose table has the classes of the moving things."""
     folder = tmp_path / "classes"
     folder.mkdir()
     rows = [line.split("\t") for line in (moving / "captions.tsv").read_text().splitlines()[1:]]
     lines = [f"{file}\t{file.rpartition('-')[2].removesuffix('.mp4')}\t{split}" for file, _, split in rows]
     (folder / "labels.tsv").write_text("\n".join(["video\tlabel\tsplit", *lines, ""]))
+    return folder
+
+
+def test_recognition_is_trained_and_told_by_its_classes(moving: Path, directions: Path, tmp_path: Path) -> None:
     words = {"videos": moving, "prompt": "it goes {}", "video__frames": 4}
-    assert finetune(folder, tmp_path / "run", **words, views__segments=2, views__crops=3) == 0
+    assert finetune(directions, tmp_path / "run", **words, views__segments=2, views__crops=3) == 0
     found = results_in(tmp_path / "run")
     (row,) = found["rows"]
     assert row["items"] == 6 and len(row["ranks"]) == 12
     assert found["metrics"].keys() == {"top1", "top5"}
     assert "2 x 3 views" in found["protocol"] and found["counts"]["queries"] == 12
+
+
+def test_clips_are_told_apart_by_all_classes_not_by_those_of_a_batch(
+    moving: Path, directions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = {"objective__infonce": 0, "objective__classes": 1}
+    words = {"videos": moving, "prompt": "it goes {}", **alone}
+    assert finetune(directions, tmp_path / "plan", **words, dry_run="true") == 0
+    assert "FLOP a step" in capsys.readouterr().out
+    # One clip a step has nobody to be compared with but the classes.
+    assert finetune(directions, tmp_path / "run", **words, batch=1, steps=1) == 0
+    (told,) = losses_told(tmp_path / "run")
+    assert told["loss"] == told["loss.classes"] > 0.1
+    assert told["grad_norm"] > 0.1
+    assert finetune(moving, tmp_path / "refused", **alone) == 2
+    assert (
+        "objective.classes=1.0 tells clips apart by their classes, and folder has captions" in capsys.readouterr().err
+    )
 
 
 def test_missing_videos_are_refused_or_count_as_misses(

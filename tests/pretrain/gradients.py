@@ -18,12 +18,13 @@ from animate.dice import pick
 from configs.train import ObjectiveSettings
 from pretrain.accumulation import backpropagate
 from pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
-from pretrain.objectives import Batch, Identity, Task, identify
+from pretrain.objectives import Batch, Classes, ClassTexts, Identity, Task, identify
 from tests.making import torchrun
 from tests.pretrain.zoo import captions, inputs, mask_of, shaken
 
 MODULE = "tests.pretrain.gradients"
 CLIPS, FRAMES, SEED, STEP = 8, 3, 5, 40
+LABELS = [3, 18, 0, 3, 7, 0, 11, 16]  # of the clips, among 19 classes, which no number of slots divides
 
 # By name: a model of the zoo, and what is asked of it.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -33,13 +34,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "matching": ("rerank", {"infonce": 0.5, "matching": 2}),
     "matching, patches": ("rerank, patches", {"infonce": 1, "matching": 0.5}),
     "distil": ("rerank", {"infonce": 0.5, "distil": 2, "candidates": 4}),
+    "classes": ("mean", {"infonce": 0, "classes": 1}),
     "re-ranker, nothing asked of it": ("rerank, patches", {}),
     "clip2video": ("clip2video", {}),
     "clip2video, all": (
         "rerank, clip2video",
         {"sigmoid": 0.3, "matching": 0.7, "distil": 0.4, "candidates": 3, "sigmoid_bias": -2},
     ),
+    "clip2video, classes too": ("clip2video", {"infonce": 0.4, "classes": 2}),
     "stan": ("stan", {}),
+    "stan, classes": ("stan", {"infonce": 0, "classes": 1}),
     "mug, attended": ("mug, attended", {}),
     "mug, weighted, all": ("rerank, mug", {"sigmoid": 0.3, "matching": 0.7, "distil": 0.4, "candidates": 8}),
     "tight": ("tight", {}),
@@ -69,7 +73,18 @@ def whole_batch() -> Batch:
     token_ids = captions([5, 6, 7, 4, 9, 7, 8, 5], words=9)
     token_ids[5] = token_ids[2]
     identity = identify([f"clip {slot}" for slot in range(CLIPS)], words, pictures, seed=SEED, step=STEP)
-    return Batch(frames.double(), mask_of([3, 2, 3, 1, 3, 3, 2, 3], FRAMES), token_ids, None, identity)
+    mask = mask_of([3, 2, 3, 1, 3, 3, 2, 3], FRAMES)
+    return Batch(frames.double(), mask, token_ids, None, identity, deal_classes(range(CLIPS)))
+
+
+def class_ids() -> Tensor:
+    """Token ids (19, W) of the classes' texts."""
+    return captions([4 + number % 5 for number in range(19)], words=9, seed=2)
+
+
+def deal_classes(slots: range) -> Classes:
+    texts = [f"class {number}" for number in range(len(class_ids()))]
+    return ClassTexts(texts, class_ids()).deal([texts[LABELS[slot]] for slot in slots])
 
 
 def excused_pairs() -> set[tuple[int, int]]:
@@ -79,7 +94,8 @@ def excused_pairs() -> set[tuple[int, int]]:
 
 def share_of(batch: Batch, rank: int, ranks: int) -> Batch:
     """Slots rank, rank + ranks, ..., as the loader deals them."""
-    return batch.rows(slice(rank, None, ranks))
+    share = batch.rows(slice(rank, None, ranks))
+    return share._replace(classes=deal_classes(range(rank, CLIPS, ranks)))
 
 
 def slow_loss(task: Task, batch: Batch) -> Tensor:
@@ -99,6 +115,9 @@ def slow_loss(task: Task, batch: Batch) -> Tensor:
         if task.bias is not None:
             total = total + share * settings.sigmoid * _slow_sigmoid(logits, task.bias, excused)
     mixed = [[sum(s * k[i][j] for s, k in zip(shares, kinds, strict=True)) for j in rows] for i in rows]
+    if settings.classes:
+        for share, place in zip(shares, (0, 1), strict=False):
+            total = total + share * settings.classes * _slow_classes(task, video, place)
     if settings.matching:
         total = total + settings.matching * _slow_matching(task, video, text, mixed, batch.identity)
     if settings.distil:
@@ -114,6 +133,18 @@ def _slow_infonce(logits: list[list[Tensor]], excused: set[tuple[int, int]]) -> 
         terms.append(-(right / sum(logits[one][other].exp() for other in others)).log())
         terms.append(-(right / sum(logits[other][one].exp() for other in others)).log())
     return sum(terms) / (2 * CLIPS)
+
+
+def _slow_classes(task: Task, video: VideoFeatures, place: int) -> Tensor:
+    """By the head (place 0), or by TAB's vectors (1)."""
+    model = task.model
+    texts = [model.encode_text(ids[None]) for ids in class_ids()]
+    total = torch.zeros((), dtype=torch.float64)
+    for clip, label in enumerate(LABELS):
+        scores = [model.similarities(_row(video, clip), text)[place] for text in texts]
+        odds = [model.logits(score).exp() for score in scores if score is not None]
+        total = total - (odds[label] / sum(odds)).log().reshape(())
+    return total / CLIPS
 
 
 def _slow_sigmoid(logits: list[list[Tensor]], bias: Tensor, excused: set[tuple[int, int]]) -> Tensor:

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from configs import RequestError
+from configs.pretrain import PretrainSettings
 from configs.train import ObjectiveSettings
 from pretrain.accumulation import backpropagate
-from pretrain.objectives import Batch, Task, identify
+from pretrain.objectives import Batch, ClassTexts, Task, identify
 from tests.pretrain.zoo import ZOO, inputs, shaken, tiny
 
 
@@ -98,9 +99,27 @@ def test_a_fixed_scale_is_neither_learned_nor_clamped() -> None:
 
 
 def test_what_cannot_be_asked_is_refused() -> None:
-    with pytest.raises(RequestError, match="infonce and sigmoid are both 0"):
+    with pytest.raises(RequestError, match="infonce, sigmoid and classes are all 0"):
         ObjectiveSettings.resolve({"infonce": "0", "matching": "1"})
     with pytest.raises(RequestError, match=r"max_scale=0.5 is below 1"):
         ObjectiveSettings.resolve({"max_scale": "0.5"})
     with pytest.raises(RequestError, match=r"matching=1.0 and distil=2.0 needs a re-ranker"):
         Task(tiny(), ObjectiveSettings(matching=1.0, distil=2.0))
+    with pytest.raises(RequestError, match=r"objective.classes=1.0 compares vectors, and model.head=tight"):
+        Task(tiny("tight"), ObjectiveSettings(classes=1.0))
+    with pytest.raises(RequestError, match=r"objective.classes=1.0: captions are no classes"):
+        PretrainSettings.resolve({"data": "clips", "out": "run", "objective": {"classes": "1"}})
+
+
+@pytest.mark.parametrize("clips", [1, 3, 4, 20])
+def test_texts_of_classes_are_dealt_to_rows_and_each_comes_to_its_place(clips: int) -> None:
+    texts = [f"class {number}" for number in range(7)]
+    dealt = ClassTexts(texts, torch.arange(7)[:, None].expand(7, 3)).deal([texts[slot % 7] for slot in range(clips)])
+    assert dealt.labels.tolist() == [slot % 7 for slot in range(clips)]
+    assert dealt.token_ids.shape == (clips, math.ceil(7 / clips), 3)
+    assert dealt.token_ids.flatten(0, 1)[: dealt.total, 0].tolist() == list(range(7))
+
+
+def test_classes_of_one_text_are_one() -> None:
+    texts = ClassTexts(["a", "b", "a"], torch.zeros(3, 2, dtype=torch.int64))
+    assert texts.deal(["a", "b", "a"]).labels.tolist() == [0, 1, 0]

@@ -20,7 +20,7 @@ from tests.making import torchrun
 from tests.pretrain.gradients import build_task, gradients_of, slow_gradients, whole_batch, worst_error
 from tests.pretrain.layouts import MODULE, MOVES, Run
 
-CASES = ["clip2video, all", "stan, dropping", "tight, dropping"]
+CASES = ["clip2video, all", "clip2video, classes too", "stan, dropping", "tight, dropping"]
 
 
 @pytest.fixture(autouse=True)
