@@ -130,7 +130,7 @@ EXTRAS = {
     "faiss": "faiss",
 }
 
-USAGE = """stillreel: captioned stills in, pseudo-video shards out
+USAGE = """stillreel: captioned stills in, video-text models out
 
 usage: stillreel COMMAND ARGUMENTS [key=value ...]
 
