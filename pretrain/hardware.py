@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from pathlib import Path
 
 # Dense matrix products in bf16 with fp32 sums (V100, T4: fp16), TFLOP/s, by NVIDIA's data sheets; the first name that a
@@ -52,6 +54,17 @@ def usable_memory() -> int:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = _read("/sys/fs/cgroup/memory.max").strip()
     return min(pages, int(limit)) if limit.isdigit() else pages
+
+
+def peak_memory() -> int:
+    """Bytes of memory that this process has had at most.
+
+    Linux tells it of the process itself; getrusage's figure is also that of whoever forked it.
+    """
+    own = [line for line in _read("/proc/self/status").splitlines() if line.startswith("VmHWM:")]
+    if own:
+        return int(own[0].split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def has_nvidia_driver() -> bool:

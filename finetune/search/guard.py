@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from configs import StillreelError
+from pretrain.hardware import peak_memory
 
 T = TypeVar("T")
 _PATIENCE_S = 60.0  # that a body may take to arrive
@@ -106,8 +106,11 @@ class Counts:
             lines += [f'stillreel_request_seconds_bucket{{route="{route}",le="{le}"}} {count}' for le, count in buckets]
             lines.append(f'stillreel_request_seconds_sum{{route="{route}"}} {seconds:.6f}')
             lines.append(f'stillreel_request_seconds_count{{route="{route}"}} {total}')
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        for name, value in {**gauges, "peak_memory_bytes": memory, "uptime_seconds": time.time() - self._begun}.items():
+        for name, value in {
+            **gauges,
+            "peak_memory_bytes": peak_memory(),
+            "uptime_seconds": time.time() - self._begun,
+        }.items():
             lines += [f"# TYPE stillreel_{name} gauge", f"stillreel_{name} {value:.10g}"]
         return "\n".join(lines) + "\n"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pretrain.hardware import dense_peak
+from pretrain.hardware import dense_peak, peak_memory
 from pretrain.objectives.gather import rank_count
 from pretrain.run.checkpoint import finite
 from shards.progress import amount, duration
@@ -167,5 +165,4 @@ class Meter:
     def _memory(self) -> int:
         if self._device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self._device))
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return peak_memory()

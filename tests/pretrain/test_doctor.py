@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pretrain.doctor import examine
-from pretrain.hardware import dense_peak, usable_cores, usable_memory
+from pretrain.hardware import dense_peak, peak_memory, usable_cores, usable_memory
 from tests.making import stillreel
 
 
@@ -77,3 +77,15 @@ def test_facts_of_this_machine_are_those_of_the_system() -> None:
 )
 def test_dense_peaks_are_not_the_sparse_ones(device: str, teraflops: int | None) -> None:
     assert dense_peak(device) == (teraflops and teraflops * 1e12)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere getrusage is asked, which knows of this process's parent, too"
+)
+def test_a_process_s_peak_of_memory_is_its_own() -> None:
+    """The one that forks it has torch in memory by then."""
+    program = "from pretrain.hardware import peak_memory; print(peak_memory()); kept = b'.' * (64 << 20); print(peak_memory())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    before, after = (int(line) for line in done.stdout.split())
+    assert before < 64 << 20 < peak_memory()
+    assert after > 64 << 20
