@@ -2,12 +2,16 @@
 #   make demo      the main job, small, on pictures drawn by code     make test      the tests
 #   make lint      ruff and mypy                                      make test-all  the slow ones too
 #   make lock      resolve pyproject.toml anew into .ci/requirements.txt
+#   make test JOBS=4 on more cores; whatever their number, some tests measure time and memory, and want room
 
 # The newest Python that the locked wheels exist for; `make PYTHON=/path/to/python` overrules.
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& { echo $$python; break; }; done)
 BIN := .venv/bin
+# Half of a test's time is waiting for processes that it starts. A file's tests share what it builds, so they stay together.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 15
 
 # Without its bytecode cache every process of a run would compile everything anew.
 export PYTHONDONTWRITEBYTECODE :=
@@ -20,10 +24,10 @@ demo: .venv/installed
 	$(BIN)/stillreel demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow" --durations=15
+	$(PYTEST) -m "not slow"
 
 test-all: .venv/installed
-	$(BIN)/python -m pytest --durations=15
+	$(PYTEST)
 
 lint: .venv/installed
 	$(BIN)/ruff check .
