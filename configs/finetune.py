@@ -60,7 +60,13 @@ class FinetuneSettings(TrainSettings, ProtocolSettings):
     )
     batch: int = Field(128, ge=1, le=1 << 20, description="clips of a step, all ranks together")
     epochs: float = Field(5.0, gt=0, description="times that every pair of a video and a caption is seen")
-    seed: int = Field(0, ge=0, lt=2**63, description="of the pairs' order, of frames that are drawn, of dropout")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="of the pairs' order, of frames and crops that are drawn, of dropout"
+    )
+    crop: Literal["middle", "drawn"] = Field(
+        "middle",
+        description="what a clip shows in training: the middle square; or a part of 8 to 100 % of its frames, drawn each time",
+    )
     select: Literal["auto", "last"] = Field(
         "auto",
         description="auto: the best checkpoint on the validation split, where there is one; last: the last step. Never on test",

@@ -13,6 +13,7 @@ from torch import Tensor
 from animate.dice import Dice
 from configs.video import VideoSettings
 from finetune.video import MIDDLE, Span, VideoClip, VideoReader, VideoTrouble, View
+from finetune.video.crop import draw_crop
 
 
 class Clip(NamedTuple):
@@ -31,17 +32,36 @@ class ClipSource(Protocol):
         """The clip as at test (None), or with what its sampler draws in an epoch. VideoTrouble where it has no frame."""
 
 
-class FileSource:
-    """Decodes the video files. What is drawn is drawn by (seed, video, epoch)."""
+class Draws(NamedTuple):
+    """What is drawn of a video in an epoch: by `seed`; with `crops` the part of its frames, too."""
 
-    def __init__(self, settings: VideoSettings, seed: int = 0) -> None:
-        self._reader, self._seed = VideoReader(settings), seed
+    seed: int = 0
+    crops: bool = False
+
+    def dice(self, clip: Clip, epoch: int) -> Dice:
+        return dice_of(self.seed, clip.name, epoch)
+
+    def view(self, clip: Clip, epoch: int | None) -> View:
+        """The clip's own at test (None), and where nothing is drawn."""
+        if epoch is None or not self.crops:
+            return clip.view
+        return clip.view._replace(crop=draw_crop(self.dice(clip, epoch)))
+
+
+AT_TEST = Draws()  # where no epoch is read
+
+
+class FileSource:
+    """Decodes the video files."""
+
+    def __init__(self, settings: VideoSettings, draws: Draws = AT_TEST) -> None:
+        self._reader, self._draws = VideoReader(settings), draws
 
     def read(self, clip: Clip, epoch: int | None) -> VideoClip:
         if clip.file is None:
             raise VideoTrouble(clip.name, "missing", "no file of its name was found")
-        dice = None if epoch is None else dice_of(self._seed, clip.name, epoch)
-        return self._reader.read(clip.file, clip.span, dice, clip.view)
+        dice = None if epoch is None else self._draws.dice(clip, epoch)
+        return self._reader.read(clip.file, clip.span, dice, self._draws.view(clip, epoch))
 
 
 def dice_of(seed: int, video: str, epoch: int) -> Dice:

@@ -24,7 +24,7 @@ from configs.finetune import FinetuneSettings, ViewSettings
 from configs.settings import canonical_json
 from finetune.benchmarks import Located, SplitName
 from finetune.benchmarks.classes import plain
-from finetune.clips import Clip, empty_clips, fill_clip
+from finetune.clips import Clip, Draws, empty_clips, fill_clip
 from finetune.store import FrameStore, open_source
 from finetune.video import Span, VideoTrouble
 from pretrain.data import BatchDataset, BatchLoader, BatchMaker, ClipBatch, Share, View
@@ -62,6 +62,11 @@ def pairs_of(located: Located, name: SplitName, prompt: str) -> list[Pair]:
             texts = (class_text(located.benchmark.labels[video.label], prompt),)
         pairs += [Pair(f"{video.id}#{number}", video.id, clip, text) for number, text in enumerate(texts)]
     return pairs
+
+
+def draws_of(settings: FinetuneSettings) -> Draws:
+    """What training draws of its videos."""
+    return Draws(settings.seed, crops=settings.crop == "drawn")
 
 
 def instants_of(views: ViewSettings) -> list[float | None]:
@@ -137,7 +142,7 @@ class _PairMaker:
         self, pairs: Sequence[Pair], settings: FinetuneSettings, share: Share, store: FrameStore | None
     ) -> None:
         self._pairs, self._settings, self._share = pairs, settings, share
-        self._source = open_source(settings.video, store, settings.seed)
+        self._source = open_source(settings.video, store, draws_of(settings))
         self._orders: dict[int, Ints] = {}  # of the latest epochs
 
     def make(self, step: int, consumed: int) -> ClipBatch:

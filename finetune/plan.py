@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from configs.finetune import FinetuneSettings
-from finetune.loader import Pair
+from finetune.loader import Pair, draws_of
 from finetune.store import FrameStore, open_source
 from finetune.video import VideoTrouble
 from finetune.weights import Described
@@ -54,7 +54,7 @@ def describe_costs(settings: FinetuneSettings, described: Described, pairs: int,
 
 def describe_reading(settings: FinetuneSettings, pairs: Sequence[Pair], store: FrameStore | None, ranks: int) -> str:
     """How fast clips can be read here, by some of them; where it is slower than the device, it is what a run takes."""
-    source = open_source(settings.video, store, settings.seed)
+    source = open_source(settings.video, store, draws_of(settings))
     chosen = pairs[:: max(len(pairs) // _READ, 1)][:_READ]
     start, damaged = time.monotonic(), 0
     for pair in chosen:

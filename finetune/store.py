@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from configs import DataError, RequestError
 from configs.video import VideoSettings
-from finetune.clips import Clip, ClipSource, FileSource, dice_of
-from finetune.video import VideoClip, VideoTrouble
-from finetune.video.pixels import square
+from finetune.clips import AT_TEST, Clip, ClipSource, Draws, FileSource, dice_of
+from finetune.video import VideoClip, VideoTrouble, View
+from finetune.video.pixels import cropped, square
 from finetune.video.reader import filled, shuffled
 from finetune.video.trouble import TROUBLES, Flaw
 from shards.corpus import Corpus, open_corpus
@@ -108,16 +108,16 @@ def _rows(folder: Folder, tar: str) -> list[dict[str, Any]]:
     return rows
 
 
-def open_source(settings: VideoSettings, store: FrameStore | None, seed: int = 0) -> ClipSource:
+def open_source(settings: VideoSettings, store: FrameStore | None, draws: Draws = AT_TEST) -> ClipSource:
     """Where clips are read from, in the process that calls it."""
-    return FileSource(settings, seed) if store is None else StoredSource(settings, store)
+    return FileSource(settings, draws) if store is None else StoredSource(settings, store, draws)
 
 
 class StoredSource:
-    """Reads clips from a store."""
+    """Reads clips from a store, whose own seed has drawn the frames."""
 
-    def __init__(self, settings: VideoSettings, store: FrameStore) -> None:
-        self._settings, self._store = settings, store
+    def __init__(self, settings: VideoSettings, store: FrameStore, draws: Draws = AT_TEST) -> None:
+        self._settings, self._store, self._draws = settings, store, draws
         self._samples = SampleReader(store.corpus, None, _ATTEMPTS)
         self._views: list[float | None] = list(store.settings["instants"])
 
@@ -132,7 +132,8 @@ class StoredSource:
             if self._settings.order == "shuffled":
                 dice = None if epoch is None else dice_of(self._store.settings["seed"], clip.name, epoch)
                 places = shuffled(places, dice, told["file"])
-            pixels = {place: self._decoded(members[f"{place:03d}.jpg"], clip) for place in set(places.tolist())}
+            view = self._draws.view(clip, epoch)
+            pixels = {place: self._decoded(members[f"{place:03d}.jpg"], view) for place in set(places.tolist())}
             frames, mask = filled(self._settings, [pixels[place] for place in places.tolist()])
             numbers, times = np.array(told["numbers"], np.int64), np.array(told["times"], np.float64)
             flaws, end = tuple(Flaw(*flaw) for flaw in told["flaws"]), float(told["end"])
@@ -156,12 +157,13 @@ class StoredSource:
     def _where(self, video: str) -> str:
         return f"{self._store.corpus.url}, video {video}"
 
-    def _decoded(self, jpeg: bytes, clip: Clip) -> NDArray[np.uint8]:
+    def _decoded(self, jpeg: bytes, view: View) -> NDArray[np.uint8]:
         size = self._settings.size
         height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
         if min(height, width) != size:
             raise ValueError(f"a frame of {width} x {height}; expected a short side of {size}")
-        return square(simplejpeg.decode_jpeg(jpeg, "RGB"), size, clip.view.place)
+        pixels = simplejpeg.decode_jpeg(jpeg, "RGB")
+        return square(pixels, size, view.place) if view.crop is None else cropped(pixels, size, view.crop)
 
 
 def positions_in(numbers: Sequence[int], wanted: Sequence[int]) -> list[int]:

@@ -6,6 +6,7 @@
     boxes.py      what an MP4 claims of itself, before anything believes it
     container.py  file -> packets of one stream and their timeline, opened so that nothing else can be
     decode.py     frame numbers -> decoded frames, with no more decoded than they need
+    crop.py       the part of its frames that a clip shows in training
     pixels.py     a decoded frame -> size x size, upright, in SDR
     reader.py     all of these together: what the rest of this room calls
     picture.py    a picture as a clip

@@ -4,6 +4,7 @@ Resizing is Pillow's bicubic, whose filter widens as a picture shrinks, so that 
 the middle. It is what CLIP's towers were trained behind and what CLIP4Clip and CLIP2Video did to each frame. Only the part of
 a frame that is kept is computed; Pillow may then take rows before columns, and rounds otherwise: 0.2 levels in the mean on
 portrait frames, none to speak of on others. (STAN's mmcv resizes bilinearly, and aliases; that is not repeated here.)
+What is drawn in training is cut from the frame itself, and brought to size likewise.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
+from finetune.video.crop import DrawnCrop
 from finetune.video.hdr import TRANSFERS, to_sdr
 
 Pixels = NDArray[np.uint8]
@@ -32,18 +34,24 @@ _QUARTER_TURNS = np.array([[[1, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1
 class FrameShaper:
     """Brings frames of one video to size x size; keeps the colour converter that they share."""
 
-    def __init__(self, size: int, sample_aspect: Fraction | None, place: float = 0.5) -> None:
+    def __init__(
+        self, size: int, sample_aspect: Fraction | None, place: float = 0.5, crop: DrawnCrop | None = None
+    ) -> None:
         """`sample_aspect`: width / height of a pixel; None for square ones, or to leave them as they are stored. `place`:
-        where along the longer side the square lies, from 0, its start, to 1, its end."""
+        where along the longer side the square lies, from 0, its start, to 1, its end; a `crop` is shown in its stead."""
         self._size = size
         self._place = place
+        self._crop = crop
         stretch = sample_aspect or Fraction(1)
         self._stretch = float(stretch) if 1 <= max(stretch, 1 / stretch) <= _MAX_STRETCH else 1.0
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: Any) -> Pixels:
         """uint8 (size, size, 3) of an av.VideoFrame."""
-        return _in_sdr(self._middle(*self._upright(frame)), frame)
+        pixels, stretch = self._upright(frame)
+        if self._crop is None:
+            return _in_sdr(self._middle(pixels, stretch), frame)
+        return _in_sdr(cropped(pixels, self._size, self._crop, stretch), frame)
 
     def whole(self, frame: Any) -> Pixels:
         """uint8 (H, W, 3), whose short side is `size`, of all that an av.VideoFrame shows. Its `square` is what a call gives, to
@@ -79,6 +87,13 @@ def square(pixels: Pixels, size: int, place: float) -> Pixels:
     """The part (size, size, 3) of a whole frame, `place` along its longer side."""
     left, top = corner_of((pixels.shape[1], pixels.shape[0]), size, place)
     return pixels[top : top + size, left : left + size]
+
+
+def cropped(pixels: Pixels, size: int, crop: DrawnCrop, stretch: float = 1.0) -> Pixels:
+    """What is drawn of a whole frame, brought to (size, size, 3). `stretch`: how much wider than high a pixel is."""
+    height, width = pixels.shape[:2]
+    box = crop.part(width * stretch, height).box(width, height)
+    return np.asarray(Image.fromarray(pixels).resize((size, size), _BICUBIC, box))
 
 
 def corner_of(full: tuple[int, int], size: int, place: float) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from animate.dice import Dice
 from configs.video import VideoSettings
 from finetune.video.container import OpenVideo
+from finetune.video.crop import DrawnCrop
 from finetune.video.decode import FrameDecoder
 from finetune.video.pixels import FrameShaper
 from finetune.video.samplers import sample
@@ -23,10 +24,11 @@ Pixels = NDArray[np.uint8]
 
 class View(NamedTuple):
     """How a clip looks at its video, where several do: which instant of each part (`segments`; None: near its middle), and
-    where along the longer side its square lies, from 0 to 1."""
+    where along the longer side its square lies, from 0 to 1; or the part of its frames that is drawn in training."""
 
     instant: float | None = None
     place: float = 0.5
+    crop: DrawnCrop | None = None
 
 
 MIDDLE = View()
@@ -71,7 +73,8 @@ class VideoReader:
             raise VideoTrouble(
                 str(file), "outside", f"no frame to take in {span or 'it'}; it has {decoder.timeline.frames}"
             )
-        shaper = FrameShaper(settings.size, video.sample_aspect if settings.square_pixels else None, view.place)
+        aspect = video.sample_aspect if settings.square_pixels else None
+        shaper = FrameShaper(settings.size, aspect, view.place, view.crop)
         shaped = {number: shaper(frame) for number, frame in decoder.frames(numbers.tolist())}
         if not shaped:
             why = "; ".join(map(str, decoder.flaws)) or "the decoder gave none"

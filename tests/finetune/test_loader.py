@@ -11,7 +11,7 @@ import torch
 from configs import DataError, RequestError
 from configs.finetune import FinetuneSettings
 from finetune.asked import open_asked
-from finetune.clips import Clip, FileSource
+from finetune.clips import Clip, Draws, FileSource
 from finetune.loader import Pair, pair_loader, start_state
 from finetune.prepare import run as prepare_run
 from finetune.store import StoredSource, open_store
@@ -112,11 +112,14 @@ def stored(files: list[Path]) -> tuple[FinetuneSettings, list[Clip]]:
 
 
 def test_a_store_gives_the_frames_that_the_videos_give(stored: tuple[FinetuneSettings, list[Clip]]) -> None:
-    """In every epoch and at test, from any place along the longer side, in order and shuffled: to JPEG's rounding."""
+    """In every epoch and at test, from any place along the longer side or a part that is drawn, in order and shuffled: to
+    JPEG's rounding."""
     settings, clips = stored
     store = open_store(settings.out)
-    for video in (settings.video, settings.video.model_copy(update={"order": "kept"})):
-        source, right = StoredSource(video, store), FileSource(video, settings.seed)
+    kept = settings.video.model_copy(update={"order": "kept"})
+    for video, crops in ((settings.video, False), (kept, False), (kept, True)):
+        draws = Draws(settings.seed, crops)
+        source, right = StoredSource(video, store, draws), FileSource(video, draws)
         for clip in clips[:3]:
             for epoch, place in ((None, 0.5), (None, 0.0), (0, 0.5), (2, 1.0)):
                 one = clip._replace(view=View(None, place))
@@ -125,6 +128,22 @@ def test_a_store_gives_the_frames_that_the_videos_give(stored: tuple[FinetuneSet
                 assert found.times == pytest.approx(expected.times)
                 assert np.array_equal(found.mask, expected.mask)
                 assert np.abs(found.frames.astype(int) - expected.frames).mean() < 3
+
+
+def test_crops_are_drawn_anew_each_epoch_one_for_a_clip_and_never_at_test(
+    stored: tuple[FinetuneSettings, list[Clip]],
+) -> None:
+    settings, clips = stored
+    still = settings.video.model_copy(update={"sampler": "fps", "slice": "head", "frames": 2, "order": "kept"})
+    plain, drawn = FileSource(still), FileSource(still, Draws(5, crops=True))
+    for clip in clips[:3]:
+        assert np.array_equal(drawn.read(clip, None).frames, plain.read(clip, None).frames)
+        epochs = [drawn.read(clip, epoch).frames for epoch in (0, 1, 0)]
+        assert np.array_equal(epochs[0], epochs[2])
+        assert np.abs(epochs[0].astype(int) - epochs[1]).mean() > 3
+        crop = Draws(5, crops=True).view(clip, 1).crop
+        assert crop is not None and crop != Draws(5, crops=True).view(clip, 0).crop
+        assert Draws(5).view(clip, 1) == clip.view
 
 
 def test_what_a_store_lacks_is_named_as_the_video_s_trouble(stored: tuple[FinetuneSettings, list[Clip]]) -> None:
