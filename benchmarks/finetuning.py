@@ -75,7 +75,7 @@ def captions(videos: Path, work: Path, rows: Sequence[dict[str, str]], more: Seq
     ]
     work.mkdir(parents=True, exist_ok=True)
     (work / "captions.json").write_text(json.dumps(told))
-    common = ["folder", "preset=tiny", "threads=1", f"data={work}", *_CAPTIONS, *more]
+    common = ["folder", "preset=tiny", "threads=1", f"data={work}", *given(_CAPTIONS, more)]
     stored = store(videos, work, common)
     train = ["finetune", *common, f"prepared={stored}"]
     begin = time.monotonic()
@@ -143,7 +143,7 @@ def gestures(
         uses = ("test" if part == fold else "train" for part in parts)
         lines = [f"{row['file']}\t{row['label']}\t{use}" for row, use in zip(clips, uses, strict=True)]
         (home / "labels.tsv").write_text("\n".join(["video\tlabel\tsplit", *lines, ""]))
-    common = ["folder", "preset=tiny", "threads=1", *_GESTURES, *more]
+    common = ["folder", "preset=tiny", "threads=1", *given(_GESTURES, more)]
     stored = store(videos, work, [*common, f"data={work / 'fold-0'}"])  # of all clips: any part may be the test
     print(f"{'module':<8}{'frames':<12}{'top-1':>7}{'95 %':>15}{'s a run':>9}", flush=True)
     for module in modules:
@@ -190,6 +190,12 @@ def store(videos: Path, work: Path, common: Sequence[str]) -> Path:
     if not (out / "manifest.json").exists():
         run(["finetune", *common, f"videos={videos}", "prepare=true", f"out={out}"])
     return out
+
+
+def given(usual: Sequence[str], more: Sequence[str]) -> list[str]:
+    """Settings, of which those in `more` overrule the usual ones."""
+    values = dict(word.split("=", 1) for word in (*usual, *more))
+    return [f"{key}={value}" for key, value in values.items()]
 
 
 def run(words: Sequence[str]) -> str:
