@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ _STATE = 16  # bytes a weight: itself, its gradient, AdamW's two moments, in fp3
 
 
 def describe_costs(settings: FinetuneSettings, described: Described, pairs: int, classes: int) -> str:
-    """Steps, parameters, memory, operations and time of a run on `pairs` pairs, of which `classes` (0: none) are told apart."""
+    """Steps, parameters, memory, operations and time of a run on `pairs` pairs that tells `classes` apart (0: none)."""
     steps = settings.steps_of(pairs)
     with torch.device("meta"):
         model = VideoTextModel(build_towers(described.towers), described.settings)
@@ -39,7 +40,7 @@ def describe_costs(settings: FinetuneSettings, described: Described, pairs: int,
         time = f"{duration(seconds)} at {_BUSY:.0%} of the peak of {len(names)} x {names[0]}, decoding not counted"
     else:
         time = "unknown (no device whose peak is known)"
-    kept = activations(described.towers, settings)
+    kept = activations(described.towers, settings, classes)
     return "\n".join(
         (
             f"{steps:,} steps of {settings.batch:,} clips: {steps * settings.batch / pairs:.3g} epochs of {pairs:,} pairs",
@@ -72,7 +73,7 @@ def describe_reading(settings: FinetuneSettings, pairs: Sequence[Pair], store: F
     )
 
 
-def activations(towers: dict[str, object], settings: FinetuneSettings) -> int:
+def activations(towers: dict[str, object], settings: FinetuneSettings, classes: int) -> int:
     """Bytes that a step keeps for its backward pass, by Korthikanti et al. (arXiv 2205.05198): 34 a token, layer and channel
     in half precision without the attention matrix. The blocks over frames are small beside that; STAN's are half as much again.
     """
@@ -81,7 +82,8 @@ def activations(towers: dict[str, object], settings: FinetuneSettings) -> int:
     side = settings.video.size // vision["patch_size"]
     rows = min(settings.chunk or settings.batch, settings.batch)
     seen = rows * settings.video.frames * (1 + side * side) * vision.get("width", 768) * vision.get("layers", 12)
-    read = rows * settings.words * text.get("width", 512) * text.get("layers", 12)
+    texts = rows * (1 + ceil(classes / settings.batch))
+    read = texts * settings.words * text.get("width", 512) * text.get("layers", 12)
     each = 2 if settings.engine.checkpointing else 34
     return int((seen + read) * each * (2 if settings.engine.precision == "fp32" else 1))
 
