@@ -77,8 +77,8 @@ class BatchLoader:
             return None, None
         except StillreelError as error:
             return None, error
-        except Exception as error:  # a bug in a worker: the other ranks must hear of it
-            return None, DataError(f"a loader worker failed: {type(error).__name__}: {error}")
+        except Exception as error:  # whatever it is, the other ranks must hear of it
+            return None, DataError(f"a loader worker failed or was killed: {type(error).__name__}: {error}")
         return batch, None
 
     def _name(self, damage: list[str]) -> None:

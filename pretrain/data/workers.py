@@ -53,8 +53,8 @@ def load_batches(
             batch = next(batches)
         except StopIteration:
             return
-        except RuntimeError as error:
-            raise DataError(f"a loader worker failed or was killed: {error}") from None
+        except (RuntimeError, ConnectionError, EOFError) as error:  # of a dead worker, whatever was being sent
+            raise DataError(f"a loader worker failed or was killed: {type(error).__name__}: {error}") from None
         yield batch
 
 

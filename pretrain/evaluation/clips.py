@@ -145,8 +145,8 @@ class HeldOut:
             return None, None
         except StillreelError as error:
             return None, error
-        except Exception as error:  # a bug in a worker: the other ranks must hear of it
-            return None, DataError(f"a loader worker failed: {type(error).__name__}: {error}")
+        except Exception as error:  # whatever it is, the other ranks must hear of it
+            return None, DataError(f"a loader worker failed or was killed: {type(error).__name__}: {error}")
         if isinstance(batch, Failure):
             return None, batch.error()
         return batch, None

@@ -45,10 +45,12 @@ def write_video(
     rotation: int | None = None,
     size: tuple[int, int] = (96, 64),
     container_options: dict[str, str] | None = None,
+    title: str = "",
 ) -> Path:
     """A video of these frames (or of that many numbered ones); `ticks`, milliseconds, are their times."""
     pictures = [frame_of(number, *size) for number in range(frames)] if isinstance(frames, int) else frames
     with av.open(str(path), "w", options=container_options or {}) as container:
+        container.metadata["title"] = title
         stream = container.add_stream(codec, rate=fps, options=options or {"crf": "12"})
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = pixel_format

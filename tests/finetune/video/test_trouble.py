@@ -129,6 +129,16 @@ def test_damaged_frames_are_replaced_by_the_ones_before_and_the_clip_says_so(tmp
     assert "corrupt" in [flaw.reason for flaw in clip.flaws]
 
 
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "avi"])
+def test_a_title_in_another_encoding_stops_nothing(ending: str, tmp_path: Path) -> None:
+    file = write_video(tmp_path / f"v.{ending}", 4, title="un petit cafe")
+    data = file.read_bytes()
+    assert data.count(b"un petit cafe") == 1
+    file.write_bytes(data.replace(b"un petit cafe", b"un petit caf\xe9"))
+    clip = VideoReader(VideoSettings(sampler="segments", frames=4, size=64)).read(file)
+    assert clip.mask.all() and not clip.flaws
+
+
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
     import av
 
