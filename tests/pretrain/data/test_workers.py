@@ -28,10 +28,14 @@ class Numbers(Dataset[int]):
         return number
 
 
-def begun(workers: int = 2) -> Iterator[int]:
+def begun(workers: int) -> tuple[Iterator[int], list[int]]:
+    """Batches of which the first one is read, and the workers that read on."""
+    before = set(active_children())
     batches = load_batches(Numbers(), workers=workers)
     assert next(batches) == 0
-    return batches
+    pids = [child.pid for child in active_children() if child not in before and child.pid]
+    assert len(pids) == workers
+    return batches, pids
 
 
 def test_an_order_is_kept_by_any_number_of_workers() -> None:
@@ -42,18 +46,14 @@ def test_an_order_is_kept_by_any_number_of_workers() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_workers_outlive_what_is_sent_to_the_whole_group(number: signal.Signals) -> None:
     """Sent by another process than their parent, as schedulers and terminals do."""
-    batches = begun()
-    pids = [str(child.pid) for child in active_children()]
-    assert len(pids) == 2
-    subprocess.run(["kill", f"-{number.name.removeprefix('SIG')}", *pids], check=True)
+    batches, pids = begun(workers=2)
+    subprocess.run(["kill", f"-{number.name.removeprefix('SIG')}", *map(str, pids)], check=True)
     assert list(batches) == list(range(1, 20))
 
 
 def test_a_worker_that_is_killed_is_an_error() -> None:
-    batches = begun(workers=1)
-    (child,) = active_children()
-    assert child.pid is not None
-    os.kill(child.pid, signal.SIGKILL)
+    batches, (pid,) = begun(workers=1)
+    os.kill(pid, signal.SIGKILL)
     with pytest.raises(DataError, match="failed or was killed"):
         list(batches)
 
