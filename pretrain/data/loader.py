@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 from configs import DataError, StillreelError
 from configs.stream import DataSettings
@@ -42,8 +44,13 @@ class BatchLoader:
         """`prefetch` is in batches a worker."""
         self._share = dataset.share
         self._state = dataset.state
-        self._batches = load_batches(
-            dataset, workers=workers, start_method=start_method, prefetch=prefetch, pin_memory=pin_memory
+        self._read = partial(
+            load_batches,
+            dataset,
+            workers=workers,
+            start_method=start_method,
+            prefetch=prefetch,
+            pin_memory=pin_memory,
         )
         self._together = Together(self._share.ranks, PATIENCE_S)
         self.budget = budget
@@ -54,8 +61,9 @@ class BatchLoader:
         return self._state
 
     def __iter__(self) -> Iterator[ClipBatch]:
+        batches = self._read()
         while True:
-            batch, error = self._next()
+            batch, error = self._next(batches)
             if batch is None and error is None:
                 return
             read, bad = (len(batch.whole), batch.whole.count(False)) if batch else (0, 0)
@@ -65,10 +73,10 @@ class BatchLoader:
             self._state = state._replace(samples=state.samples + self._share.batch, steps=state.steps + 1)
             yield batch
 
-    def _next(self) -> tuple[ClipBatch | None, StillreelError | None]:
+    def _next(self, batches: Iterator[Any]) -> tuple[ClipBatch | None, StillreelError | None]:
         """The next batch, or why there is none; (None, None) at the end."""
         try:
-            batch = next(self._batches)
+            batch = next(batches)
             if isinstance(batch, Failure):
                 return None, batch.error()
             self._name(batch.damage)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -34,7 +34,7 @@ from pretrain.evaluation.ranks import Groups, Ranked, as_ranks, rank_rows
 from pretrain.evaluation.results import Retrieval
 from pretrain.evaluation.shares import evaluating, gather_batches
 from pretrain.model import VideoTextModel
-from pretrain.model.features import TextFeatures, VideoFeatures
+from pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
 from pretrain.model.heads import Dot
 from pretrain.objectives.gather import gather, rank_count
 from shards.faults import Budget
@@ -42,8 +42,6 @@ from shards.stream import Blend
 
 _VECTORS = 1024  # queries, and items, of a block of scores where a score is a product of two vectors
 _PAIRS = 64  # where each pair is looked at by itself
-
-Features = TypeVar("Features", TextFeatures, VideoFeatures)
 
 
 @dataclass(frozen=True)
@@ -203,7 +201,7 @@ def _rank_all(model: VideoTextModel, encoded: _Encoded, missing: tuple[str, ...]
     share = range(rank, len(chunks), ranks)
 
     def scores(captions: slice, clips: slice) -> Tensor:
-        block = model.similarity(_rows(encoded.video, clips), _rows(encoded.text, captions))
+        block = model.similarity(pick_rows(encoded.video, clips), pick_rows(encoded.text, captions))
         return block.masked_fill(~(whole[captions, None] & whole[clips]), float("nan"))
 
     by_text, by_video = [], []
@@ -245,7 +243,3 @@ def _frames_of(batch: HeldOutBatch, view: View, device: torch.device) -> Tensor:
         rendered = render_stills(batch.stills.to(device), view.size)
         frames[torch.tensor(batch.whole, device=device)] = rendered
     return frames
-
-
-def _rows(features: Features, rows: slice) -> Features:
-    return type(features)(*(None if field is None else field[rows] for field in features))

@@ -20,9 +20,8 @@ class Classes(NamedTuple):
     """Of a rank's b rows: the class of each clip, and its share of the texts of all C."""
 
     labels: Tensor  # int64 (b,)
-    token_ids: (
-        Tensor  # int64 (b, m, W): slot s of the batch has texts s * m ... s * m + m - 1, of C laid round and round
-    )
+    # int64 (b, m, W): slot s of the batch has texts s * m ... s * m + m - 1, of C laid round and round
+    token_ids: Tensor
     total: int  # C
 
     def rows(self, rows: slice) -> Classes:

@@ -143,15 +143,20 @@ class Task(nn.Module):
 
     def _logits(self, own: Encoded, whole: Encoded) -> list[_Logits]:
         """The head's, and with TAB those of the aligned vectors: two losses are mixed, as published."""
-        model = self.model
-        captions = model.similarities(whole.video, own.text)
-        clips = captions if rank_count() == 1 else model.similarities(own.video, whole.text)
-        share = model.settings.tab.weight if captions[1] is not None else 1.0
+        captions = self._shares(whole.video, own.text)
+        clips = captions if rank_count() == 1 else self._shares(own.video, whole.text)
         return [
-            _Logits(weight, model.logits(of_captions), model.logits(of_clips).T)
-            for weight, of_captions, of_clips in zip((share, 1 - share), captions, clips, strict=True)
-            if of_captions is not None and of_clips is not None
+            _Logits(share, of_captions, of_clips.T)
+            for (share, of_captions), (_, of_clips) in zip(captions, clips, strict=True)
         ]
+
+    def _shares(self, video: VideoFeatures, text: TextFeatures) -> list[tuple[float, Tensor]]:
+        """Logits (texts, videos) of each way to compare, and its share of a loss."""
+        main, aligned = self.model.similarities(video, text)
+        if aligned is None:
+            return [(1.0, self.model.logits(main))]
+        weight = self.model.settings.tab.weight
+        return [(weight, self.model.logits(main)), (1 - weight, self.model.logits(aligned))]
 
     def _class_texts(self, classes: Classes | None) -> TextFeatures:
         assert classes is not None, "this objective is of clips that have a class"
@@ -159,12 +164,8 @@ class Task(nn.Module):
 
     def _classify(self, video: VideoFeatures, texts: TextFeatures, labels: Tensor) -> Tensor:
         """Cross entropy of own clips among all classes; with TAB two of them are mixed, as of captions."""
-        main, aligned = self.model.similarities(video, texts)
-        loss = F.cross_entropy(self.model.logits(main).T, labels)
-        if aligned is None:
-            return loss
-        weight = self.model.settings.tab.weight
-        return weight * loss + (1 - weight) * F.cross_entropy(self.model.logits(aligned).T, labels)
+        losses = [share * F.cross_entropy(logits.T, labels) for share, logits in self._shares(video, texts)]
+        return torch.stack(losses).sum()
 
     def _rerank(
         self, logits: list[_Logits], own: Encoded, whole: Encoded, truth: Truth, units: Tensor

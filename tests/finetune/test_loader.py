@@ -43,10 +43,12 @@ def pairs(files: list[Path]) -> list[Pair]:
     ]
 
 
-def batches(pairs: list[Pair], share: Share, steps: int, after: int = 0) -> list[ClipBatch]:
-    state = start_state(pairs, SETTINGS.seed)
+def batches(
+    pairs: list[Pair], share: Share, steps: int, after: int = 0, settings: FinetuneSettings = SETTINGS
+) -> list[ClipBatch]:
+    state = start_state(pairs, settings.seed)
     state = state._replace(samples=after * share.batch, steps=after)
-    return list(pair_loader(pairs, SETTINGS, share, state, steps))
+    return list(pair_loader(pairs, settings, share, state, steps))
 
 
 def test_an_epoch_has_every_caption_once_whoever_reads_it(pairs: list[Pair]) -> None:
@@ -60,6 +62,18 @@ def test_an_epoch_has_every_caption_once_whoever_reads_it(pairs: list[Pair]) -> 
         assert dealt == whole[step].keys
         assert first.frames is not None and whole[step].frames is not None
         assert torch.equal(first.frames, whole[step].frames[::2])  # type: ignore[index]
+
+
+def test_drawn_crops_are_the_same_for_any_ranks_and_workers(pairs: list[Pair]) -> None:
+    drawn = SETTINGS.model_copy(update={"crop": "drawn"})
+    (whole,) = batches(pairs, Share(4), 1, settings=drawn)
+    (by_worker,) = batches(pairs, Share(4), 1, settings=drawn.model_copy(update={"workers": 1}))
+    (second,) = batches(pairs, Share(4, 1, 2), 1, settings=drawn)
+    (middle,) = batches(pairs, Share(4), 1)
+    assert whole.frames is not None and by_worker.frames is not None
+    assert second.frames is not None and middle.frames is not None
+    assert torch.equal(by_worker.frames, whole.frames) and torch.equal(second.frames, whole.frames[1::2])
+    assert (whole.frames != middle.frames).flatten(1).any(dim=1).all()
 
 
 def test_captions_of_one_video_are_no_negatives(pairs: list[Pair]) -> None:
