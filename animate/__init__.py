@@ -8,10 +8,10 @@ Knows pixels. Knows torch in its device renderer alone; Ray and img2dataset are 
 runs, so that training can import this room without them. Importing it brings in none of the three.
 """
 
-from animate.camera import windows
-from animate.decode import Clip, SampleDecoder
-from animate.draw import draw_recipe, seen_area
-from animate.recipe import Recipe
-from animate.render import Renderer
+from stillreel.animate.camera.draw import draw_recipe, seen_area
+from stillreel.animate.camera.recipe import Recipe
+from stillreel.animate.camera.windows import windows
+from stillreel.animate.clips.decode import Clip, SampleDecoder
+from stillreel.animate.render.cpu import Renderer
 
 __all__ = ["Clip", "Recipe", "Renderer", "SampleDecoder", "draw_recipe", "seen_area", "windows"]

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import simplejpeg
 
-from animate import build, preview
-from animate.pool import process_pool
-from animate.scenes import caption_of, draw_scene, plan_scene
-from configs import load_preset
-from configs.build import AnimateSettings, DemoSettings, PreviewSettings, VerifySettings
-from shards import verify
-from shards.progress import Progress
-from shards.storage import Folder
+from stillreel.animate.commands import animate as build
+from stillreel.animate.commands import preview
+from stillreel.animate.scenes import caption_of, draw_scene, plan_scene
+from stillreel.configs import load_preset
+from stillreel.configs.build import AnimateSettings, DemoSettings, PreviewSettings, VerifySettings
+from stillreel.configs.system.pool import process_pool
+from stillreel.configs.system.progress import Progress
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.commands import verify
 
 TRAINED_ON, HELD_OUT = "clips", "clips-heldout"
 

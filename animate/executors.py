@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, Self
 
-from animate.task import ShardTask, build_shard, check_libraries, library_versions
-from configs import RequestError
-from shards.receipt import Receipt
+from stillreel.animate.task import ShardTask, build_shard, check_libraries, library_versions
+from stillreel.configs import RequestError
+from stillreel.shards.format.receipt import Receipt
 
 _CALLS_PER_WORKER = 64  # then a fresh process takes over, so that no leak of a decoder grows for days
 _COUNT_CPUS_S = 10.0

@@ -6,17 +6,17 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from animate.clip import Stage
-from animate.sources import Source
-from animate.task import library_versions
-from configs import DataError, RequestError
-from configs.build import AnimateSettings, ClipSettings
-from shards.plan import Listed, Plan, PlanHeader, write_plan
-from shards.progress import tally
-from shards.record import REJECTED, WRITTEN
-from shards.stats import tables
-from shards.storage import Folder
-from shards.survey import survey
+from stillreel.animate.clips.clip import Stage
+from stillreel.animate.sources import Source
+from stillreel.animate.task import library_versions
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.build import AnimateSettings, ClipSettings
+from stillreel.configs.system.progress import tally
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.build.survey import survey
+from stillreel.shards.commands.stats import tables
+from stillreel.shards.format.plan import Listed, Plan, PlanHeader, write_plan
+from stillreel.shards.format.record import REJECTED, WRITTEN
 
 
 def settle_plans(

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from animate.dice import Dice, between
+from stillreel.configs.system.dice import Dice, between
 
 Pixels = NDArray[np.uint8]
 Plane = NDArray[np.float32]

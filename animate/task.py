@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
 
-from animate.clip import ClipMaker, Stage
-from animate.sources import source_of_plan
-from configs import DataError, RequestError
-from shards.plan import open_plan
-from shards.receipt import Receipt
-from shards.storage import Folder
-from shards.writer import ShardWriter
+from stillreel.animate.clips.clip import ClipMaker, Stage
+from stillreel.animate.sources import source_of_plan
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.format.plan import open_plan
+from stillreel.shards.format.receipt import Receipt
+from stillreel.shards.format.writer import ShardWriter
 
 # Whatever decides a byte of a tar, Parquet or idx file.
 _LIBRARIES = ("albumentations", "av", "numpy", "opencv-python-headless", "pillow", "pyarrow", "simplejpeg", "stillreel")

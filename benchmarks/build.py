@@ -26,7 +26,7 @@ from pathlib import Path
 
 import simplejpeg
 
-from shards.tar import TarWriter
+from stillreel.shards.format.tar import TarWriter
 
 _TAR_SAMPLES = 1000
 _FLOOR_SAMPLES = 1000  # a process

@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from pretrain.evaluation import Ranks, compare, intervals
+from stillreel.pretrain.evaluation import Ranks, compare, intervals
 
 CAPTIONED = ("msrvtt", "msvd", "panda70m")
 GESTURES = "hand_landmarks_h264"

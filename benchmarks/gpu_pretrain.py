@@ -49,8 +49,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from animate.device import batch_stills, normalised, prepare_still, render_stills
-from animate.scenes import SIZES as SCENE_SIZES
 from benchmarks.gpu_shards import first_stills, write_shards
 from benchmarks.gpu_steps import (
     SIZES,
@@ -68,12 +66,14 @@ from benchmarks.gpu_steps import (
     seconds_of,
     wait,
 )
-from configs.stream import DataSettings
-from pretrain.data import ClipBatch, ClipLoader, Share
-from pretrain.feed import Fed, Feeder
-from pretrain.hardware import usable_cores
-from pretrain.loop import Trained
-from shards.stream import Blend, open_blend
+from stillreel.animate.render.device import batch_stills, normalised, prepare_still, render_stills
+from stillreel.animate.scenes import SIZES as SCENE_SIZES
+from stillreel.configs.stream import DataSettings
+from stillreel.configs.system.hardware import usable_cores
+from stillreel.pretrain.data import ClipBatch, ClipLoader, Share
+from stillreel.pretrain.engine.loop import Trained
+from stillreel.pretrain.engine.prefetcher import Fed, Feeder
+from stillreel.shards.stream.stream import Blend, open_blend
 
 _JUDGED = 24  # pictures by which the renderers are compared
 
@@ -147,8 +147,8 @@ def report(size: Size, options: Options, blend: Blend, budget: Budget) -> None:
 def report_renderer(size: Size, options: Options, blend: Blend) -> None:
     """Compare the renderers on the first pictures of the shards."""
     try:
-        from animate.render import Renderer
-        from animate.straight import StraightRenderer  # noqa: F401 -- which needs numba
+        from stillreel.animate.render.cpu import Renderer
+        from stillreel.animate.render.straight import StraightRenderer  # noqa: F401 -- which needs numba
     except ImportError as error:
         print(f"  renderer   not compared: {error}", flush=True)
         return

@@ -13,17 +13,17 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from animate.decode import picture_of
-from animate.draw import draw_recipe
-from animate.pool import process_pool
-from animate.recipe import Recipe
-from animate.scenes import caption_of, draw_scene, plan_scene
-from configs.grammar import Grammar, load_grammar
-from pretrain.hardware import usable_cores
-from shards.index import encode_index, entry_of
-from shards.manifest import Manifest
-from shards.stream import Blend
-from shards.tar import TarWriter
+from stillreel.animate.camera.draw import draw_recipe
+from stillreel.animate.camera.recipe import Recipe
+from stillreel.animate.clips.decode import picture_of
+from stillreel.animate.scenes import caption_of, draw_scene, plan_scene
+from stillreel.configs.grammar import Grammar, load_grammar
+from stillreel.configs.system.hardware import usable_cores
+from stillreel.configs.system.pool import process_pool
+from stillreel.shards.format.index import encode_index, entry_of
+from stillreel.shards.format.manifest import Manifest
+from stillreel.shards.format.tar import TarWriter
+from stillreel.shards.stream.stream import Blend
 
 Pixels = NDArray[np.uint8]
 

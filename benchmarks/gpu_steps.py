@@ -15,18 +15,18 @@ from open_clip.loss import ClipLoss
 from open_clip.model import CLIP
 from torch.nn import functional as F
 
-from configs.model import ModelSettings, TowerSettings
-from configs.train import EngineSettings, ObjectiveSettings, OptimiserSettings
-from pretrain.feed import Fed
-from pretrain.hardware import dense_peak
-from pretrain.loop import Trained
-from pretrain.model import build_model
-from pretrain.model.flops import clip_flops
-from pretrain.model.pretrained import named_cfg
-from pretrain.objectives import Batch, Identity, Task, identify
-from pretrain.optimiser import build_optimiser
-from pretrain.parallel import parallelise
-from shards.stream import State
+from stillreel.configs.model import ModelSettings, TowerSettings
+from stillreel.configs.system.hardware import dense_peak
+from stillreel.configs.train import EngineSettings, ObjectiveSettings, OptimiserSettings
+from stillreel.pretrain.engine.loop import Trained
+from stillreel.pretrain.engine.optimizer import build_optimiser
+from stillreel.pretrain.engine.parallel import parallelise
+from stillreel.pretrain.engine.prefetcher import Fed
+from stillreel.pretrain.model import build_model
+from stillreel.pretrain.model.flops import clip_flops
+from stillreel.pretrain.model.pretrained import named_cfg
+from stillreel.pretrain.objectives import Batch, Identity, Task, identify
+from stillreel.shards.stream.stream import State
 
 WORDS = 32
 STEPS = 1000  # of the run that the steps belong to: what decides their rates

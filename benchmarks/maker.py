@@ -26,15 +26,16 @@ import simplejpeg
 import webdataset as wds
 from PIL import Image
 
-from animate import SampleDecoder, build
-from animate.clip import ClipMaker, Stage
 from benchmarks.command import begin
 from benchmarks.peers import matrix_of
 from benchmarks.renderer import FRAMES, SIZE, Job, make_job, make_sets
-from configs.build import AnimateSettings, ClipSettings
-from shards import as_webdataset
-from shards.plan import PlannedSample
-from shards.tar import TarWriter
+from stillreel.animate import SampleDecoder
+from stillreel.animate.clips.clip import ClipMaker, Stage
+from stillreel.animate.commands import animate as build
+from stillreel.configs.build import AnimateSettings, ClipSettings
+from stillreel.shards import as_webdataset
+from stillreel.shards.format.plan import PlannedSample
+from stillreel.shards.format.tar import TarWriter
 
 _FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 

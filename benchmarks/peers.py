@@ -19,8 +19,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from animate import Recipe, windows
 from benchmarks.quality import Box
+from stillreel.animate import Recipe, windows
 
 Pixels = NDArray[np.uint8]
 Peer = Callable[[bytes, Sequence[Box], int], Pixels]

@@ -27,14 +27,14 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from animate import Recipe, Renderer, draw_recipe
-from animate.picture import stored_pixels
-from animate.recipe import Shot, View
 from benchmarks.command import begin
 from benchmarks.peers import Peer, Zoompan, boxes_of, find_peers
 from benchmarks.quality import Box, Quality, judge, judge_zone_plate, zone_plate
 from benchmarks.side_by_side import write_page
-from configs.grammar import load_grammar
+from stillreel.animate import Recipe, Renderer, draw_recipe
+from stillreel.animate.camera.recipe import Shot, View
+from stillreel.animate.pictures.picture import stored_pixels
+from stillreel.configs.grammar import load_grammar
 
 Pixels = NDArray[np.uint8]
 

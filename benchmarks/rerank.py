@@ -13,12 +13,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from configs.model import ModelSettings, RerankSettings
-from pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
-from pretrain.model.initialise import initialise
-from pretrain.model.model import VideoTextModel
-from pretrain.model.pretrained import named_cfg
-from pretrain.model.towers import build_towers
+from stillreel.configs.model import ModelSettings, RerankSettings
+from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
+from stillreel.pretrain.model.initialize import initialise
+from stillreel.pretrain.model.model import VideoTextModel
+from stillreel.pretrain.model.pretrained import named_cfg
+from stillreel.pretrain.model.towers import build_towers
 
 CANDIDATES, FRAMES, WORDS = 50, 12, 32
 SECONDS = 2.0  # of each measurement, at least

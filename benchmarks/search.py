@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from finetune.search.exact import best_rows
-from finetune.search.store import Entry, IndexWriter, open_index
-from shards.storage import Folder
+from stillreel.configs.system.storage import Folder
+from stillreel.finetune.search.exact import best_rows
+from stillreel.finetune.search.store import Entry, IndexWriter, open_index
 
 Floats = NDArray[np.float32]
 _FRAMES = 1  # a clip: the frames' file is not what is measured

@@ -15,10 +15,10 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from animate import Recipe, Renderer
-from animate.recipe import Shot, View
-from animate.scenes import caption_of, draw_scene, plan_scene
 from benchmarks.peers import Zoompan, boxes_of
+from stillreel.animate import Recipe, Renderer
+from stillreel.animate.camera.recipe import Shot, View
+from stillreel.animate.scenes import caption_of, draw_scene, plan_scene
 
 Pixels = NDArray[np.uint8]
 

@@ -32,19 +32,19 @@ import webdataset as wds
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from animate import build
-from animate.draw import draw_recipe
 from benchmarks.command import begin
 from benchmarks.renderer import FRAMES, SIZE, make_sets
-from configs.build import AnimateSettings
-from configs.grammar import load_grammar
-from configs.stream import DataSettings, OrderSettings
-from pretrain.data import ClipDataset, Share
-from shards.index import encode_index, entry_of
-from shards.manifest import Manifest
-from shards.simulate import shuffle_quality
-from shards.stream import open_blend
-from shards.tar import TarWriter
+from stillreel.animate.camera.draw import draw_recipe
+from stillreel.animate.commands import animate as build
+from stillreel.configs.build import AnimateSettings
+from stillreel.configs.grammar import load_grammar
+from stillreel.configs.stream import DataSettings, OrderSettings
+from stillreel.pretrain.data import ClipDataset, Share
+from stillreel.shards.format.index import encode_index, entry_of
+from stillreel.shards.format.manifest import Manifest
+from stillreel.shards.format.tar import TarWriter
+from stillreel.shards.stream.simulate import shuffle_quality
+from stillreel.shards.stream.stream import open_blend
 
 BATCH = 16
 

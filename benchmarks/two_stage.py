@@ -19,17 +19,16 @@ from typing import NamedTuple
 
 import torch
 
-from configs.stream import DataSettings
-from finetune.encode import encode_frames
-from finetune.two_stage import choose_weight, sweep_depths
-from finetune.two_stage.plot import draw_sweep
-from finetune.two_stage.sweep import Sweep
-from pretrain.data.words import tokenise
-from pretrain.evaluation import Matches
-from pretrain.evaluation.held_out import HeldOutBatch, HeldOutDataset, choose_samples
-from pretrain.model import VideoTextModel, load_model
-from pretrain.model.features import TextFeatures, VideoFeatures
-from shards.stream import open_blend
+from stillreel.configs.stream import DataSettings
+from stillreel.finetune.data.encode import encode_frames
+from stillreel.pretrain.data.tokens import tokenise
+from stillreel.pretrain.evaluation import Matches
+from stillreel.pretrain.evaluation.held_out import HeldOutBatch, HeldOutDataset, choose_samples
+from stillreel.pretrain.evaluation.two_stage.plot import draw_sweep
+from stillreel.pretrain.evaluation.two_stage.sweep import Sweep, choose_weight, sweep_depths
+from stillreel.pretrain.model import VideoTextModel, load_model
+from stillreel.pretrain.model.features import TextFeatures, VideoFeatures
+from stillreel.shards.stream.stream import open_blend
 
 _BATCH = 50
 _WORDS = 32

@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.command import begin
-from configs.video import VideoSettings
-from finetune.video.container import OpenVideo
-from finetune.video.decode import FrameDecoder
-from finetune.video.pixels import FrameShaper
-from finetune.video.samplers import sample
+from stillreel.configs.video import VideoSettings
+from stillreel.finetune.video.container import OpenVideo
+from stillreel.finetune.video.decode import FrameDecoder
+from stillreel.finetune.video.pixels import FrameShaper
+from stillreel.finetune.video.samplers import sample
 
 Pixels = NDArray[np.uint8]
 Method = Callable[[Path, list[int]], list[Pixels]]

@@ -5,8 +5,8 @@ Every command's settings are one pydantic model here; grammars, looks and preset
 Knows nothing of pictures, shards, Ray or torch: importing it stays cheap, and every other room may import it.
 """
 
-from configs.errors import DataError, Interrupted, RequestError, StillreelError
-from configs.settings import Settings, load_preset, parse_words
+from stillreel.configs.errors import DataError, Interrupted, RequestError, StillreelError
+from stillreel.configs.settings import Settings, load_preset, parse_words
 
 __all__ = [
     "DataError",

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from configs.settings import Settings
+from stillreel.configs.settings import Settings
 
 BenchmarkName = Literal[
     "msrvtt",

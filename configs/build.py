@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from configs.settings import Settings
+from stillreel.configs.settings import Settings
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

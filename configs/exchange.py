@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from configs.model import PeerOptions
-from configs.settings import Settings
+from stillreel.configs.model import PeerOptions
+from stillreel.configs.settings import Settings
 
 
 class ImportSettings(Settings):

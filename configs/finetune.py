@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from configs.benchmark import BenchmarkSettings
-from configs.build import Fraction
-from configs.model import ModelSettings, PeerOptions
-from configs.settings import Settings, expand_preset
-from configs.train import EngineSettings, TrainSettings
-from configs.video import VideoSettings
+from stillreel.configs.benchmark import BenchmarkSettings
+from stillreel.configs.build import Fraction
+from stillreel.configs.model import ModelSettings, PeerOptions
+from stillreel.configs.settings import Settings, expand_preset
+from stillreel.configs.train import EngineSettings, TrainSettings
+from stillreel.configs.video import VideoSettings
 
 
 class ViewSettings(Settings):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from configs.settings import Settings, load_preset
+from stillreel.configs.settings import Settings, load_preset
 
 Chance = Annotated[float, Field(ge=0, le=1)]
 Ease = Literal["linear", "smoothstep", "accelerate", "decelerate"]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from configs.settings import Settings, load_preset
+from stillreel.configs.settings import Settings, load_preset
 
 Chance = Annotated[float, Field(ge=0, le=1)]
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from configs.build import Fraction
-from configs.settings import Settings
+from stillreel.configs.build import Fraction
+from stillreel.configs.settings import Settings
 
 CLIP_EPS = 1e-5
 PUBLISHED_EPS = 1e-12  # of CLIP4Clip's and CLIP2Video's own layer norms

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from configs.settings import Settings
-from configs.stream import DataSettings
-from configs.train import TrainSettings
+from stillreel.configs.settings import Settings
+from stillreel.configs.stream import DataSettings
+from stillreel.configs.train import TrainSettings
 
 
 class EvaluationSettings(Settings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from configs.settings import Settings
+from stillreel.configs.settings import Settings
 
 
 class ReportSettings(Settings):

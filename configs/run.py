@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from configs.settings import Settings
+from stillreel.configs.settings import Settings
 
 
 class RunSettings(Settings):

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from configs.settings import Settings
-from configs.video import VideoSettings
+from stillreel.configs.settings import Settings
+from stillreel.configs.video import VideoSettings
 
 Device = Literal["auto", "cpu", "cuda"]
 _DEVICE = "auto: a CUDA device where there is one"

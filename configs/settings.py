@@ -21,7 +21,7 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from configs.errors import RequestError
+from stillreel.configs.errors import RequestError
 
 
 class Settings(BaseModel):
@@ -110,7 +110,7 @@ def load_preset(name: str, folder: str, *, above: tuple[str, ...] = ()) -> dict[
                 f"{folder}: no preset named {name!r}{_nearest(name, known)}. "
                 f"Known: {', '.join(known)}, or a path to a .yaml file"
             )
-        text = resources.files("configs").joinpath(folder, f"{name}.yaml").read_text(encoding="utf-8")
+        text = resources.files("stillreel.configs").joinpath(folder, f"{name}.yaml").read_text(encoding="utf-8")
     try:
         values = yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
@@ -133,7 +133,7 @@ def expand_preset(value: Any, folder: str) -> Any:
 
 def preset_names(folder: str) -> list[str]:
     """Names of the presets shipped in `configs/FOLDER`, sorted."""
-    files = resources.files("configs").joinpath(folder).iterdir()
+    files = resources.files("stillreel.configs").joinpath(folder).iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from configs.build import Fraction
-from configs.model import ModelSettings
-from configs.run import RunSettings
-from configs.settings import Settings, expand_preset
+from stillreel.configs.build import Fraction
+from stillreel.configs.model import ModelSettings
+from stillreel.configs.run import RunSettings
+from stillreel.configs.settings import Settings, expand_preset
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from animate import Recipe, Renderer, draw_recipe, windows
-from animate.camera import instants
-from animate.scenes import caption_of, draw_scene, plan_scene
-from configs.grammar import load_grammar
+from stillreel.animate import Recipe, Renderer, draw_recipe, windows
+from stillreel.animate.camera.windows import instants
+from stillreel.animate.scenes import caption_of, draw_scene, plan_scene
+from stillreel.configs.grammar import load_grammar
 
 Pixels = NDArray[np.uint8]
 

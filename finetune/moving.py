@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from animate.dice import Dice, between
-from animate.encode import encode_video
-from animate.pool import process_pool
-from animate.scenes import COLOURS, FINISHES, GROUNDS, SHAPES, Pixels, Scene, Thing, draw_scene
-from configs.build import ClipSettings
-from shards.storage import Folder
+from stillreel.animate.clips.encode import encode_video
+from stillreel.animate.scenes import COLOURS, FINISHES, GROUNDS, SHAPES, Pixels, Scene, Thing, draw_scene
+from stillreel.configs.build import ClipSettings
+from stillreel.configs.system.dice import Dice, between
+from stillreel.configs.system.pool import process_pool
+from stillreel.configs.system.storage import Folder
 
 MOTIONS = {
     "left": "moves to the left",

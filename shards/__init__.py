@@ -8,10 +8,10 @@ with a table of its rows, a byte index and a receipt; and the proof that nothing
 Knows bytes, keys, digests and order. Knows no pixels, no torch, no Ray: what turns a sample into frames is handed in.
 """
 
-from shards.dataset import as_webdataset
-from shards.manifest import Manifest
-from shards.plan import Plan
-from shards.receipt import Receipt
-from shards.storage import Folder
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.dataset import as_webdataset
+from stillreel.shards.format.manifest import Manifest
+from stillreel.shards.format.plan import Plan
+from stillreel.shards.format.receipt import Receipt
 
 __all__ = ["Folder", "Manifest", "Plan", "Receipt", "as_webdataset"]

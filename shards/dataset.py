@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
-from shards.manifest import read_manifest
-from shards.receipt import part_file
-from shards.sample import decode_members
-from shards.storage import Folder
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.format.manifest import read_manifest
+from stillreel.shards.format.receipt import part_file
+from stillreel.shards.format.sample import decode_members
 
 if TYPE_CHECKING:
     import webdataset

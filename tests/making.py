@@ -19,11 +19,11 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from animate import build
-from animate.scenes import caption_of, draw_scene, plan_scene
-from configs.build import AnimateSettings, VerifySettings
-from shards.storage import Folder
-from shards.verify import Verdict, verify
+from stillreel.animate.commands import animate as build
+from stillreel.animate.scenes import caption_of, draw_scene, plan_scene
+from stillreel.configs.build import AnimateSettings, VerifySettings
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.commands.verify import Verdict, verify
 
 SHARED = Path(os.environ.get("STILLREEL_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no shared test material at {SHARED}")

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pretrain.model import ModelSettings, PeerOptions, VideoTextModel, load_peer
-from pretrain.model.features import Frames, TextFeatures, VideoFeatures, unit
-from pretrain.model.losses import contrastive_loss, recognition_loss
-from pretrain.model.peers import FAMILIES
-from pretrain.model.temporal import Stan, TemporalDifference
-from pretrain.model.towers import encode_words
+from stillreel.pretrain.model import ModelSettings, PeerOptions, VideoTextModel, load_peer
+from stillreel.pretrain.model.features import Frames, TextFeatures, VideoFeatures, unit
+from stillreel.pretrain.model.losses import contrastive_loss, recognition_loss
+from stillreel.pretrain.model.peers import FAMILIES
+from stillreel.pretrain.model.temporal import Stan, TemporalDifference
+from stillreel.pretrain.model.towers import encode_words
 
 TIGHT = 1e-5
 BRANCH = 1e-4  # STAN's tokens, whose values reach 83

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from animate.draw import draw_recipe
-from configs.grammar import load_grammar
-from configs.stream import DataSettings
-from pretrain.data import ClipBatch, ClipLoader, Share
-from shards.index import encode_index, entry_of
-from shards.manifest import Manifest
-from shards.stream import Blend, Slot, State, Stream, merged, open_blend, slots_of
-from shards.tar import TarWriter
+from stillreel.animate.camera.draw import draw_recipe
+from stillreel.configs.grammar import load_grammar
+from stillreel.configs.stream import DataSettings
+from stillreel.pretrain.data import ClipBatch, ClipLoader, Share
+from stillreel.shards.format.index import encode_index, entry_of
+from stillreel.shards.format.manifest import Manifest
+from stillreel.shards.format.tar import TarWriter
+from stillreel.shards.stream.stream import Blend, Slot, State, Stream, merged, open_blend, slots_of
 from tests.making import jpeg
 
 FRAMES, SIZE = 2, 32

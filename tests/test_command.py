@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stillreel import COMMANDS
+from stillreel.cli import COMMANDS
 from tests.making import stillreel
 
 

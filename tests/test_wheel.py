@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.settings import preset_names
+from stillreel.configs.settings import preset_names
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,5 +1,1 @@
-"""`stillreel preview OUT`: one self-contained page that shows what was made."""
-
-from animate.preview.command import run
-
-__all__ = ["run"]
+"""preview: one self-contained page that shows what was made: cards of clips (card, strip), and the page around them."""

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from animate.camera import windows
-from animate.decode import SampleDecoder
-from animate.draw import seen_area
-from animate.picture import stored_pixels
-from animate.preview.strip import Pixels, Strip, data_url, make_strip, shrunk
-from animate.recipe import Recipe
-from animate.words import in_words
+from stillreel.animate.camera.draw import seen_area
+from stillreel.animate.camera.recipe import Recipe
+from stillreel.animate.camera.windows import windows
+from stillreel.animate.camera.words import in_words
+from stillreel.animate.clips.decode import SampleDecoder
+from stillreel.animate.pictures.picture import stored_pixels
+from stillreel.animate.preview.strip import Pixels, Strip, data_url, make_strip, shrunk
 
 _STILL_WIDTH, _STILL_HEIGHT = 320, 240
 _FRAME = 120

@@ -10,11 +10,11 @@ from itertools import accumulate
 from string import Template
 from typing import Any
 
-from animate.preview.card import Card
-from shards.plan import Plan
-from shards.progress import amount
-from shards.record import REASONS
-from shards.storage import Folder
+from stillreel.animate.preview.card import Card
+from stillreel.configs.system.progress import amount
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.format.plan import Plan
+from stillreel.shards.format.record import REASONS
 
 _SHOT_COLOURS = ("#ff9f1c", "#2ec4b6", "#e8436b", "#8e7cff", "#7cb518", "#3a86ff")
 _MOVE_NAMES = {"static": "hold still", "crop": "centre crop", "jump": "jump", "diagonal": "move across"}
@@ -168,4 +168,4 @@ def _move_name(move: str) -> str:
 
 
 def _asset(name: str) -> str:
-    return resources.files("animate.preview").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("stillreel.animate.preview").joinpath(name).read_text(encoding="utf-8")

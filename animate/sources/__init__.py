@@ -5,7 +5,7 @@ pictures   a folder of pictures with a table of captions
 parquet    Parquet files that hold the pictures' bytes
 """
 
-from animate.sources.base import Source
-from animate.sources.find import open_source, source_of_plan
+from stillreel.animate.sources.base import Source
+from stillreel.animate.sources.find import open_source, source_of_plan
 
 __all__ = ["Source", "open_source", "source_of_plan"]

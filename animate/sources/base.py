@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from configs.build import SourceSettings
-from configs.settings import canonical_json
-from shards.plan import Listed, PlannedSample
-from shards.storage import Folder
+from stillreel.configs.build import SourceSettings
+from stillreel.configs.settings import canonical_json
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.format.plan import Listed, PlannedSample
 
 # A larger file is no photograph; it is read up to one byte beyond this, and rejected for its size.
 MAX_FILE_BYTES = 256 << 20

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs import RequestError
-from configs.build import SourceSettings
-from shards.storage import Folder
+from stillreel.configs import RequestError
+from stillreel.configs.build import SourceSettings
+from stillreel.configs.system.storage import Folder
 
 PICTURE_COLUMNS = (
     "file",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from animate.sources.base import Source
-from animate.sources.parquet import ParquetSource
-from animate.sources.pictures import TABLE_ENDINGS, PictureSource
-from animate.sources.tars import TarSource
-from configs import RequestError
-from configs.build import SourceSettings
-from shards.plan import PlanHeader
-from shards.storage import Folder
+from stillreel.animate.sources.base import Source
+from stillreel.animate.sources.parquet import ParquetSource
+from stillreel.animate.sources.pictures import TABLE_ENDINGS, PictureSource
+from stillreel.animate.sources.tars import TarSource
+from stillreel.configs import RequestError
+from stillreel.configs.build import SourceSettings
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.format.plan import PlanHeader
 
 _KINDS: tuple[type[Source], ...] = (TarSource, PictureSource, ParquetSource)
 

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from animate.sources.base import MAX_FILE_BYTES, Source
-from animate.sources.captions import CAPTION_COLUMNS, clean, find_column
-from configs import RequestError
-from configs.build import SourceSettings
-from shards.plan import Listed, PlannedSample
-from shards.storage import Folder
+from stillreel.animate.sources.base import MAX_FILE_BYTES, Source
+from stillreel.animate.sources.captions import CAPTION_COLUMNS, clean, find_column
+from stillreel.configs import RequestError
+from stillreel.configs.build import SourceSettings
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.format.plan import Listed, PlannedSample
 
 _PICTURE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "img", "picture")
 _KEY_COLUMNS = ("key", "id", "image_id", "__key__", "uid")

@@ -7,11 +7,11 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from animate.sources.base import MAX_FILE_BYTES, PICTURE_ENDINGS, Source
-from animate.sources.captions import clean, read_captions
-from configs import RequestError
-from shards.plan import Listed, PlannedSample
-from shards.storage import Folder, Range
+from stillreel.animate.sources.base import MAX_FILE_BYTES, PICTURE_ENDINGS, Source
+from stillreel.animate.sources.captions import clean, read_captions
+from stillreel.configs import RequestError
+from stillreel.configs.system.storage import Folder, Range
+from stillreel.shards.format.plan import Listed, PlannedSample
 
 TABLE_ENDINGS = (".tsv", ".csv", ".parquet", ".jsonl", ".ndjson", ".json")
 _TABLE_NAMES = ("captions", "metadata", "annotations", "labels")

@@ -17,14 +17,14 @@ from typing import IO, ClassVar, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from animate.sources.base import MAX_FILE_BYTES, PICTURE_ENDINGS, Source
-from animate.sources.captions import clean
-from configs import RequestError
-from configs.build import SourceSettings
-from shards.foreign import read_member, split_name
-from shards.plan import Listed, PlannedSample
-from shards.storage import Folder, Range
-from shards.tar import BLOCK
+from stillreel.animate.sources.base import MAX_FILE_BYTES, PICTURE_ENDINGS, Source
+from stillreel.animate.sources.captions import clean
+from stillreel.configs import RequestError
+from stillreel.configs.build import SourceSettings
+from stillreel.configs.system.storage import Folder, Range
+from stillreel.shards.format.foreign import read_member, split_name
+from stillreel.shards.format.plan import Listed, PlannedSample
+from stillreel.shards.format.tar import BLOCK
 
 _SCANNERS = 8  # tars scanned at once: it waits for the disk or the bucket
 _CAPTION_ENDINGS = ("txt", "json")

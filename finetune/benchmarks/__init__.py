@@ -8,10 +8,19 @@
 Decodes nothing, and imports no torch.
 """
 
-from configs.benchmark import BENCHMARKS, BenchmarkSettings
-from finetune.benchmarks.benchmark import SPLITS, Benchmark, Protocol, Published, Span, Split, SplitName, Video
-from finetune.benchmarks.open import Opened, Stored, open_benchmark
-from finetune.benchmarks.videos import Located
+from stillreel.configs.benchmark import BENCHMARKS, BenchmarkSettings
+from stillreel.finetune.benchmarks.benchmark import (
+    SPLITS,
+    Benchmark,
+    Protocol,
+    Published,
+    Span,
+    Split,
+    SplitName,
+    Video,
+)
+from stillreel.finetune.benchmarks.open import Opened, Stored, open_benchmark
+from stillreel.finetune.benchmarks.videos import Located
 
 __all__ = [
     "BENCHMARKS",

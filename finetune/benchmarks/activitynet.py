@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from configs import DataError
-from finetune.benchmarks.assemble import Joiner, check_apart
-from finetune.benchmarks.benchmark import Benchmark, Protocol, Published, Span, SplitName, Video
-from finetune.benchmarks.files import Content
-from finetune.benchmarks.find import Finder, Role
-from finetune.benchmarks.records import (
+from stillreel.configs import DataError
+from stillreel.finetune.benchmarks.assemble import Joiner, check_apart
+from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, Published, Span, SplitName, Video
+from stillreel.finetune.benchmarks.files import Content
+from stillreel.finetune.benchmarks.find import Finder, Role
+from stillreel.finetune.benchmarks.records import (  # fmt: skip
     ID_LIST,
     STAN,
     UMT,
@@ -25,7 +25,7 @@ from finetune.benchmarks.records import (
     field,
     first_value,
     texts_of,
-)  # fmt: skip
+)
 
 VARIANTS = ("",)
 _ID = r"v_[\w-]{11}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from configs import DataError
-from finetune.benchmarks.benchmark import Published, Split, SplitName, Video
-from finetune.benchmarks.find import Finder, Role
-from finetune.benchmarks.records import Record, Records, Table
+from stillreel.configs import DataError
+from stillreel.finetune.benchmarks.benchmark import Published, Split, SplitName, Video
+from stillreel.finetune.benchmarks.find import Finder, Role
+from stillreel.finetune.benchmarks.records import Record, Records, Table
 
 MakeVideo = Callable[[Record, Record], Video]
 

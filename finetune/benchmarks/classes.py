@@ -10,11 +10,20 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
-from configs import DataError
-from finetune.benchmarks.benchmark import Published, Split, SplitName, Video
-from finetune.benchmarks.files import Content
-from finetune.benchmarks.find import Finder
-from finetune.benchmarks.records import Dialect, Gather, Record, Records, Table, first_value, id_of, read_table
+from stillreel.configs import DataError
+from stillreel.finetune.benchmarks.benchmark import Published, Split, SplitName, Video
+from stillreel.finetune.benchmarks.files import Content
+from stillreel.finetune.benchmarks.find import Finder
+from stillreel.finetune.benchmarks.records import (
+    Dialect,
+    Gather,
+    Record,
+    Records,
+    Table,
+    first_value,
+    id_of,
+    read_table,
+)
 
 
 def plain(name: str) -> str:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from finetune.benchmarks.assemble import Joiner, check_apart
-from finetune.benchmarks.benchmark import Benchmark, Protocol, Published, Span, SplitName, Video
-from finetune.benchmarks.files import Content
-from finetune.benchmarks.find import Finder, Role
-from finetune.benchmarks.records import (
+from stillreel.finetune.benchmarks.assemble import Joiner, check_apart
+from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, Published, Span, SplitName, Video
+from stillreel.finetune.benchmarks.files import Content
+from stillreel.finetune.benchmarks.find import Finder, Role
+from stillreel.finetune.benchmarks.records import (  # fmt: skip
     ID_LIST,
     STAN,
     UMT,
@@ -27,7 +27,7 @@ from finetune.benchmarks.records import (
     field,
     keys_of_first,
     text_of,
-)  # fmt: skip
+)
 
 VARIANTS = ("",)
 SPAN = Span(0.0, 31.0)

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs import DataError, RequestError
-from finetune.benchmarks.pickles import read_plain
+from stillreel.configs import DataError, RequestError
+from stillreel.finetune.benchmarks.pickles import read_plain
 
 ANNOTATION_ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".pkl", ".pickle", ".parquet")
 VIDEO_ENDINGS = (

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from configs import DataError, RequestError
-from configs.benchmark import BenchmarkSettings
-from finetune.benchmarks.files import AnnotationFile, Inventory
-from finetune.benchmarks.records import Dialect, Table, read_table
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.benchmark import BenchmarkSettings
+from stillreel.finetune.benchmarks.files import AnnotationFile, Inventory
+from stillreel.finetune.benchmarks.records import Dialect, Table, read_table
 
 _MOST_LOOKED_INTO = 64  # files whose names tell nothing
 

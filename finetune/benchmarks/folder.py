@@ -11,15 +11,15 @@ import posixpath
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from animate.sources.captions import CAPTION_COLUMNS, PICTURE_COLUMNS
-from configs import DataError, RequestError
-from configs.benchmark import ColumnSettings
-from finetune.benchmarks.assemble import check_apart
-from finetune.benchmarks.benchmark import SPLITS, Benchmark, Protocol, Split, SplitName, Video
-from finetune.benchmarks.classes import LABELS, classes_of, labelled_split
-from finetune.benchmarks.files import Content
-from finetune.benchmarks.find import Finder, Role
-from finetune.benchmarks.records import STAN, Dialect, Gather, Record, Records, Table, text_of, texts_of
+from stillreel.animate.sources.captions import CAPTION_COLUMNS, PICTURE_COLUMNS
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.benchmark import ColumnSettings
+from stillreel.finetune.benchmarks.assemble import check_apart
+from stillreel.finetune.benchmarks.benchmark import SPLITS, Benchmark, Protocol, Split, SplitName, Video
+from stillreel.finetune.benchmarks.classes import LABELS, classes_of, labelled_split
+from stillreel.finetune.benchmarks.files import Content
+from stillreel.finetune.benchmarks.find import Finder, Role
+from stillreel.finetune.benchmarks.records import STAN, Dialect, Gather, Record, Records, Table, text_of, texts_of
 
 VARIANTS = ("",)
 _VIDEO_COLUMNS = ("video", "video_path", "video_id", "clip", *PICTURE_COLUMNS)

@@ -10,13 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from configs import DataError
-from finetune.benchmarks.assemble import check_apart
-from finetune.benchmarks.benchmark import Benchmark, Protocol, Published, Split, SplitName
-from finetune.benchmarks.classes import CLASS_LIST, LABELS, Classes, classes_of, is_numbered, labelled_split, plain
-from finetune.benchmarks.files import Content
-from finetune.benchmarks.find import Finder, Role
-from finetune.benchmarks.records import ID_LIST, Dialect, Gather, Record, Records, Table, id_of
+from stillreel.configs import DataError
+from stillreel.finetune.benchmarks.assemble import check_apart
+from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, Published, Split, SplitName
+from stillreel.finetune.benchmarks.classes import (
+    CLASS_LIST,
+    LABELS,
+    Classes,
+    classes_of,
+    is_numbered,
+    labelled_split,
+    plain,
+)
+from stillreel.finetune.benchmarks.files import Content
+from stillreel.finetune.benchmarks.find import Finder, Role
+from stillreel.finetune.benchmarks.records import ID_LIST, Dialect, Gather, Record, Records, Table, id_of
 
 VARIANTS = ("1", "2", "3")
 _CLASS_FILE = re.compile(r"(.+)_test_split([123])\.txt")

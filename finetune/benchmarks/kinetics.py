@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from configs import DataError
-from finetune.benchmarks.assemble import check_apart
-from finetune.benchmarks.benchmark import Benchmark, Protocol, Published, Split, SplitName
-from finetune.benchmarks.classes import CLASS_LIST, LABELS, classes_of, compare_lists, labelled_split
-from finetune.benchmarks.files import Content
-from finetune.benchmarks.find import Finder, Role
-from finetune.benchmarks.records import Dialect, Gather, Record, Records, Table
+from stillreel.configs import DataError
+from stillreel.finetune.benchmarks.assemble import check_apart
+from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, Published, Split, SplitName
+from stillreel.finetune.benchmarks.classes import CLASS_LIST, LABELS, classes_of, compare_lists, labelled_split
+from stillreel.finetune.benchmarks.files import Content
+from stillreel.finetune.benchmarks.find import Finder, Role
+from stillreel.finetune.benchmarks.records import Dialect, Gather, Record, Records, Table
 
 VARIANTS = ("",)
 _ID = r"[\w-]{11}"

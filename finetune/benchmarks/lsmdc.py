@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from configs import DataError
-from finetune.benchmarks.assemble import check_apart
-from finetune.benchmarks.benchmark import Benchmark, Protocol, Published, Split, SplitName, Video
-from finetune.benchmarks.files import Content
-from finetune.benchmarks.find import Finder, Role
-from finetune.benchmarks.records import STAN, UMT, Dialect, Gather, Record, Records, id_of, text_of
+from stillreel.configs import DataError
+from stillreel.finetune.benchmarks.assemble import check_apart
+from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, Published, Split, SplitName, Video
+from stillreel.finetune.benchmarks.files import Content
+from stillreel.finetune.benchmarks.find import Finder, Role
+from stillreel.finetune.benchmarks.records import STAN, UMT, Dialect, Gather, Record, Records, id_of, text_of
 
 VARIANTS = ("",)
 _ID = r"\d{4}_.+_\d\d\.\d\d\.\d\d\.\d{3}-\d\d\.\d\d\.\d\d\.\d{3}"

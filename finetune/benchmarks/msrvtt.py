@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from configs import DataError
-from finetune.benchmarks.assemble import Joiner, check_apart, some
-from finetune.benchmarks.benchmark import Benchmark, Protocol, Published, SplitName
-from finetune.benchmarks.files import Content
-from finetune.benchmarks.find import Finder, Role
-from finetune.benchmarks.records import (
+from stillreel.configs import DataError
+from stillreel.finetune.benchmarks.assemble import Joiner, check_apart, some
+from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, Published, SplitName
+from stillreel.finetune.benchmarks.files import Content
+from stillreel.finetune.benchmarks.find import Finder, Role
+from stillreel.finetune.benchmarks.records import (  # fmt: skip
     ID_LIST,
     ID_TABLE,
     STAN,
@@ -26,7 +26,7 @@ from finetune.benchmarks.records import (
     Table,
     field,
     text_of,
-)  # fmt: skip
+)
 
 VARIANTS = ("1ka-9k", "1ka-7k", "full")
 _ID = r"video\d+"

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from configs import DataError
-from finetune.benchmarks.assemble import Joiner, check_apart
-from finetune.benchmarks.benchmark import Benchmark, Protocol, Published, SplitName, Video
-from finetune.benchmarks.files import Content
-from finetune.benchmarks.find import Finder, Role
-from finetune.benchmarks.records import ID_LIST, STAN, UMT, Dialect, Gather, Record, Records
+from stillreel.configs import DataError
+from stillreel.finetune.benchmarks.assemble import Joiner, check_apart
+from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, Published, SplitName, Video
+from stillreel.finetune.benchmarks.files import Content
+from stillreel.finetune.benchmarks.find import Finder, Role
+from stillreel.finetune.benchmarks.records import ID_LIST, STAN, UMT, Dialect, Gather, Record, Records
 
 VARIANTS = ("",)
 _ID = r"[\w-]{11}_\d+_\d+"

@@ -11,14 +11,14 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import NamedTuple
 
-from configs import DataError, RequestError
-from configs.benchmark import BENCHMARKS, BenchmarkSettings
-from finetune.benchmarks import activitynet, didemo, folder, hmdb, kinetics, lsmdc, msrvtt, msvd, ssv2, vatex
-from finetune.benchmarks.assemble import compare_counts
-from finetune.benchmarks.benchmark import SPLITS, Benchmark, SplitName
-from finetune.benchmarks.files import Inventory
-from finetune.benchmarks.find import Finder
-from finetune.benchmarks.videos import Located, locate, locate_stored
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.benchmark import BENCHMARKS, BenchmarkSettings
+from stillreel.finetune.benchmarks import activitynet, didemo, folder, hmdb, kinetics, lsmdc, msrvtt, msvd, ssv2, vatex
+from stillreel.finetune.benchmarks.assemble import compare_counts
+from stillreel.finetune.benchmarks.benchmark import SPLITS, Benchmark, SplitName
+from stillreel.finetune.benchmarks.files import Inventory
+from stillreel.finetune.benchmarks.find import Finder
+from stillreel.finetune.benchmarks.videos import Located, locate, locate_stored
 
 _MODULES: dict[str, ModuleType] = {
     "msrvtt": msrvtt,

@@ -2,7 +2,7 @@
 
 A pickle is a program for a small machine. The only instructions admitted here are those that make numbers, text, lists,
 tuples and dictionaries: none that names, calls or builds anything. So nothing of a file can run, and the unpickler
-that follows would refuse a name all the same. (Checkpoints, which need more, have pretrain.model.pickles.)
+that follows would refuse a name all the same. (Checkpoints, which need more, have stillreel.pretrain.model.pickles.)
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pickle
 import pickletools
 from typing import Any, NoReturn
 
-from configs import DataError
+from stillreel.configs import DataError
 
 _ADMITTED = frozenset(
     {

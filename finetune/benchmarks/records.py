@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from configs import DataError
-from finetune.benchmarks.benchmark import Span
-from finetune.benchmarks.files import VIDEO_ENDINGS, AnnotationFile, Content, parse
+from stillreel.configs import DataError
+from stillreel.finetune.benchmarks.benchmark import Span
+from stillreel.finetune.benchmarks.files import VIDEO_ENDINGS, AnnotationFile, Content, parse
 
 
 class Record(NamedTuple):

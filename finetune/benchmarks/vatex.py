@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from finetune.benchmarks.assemble import Joiner, check_apart
-from finetune.benchmarks.benchmark import Benchmark, Protocol, Published, SplitName, Video
-from finetune.benchmarks.files import Content
-from finetune.benchmarks.find import Finder, Role
-from finetune.benchmarks.records import (
+from stillreel.finetune.benchmarks.assemble import Joiner, check_apart
+from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, Published, SplitName, Video
+from stillreel.finetune.benchmarks.files import Content
+from stillreel.finetune.benchmarks.find import Finder, Role
+from stillreel.finetune.benchmarks.records import (  # fmt: skip
     ID_LIST,
     STAN,
     UMT,
@@ -26,7 +26,7 @@ from finetune.benchmarks.records import (
     first_value,
     keys_of_first,
     texts_of,
-)  # fmt: skip
+)
 
 VARIANTS = ("hgr", "clip2video")
 _ID = r"[\w-]{11}_\d{6}_\d{6}"

@@ -10,11 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from configs import RequestError
-from finetune.benchmarks.assemble import some
-from finetune.benchmarks.benchmark import Benchmark, Split, SplitName, Video
-from finetune.benchmarks.files import VIDEO_ENDINGS, Inventory
-from finetune.benchmarks.records import id_of
+from stillreel.configs import RequestError
+from stillreel.finetune.benchmarks.assemble import some
+from stillreel.finetune.benchmarks.benchmark import Benchmark, Split, SplitName, Video
+from stillreel.finetune.benchmarks.files import VIDEO_ENDINGS, Inventory
+from stillreel.finetune.benchmarks.records import id_of
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,3 @@ the model, held-out clips -> answers      the captions that it ranks first for a
 results.json -> tested                    the tables of benchmarks, of this run or of others that began from it
 history, answers, tested -> page (chart)  the page, section by section
 """
-
-from finetune.report.command import run, write_report
-
-__all__ = ["run", "write_report"]

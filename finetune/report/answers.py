@@ -12,19 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from animate.device import normalised
-from animate.preview.strip import Strip, make_strip
-from configs import DataError, RequestError
-from configs.pretrain import PretrainSettings
-from pretrain.data.together import Failure
-from pretrain.data.words import tokenise
-from pretrain.evaluation.held_out import HeldOutDataset, Spot, choose_samples
-from pretrain.evaluation.ranks import rank_rows
-from pretrain.evaluation.results import DEPTHS
-from pretrain.model import VideoTextModel, load_model
-from pretrain.run.checkpoint import step_name, steps_in
-from pretrain.run.folder import CHECKPOINTS, FINAL
-from shards.stream import open_blend
+from stillreel.animate.preview.strip import Strip, make_strip
+from stillreel.animate.render.device import normalised
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.pretrain import PretrainSettings
+from stillreel.pretrain.data.together import Failure
+from stillreel.pretrain.data.tokens import tokenise
+from stillreel.pretrain.evaluation.held_out import HeldOutDataset, Spot, choose_samples
+from stillreel.pretrain.evaluation.ranks import rank_rows
+from stillreel.pretrain.evaluation.results import DEPTHS
+from stillreel.pretrain.model import VideoTextModel, load_model
+from stillreel.pretrain.run.checkpoint import step_name, steps_in
+from stillreel.pretrain.run.folder import CHECKPOINTS, FINAL
+from stillreel.shards.stream.stream import open_blend
 
 Pixels = NDArray[np.uint8]
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs import DataError, RequestError
-from configs.finetune import FinetuneSettings
-from configs.pretrain import PretrainSettings
-from finetune.report.chart import Point
-from pretrain.run.compare import Difference, compare_settings
-from pretrain.run.folder import FINAL, RUN
-from pretrain.run.journal import METRICS
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.finetune import FinetuneSettings
+from stillreel.configs.pretrain import PretrainSettings
+from stillreel.finetune.report.chart import Point
+from stillreel.pretrain.run.compare import Difference, compare_settings
+from stillreel.pretrain.run.folder import FINAL, RUN
+from stillreel.pretrain.run.metrics import METRICS
 
 Metrics = Mapping[str, float | None]
 

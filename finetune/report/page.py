@@ -9,12 +9,12 @@ from statistics import median
 from string import Template
 from typing import NamedTuple
 
-from finetune.report.answers import Answer, Answers
-from finetune.report.chart import Line, draw_chart
-from finetune.report.history import History
-from finetune.report.tested import Results, render_tested
-from pretrain.evaluation.results import DEPTHS
-from shards.progress import amount, duration
+from stillreel.configs.system.progress import amount, duration
+from stillreel.finetune.report.answers import Answer, Answers
+from stillreel.finetune.report.chart import Line, draw_chart
+from stillreel.finetune.report.history import History
+from stillreel.finetune.report.tested import Results, render_tested
+from stillreel.pretrain.evaluation.results import DEPTHS
 
 _WAYS = {"t2v": "Text to video", "v2t": "Video to text"}
 _DRAWN = (1, 5, 10)  # depths of the curves
@@ -33,10 +33,10 @@ def render_page(history: History, answers: Answers | str, tested: Sequence[Resul
     """The HTML of the page."""
     told = Told(history, answers, tested)
     state = "finished" if history.is_finished else "not finished"
-    return Template(_asset("finetune.report", "page.html")).substitute(
+    return Template(_asset("stillreel.finetune.report", "page.html")).substitute(
         title=escape(f"{history.run.name}: a run of {history.steps:,} steps"),
-        style=_asset("animate.preview", "base.css") + _asset("finetune.report", "page.css"),
-        script=_asset("finetune.report", "page.js"),
+        style=_asset("stillreel.animate.preview", "base.css") + _asset("stillreel.finetune.report", "page.css"),
+        script=_asset("stillreel.finetune.report", "page.js"),
         name=escape(history.run.name),
         where=escape(str(history.run)),
         settings=escape(f"settings {history.digest[:12]}, {state} after step {history.steps:,}"),

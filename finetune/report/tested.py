@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from finetune.results import RESULTS, read_results
-from pretrain.evaluation.results import DEPTHS, TOPS
+from stillreel.finetune.evaluation.results import RESULTS, read_results
+from stillreel.pretrain.evaluation.results import DEPTHS, TOPS
 
 Results = Mapping[str, Any]
 

@@ -13,8 +13,8 @@ app.py        the web application: what is asked and answered; page/, what the b
 guard.py      what protects it: hosts, sizes, how many may wait; and what it counts
 """
 
-from finetune.search.exact import best_rows
-from finetune.search.searcher import Hit, Searcher
-from finetune.search.store import VideoIndex, open_index
+from stillreel.finetune.search.exact import best_rows
+from stillreel.finetune.search.searcher import Hit, Searcher
+from stillreel.finetune.search.store import VideoIndex, open_index
 
 __all__ = ["Hit", "Searcher", "VideoIndex", "best_rows", "open_index"]

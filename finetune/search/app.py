@@ -33,14 +33,14 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from animate.encode import encode_video
-from configs import DataError, RequestError, StillreelError
-from configs.build import ClipSettings
-from configs.search import ServeSettings
-from finetune.search.guard import Counts, Desk, Refusal, host_is_known, read_chunks
-from finetune.search.searcher import Hit, Searcher
-from finetune.search.sources import open_source
-from finetune.video.apart import read_apart
+from stillreel.animate.clips.encode import encode_video
+from stillreel.configs import DataError, RequestError, StillreelError
+from stillreel.configs.build import ClipSettings
+from stillreel.configs.search import ServeSettings
+from stillreel.finetune.search.guard import Counts, Desk, Refusal, host_is_known, read_chunks
+from stillreel.finetune.search.searcher import Hit, Searcher
+from stillreel.finetune.search.sources import open_source
+from stillreel.finetune.video.sandbox import read_apart
 
 _FPS = 3  # of the mp4s of frames
 _CLIPS_KEPT = 256  # of them in memory, some 50 kB each
@@ -261,7 +261,7 @@ def build_app(searcher: Searcher, settings: ServeSettings, hosts: frozenset[str]
 
 def _page() -> tuple[str, str]:
     """The page in one piece, and the policy that lets it load nothing from elsewhere and run nothing else."""
-    here = resources.files("finetune.search").joinpath("page")
+    here = resources.files("stillreel.finetune.search").joinpath("page")
     parts = {name: here.joinpath(f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
     page = Template(here.joinpath("page.html").read_text(encoding="utf-8")).substitute(parts)
     digests = {name: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for name, text in parts.items()}

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import DataError, RequestError
-from finetune.search.store import MANIFEST, VideoIndex, digest_of_file, open_index
+from stillreel.configs import DataError, RequestError
+from stillreel.finetune.search.store import MANIFEST, VideoIndex, digest_of_file, open_index
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from configs import DataError, RequestError
-from finetune.search.store import VideoIndex, digest_of_file
-from pretrain.model import VideoTextModel, load_model
-from pretrain.model.checkpoint import CONFIG, WEIGHTS
-from pretrain.model.features import VideoFeatures
+from stillreel.configs import DataError, RequestError
+from stillreel.finetune.search.store import VideoIndex, digest_of_file
+from stillreel.pretrain.model import VideoTextModel, load_model
+from stillreel.pretrain.model.checkpoint import CONFIG, WEIGHTS
+from stillreel.pretrain.model.features import VideoFeatures
 
 Halves = NDArray[np.float16]
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from configs.video import VideoSettings
-from finetune.search.sources import Source
-from finetune.search.store import Entry
-from finetune.video import VideoTrouble
-from pretrain.data.workers import load_batches
+from stillreel.configs.video import VideoSettings
+from stillreel.finetune.search.sources import Source
+from stillreel.finetune.search.store import Entry
+from stillreel.finetune.video import VideoTrouble
+from stillreel.pretrain.data.workers import load_batches
 
 
 class Footage(NamedTuple):

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from configs import StillreelError
-from pretrain.hardware import peak_memory
+from stillreel.configs import StillreelError
+from stillreel.configs.system.hardware import peak_memory
 
 T = TypeVar("T")
 _PATIENCE_S = 60.0  # that a body may take to arrive

@@ -13,18 +13,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from configs import DataError, RequestError
-from configs.video import VideoSettings
-from finetune.encode import encode_frames
-from finetune.search.approximate import FaissSearch
-from finetune.search.exact import best_rows
-from finetune.search.features import model_digest, open_model, stored_features
-from finetune.search.store import VideoIndex
-from finetune.two_stage.order import fused
-from finetune.two_stage.stages import coarse_logits, fine_scores, has_fine_stage, vectors_of_queries
-from finetune.weights import model_folder
-from pretrain.data.words import tokenise
-from pretrain.model.features import TextFeatures, in_fp32, pick_rows, unit
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.video import VideoSettings
+from stillreel.finetune.checkpoints.weights import model_folder
+from stillreel.finetune.data.encode import encode_frames
+from stillreel.finetune.search.approximate import FaissSearch
+from stillreel.finetune.search.exact import best_rows
+from stillreel.finetune.search.features import model_digest, open_model, stored_features
+from stillreel.finetune.search.store import VideoIndex
+from stillreel.pretrain.data.tokens import tokenise
+from stillreel.pretrain.evaluation.two_stage.order import fused
+from stillreel.pretrain.evaluation.two_stage.stages import (
+    coarse_logits,
+    fine_scores,
+    has_fine_stage,
+    vectors_of_queries,
+)
+from stillreel.pretrain.model.features import TextFeatures, in_fp32, pick_rows, unit
 
 Pixels = NDArray[np.uint8]
 

@@ -10,21 +10,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import DataError, RequestError
-from configs.stream import DataSettings
-from configs.video import VideoSettings
-from finetune.benchmarks.files import VIDEO_ENDINGS, Inventory
-from finetune.search.store import Entry
-from finetune.video import VideoReader, VideoTrouble
-from finetune.video.trouble import Flaw
-from pretrain.data.film import Filmer, View
-from shards.corpus import CATALOG, Corpus, open_corpus
-from shards.faults import BadShard
-from shards.manifest import MANIFEST
-from shards.reader import Found, Place, SampleReader
-from shards.sample import decode_members
-from shards.storage import Folder
-from shards.stream import Blend, Sample
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.stream import DataSettings
+from stillreel.configs.system.storage import Folder
+from stillreel.configs.video import VideoSettings
+from stillreel.finetune.benchmarks.files import VIDEO_ENDINGS, Inventory
+from stillreel.finetune.search.store import Entry
+from stillreel.finetune.video import VideoReader, VideoTrouble
+from stillreel.finetune.video.errors import Flaw
+from stillreel.pretrain.data.film import Filmer, View
+from stillreel.shards.format.manifest import MANIFEST
+from stillreel.shards.format.sample import decode_members
+from stillreel.shards.stream.corpus import CATALOG, Corpus, open_corpus
+from stillreel.shards.stream.faults import BadShard
+from stillreel.shards.stream.reader import Found, Place, SampleReader
+from stillreel.shards.stream.stream import Blend, Sample
 
 _FPS = 3  # of a clip whose data set does not say how fast its frames go
 _ATTEMPTS = 4  # of a read that storage does not answer

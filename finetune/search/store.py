@@ -27,8 +27,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from configs import DataError, RequestError
-from shards.storage import Draft, Folder
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.system.storage import Draft, Folder
 
 FORMAT, SCHEMA_VERSION = "stillreel index", 1
 MANIFEST = "manifest.json"

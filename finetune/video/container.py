@@ -17,9 +17,9 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.video.boxes import claimed_samples
-from finetune.video.timeline import Timeline
-from finetune.video.trouble import Flaw, VideoTrouble
+from stillreel.finetune.video.boxes import claimed_samples
+from stillreel.finetune.video.errors import Flaw, VideoTrouble
+from stillreel.finetune.video.timeline import Timeline
 
 # Files only, and only containers that hold their own pictures: a playlist, a list of files or a session description makes
 # FFmpeg open what it names, over the network too.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from animate.dice import Dice, between
+from stillreel.configs.system.dice import Dice, between
 
 _AREA = (0.08, 1.0)  # of the frame
 _ASPECT = (3 / 4, 4 / 3)  # of the part, width / height

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from configs import DataError
-from configs.video import VideoSettings
+from stillreel.configs import DataError
+from stillreel.configs.video import VideoSettings
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*")

@@ -9,15 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from animate.dice import Dice
-from configs.video import VideoSettings
-from finetune.video.container import OpenVideo
-from finetune.video.crop import DrawnCrop
-from finetune.video.decode import FrameDecoder
-from finetune.video.pixels import FrameShaper
-from finetune.video.samplers import sample
-from finetune.video.timeline import Span
-from finetune.video.trouble import Flaw, VideoTrouble
+from stillreel.configs.system.dice import Dice
+from stillreel.configs.video import VideoSettings
+from stillreel.finetune.video.container import OpenVideo
+from stillreel.finetune.video.crop import DrawnCrop
+from stillreel.finetune.video.decode import FrameDecoder
+from stillreel.finetune.video.errors import Flaw, VideoTrouble
+from stillreel.finetune.video.pixels import FrameShaper
+from stillreel.finetune.video.samplers import sample
+from stillreel.finetune.video.timeline import Span
 
 Pixels = NDArray[np.uint8]
 

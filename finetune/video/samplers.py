@@ -12,9 +12,9 @@ import statistics
 import numpy as np
 from numpy.typing import NDArray
 
-from animate.dice import Dice
-from configs.video import VideoSettings
-from finetune.video.timeline import Span, Timeline
+from stillreel.configs.system.dice import Dice
+from stillreel.configs.video import VideoSettings
+from stillreel.finetune.video.timeline import Span, Timeline
 
 Numbers = NDArray[np.int64]
 

@@ -6,9 +6,9 @@ In: the stream's samples, by position. Out: batches of clips on the CPU, the sam
     command                        `stillreel stream`
 """
 
-from pretrain.data.dataset import BatchDataset, BatchMaker, ClipBatch, ClipDataset, Share
-from pretrain.data.film import View, view_at
-from pretrain.data.loader import BatchLoader, ClipLoader
+from stillreel.pretrain.data.dataset import BatchDataset, BatchMaker, ClipBatch, ClipDataset, Share
+from stillreel.pretrain.data.film import View, view_at
+from stillreel.pretrain.data.loader import BatchLoader, ClipLoader
 
 __all__ = [
     "BatchDataset",

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from animate.device import StillBatch, batch_stills
-from configs import RequestError, StillreelError
-from configs.stream import DataSettings
-from pretrain.data.film import Filmer, Told, View, view_at
-from pretrain.data.together import Failure
-from pretrain.data.words import tokenise
-from shards.stream import Blend, Slot, State, Stream, slots_of
+from stillreel.animate.render.device import StillBatch, batch_stills
+from stillreel.configs import RequestError, StillreelError
+from stillreel.configs.stream import DataSettings
+from stillreel.pretrain.data.film import Filmer, Told, View, view_at
+from stillreel.pretrain.data.together import Failure
+from stillreel.pretrain.data.tokens import tokenise
+from stillreel.shards.stream.stream import Blend, Slot, State, Stream, slots_of
 
 
 class Share(NamedTuple):
@@ -44,7 +44,7 @@ class ClipBatch(NamedTuple):
     """A rank's share of a global batch: B clips of T frames.
 
     `sources` are the sources' own keys of the pictures, `token_ids` int64 (B, words) those of the captions (None: words=0).
-    `frames` uint8 (B, T, H, W, 3), or `stills` for `animate.device.render_stills` at `view.size`. `whole` says of each
+    `frames` uint8 (B, T, H, W, 3), or `stills`, which `render_stills` makes into frames of `view.size`. `whole` says of each
     slot whether its own sample was; `damage` names those that were passed over. `mask` bool (B, T) is False where a clip has
     no frame (None: it has all).
     """

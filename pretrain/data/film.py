@@ -15,22 +15,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from animate.decode import for_this_renderer, picture_of, stored_frames
-from animate.device import Still, prepare_still
-from animate.draw import draw_recipe
-from animate.memory import PixelMemory
-from animate.picture import PictureReader
-from animate.recipe import Recipe
-from animate.render import Renderer
-from animate.sources.base import PICTURE_ENDINGS
-from animate.sources.tars import captions_of
-from configs import DataError, RequestError
-from configs.build import ClipSettings
-from configs.grammar import Grammar, load_grammar
-from configs.looks import Look
-from configs.stream import DataSettings
-from shards.record import Rejection
-from shards.stream import Blend, Sample
+from stillreel.animate.camera.draw import draw_recipe
+from stillreel.animate.camera.recipe import Recipe
+from stillreel.animate.clips.decode import for_this_renderer, picture_of, stored_frames
+from stillreel.animate.pictures.picture import PictureReader
+from stillreel.animate.render.cpu import Renderer
+from stillreel.animate.render.device import Still, prepare_still
+from stillreel.animate.sources.base import PICTURE_ENDINGS
+from stillreel.animate.sources.tars import captions_of
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.build import ClipSettings
+from stillreel.configs.grammar import Grammar, load_grammar
+from stillreel.configs.looks import Look
+from stillreel.configs.stream import DataSettings
+from stillreel.configs.system.memory import PixelMemory
+from stillreel.shards.format.record import Rejection
+from stillreel.shards.stream.stream import Blend, Sample
 
 Pixels = NDArray[np.uint8]
 

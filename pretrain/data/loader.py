@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from configs import DataError, StillreelError
-from configs.stream import DataSettings
-from pretrain.data.dataset import BatchDataset, ClipBatch, ClipDataset, Share
-from pretrain.data.together import Failure, Together
-from pretrain.data.workers import PATIENCE_S, load_batches
-from shards.faults import Budget
-from shards.stream import Blend, State
+from stillreel.configs import DataError, StillreelError
+from stillreel.configs.stream import DataSettings
+from stillreel.pretrain.data.dataset import BatchDataset, ClipBatch, ClipDataset, Share
+from stillreel.pretrain.data.together import Failure, Together
+from stillreel.pretrain.data.workers import PATIENCE_S, load_batches
+from stillreel.shards.stream.faults import Budget
+from stillreel.shards.stream.stream import Blend, State
 
 _NAMED = 1000  # damaged samples that are kept by name
 _SHOWN = 20  # of them printed as they come

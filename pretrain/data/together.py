@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 import torch.distributed as dist
 
-from configs import DataError, RequestError, StillreelError
+from stillreel.configs import DataError, RequestError, StillreelError
 
 Value = TypeVar("Value")
 

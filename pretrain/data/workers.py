@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from configs import DataError
+from stillreel.configs import DataError
 
 PATIENCE_S = 600.0  # a batch that takes longer is not coming
 

@@ -7,11 +7,22 @@ transductive              dual softmax and QB-norm: other scores, reported in ro
 held_out -> clips         a held-out clip set read in fixed batches, and its retrieval, shared by all ranks (shares)
 """
 
-from pretrain.evaluation.clips import ClipEvaluation, HeldOut
-from pretrain.evaluation.ranks import Matches, Ranks, pairs, rank_classes, text_to_video, video_to_text
-from pretrain.evaluation.results import Recognition, Retrieval, evaluate_recognition, evaluate_retrieval, in_rows
-from pretrain.evaluation.transductive import dual_softmax, evaluate_dual_softmax, evaluate_querybank, querybank_norm
-from pretrain.evaluation.uncertainty import Difference, Interval, compare, intervals
+from stillreel.pretrain.evaluation.clips import ClipEvaluation, HeldOut
+from stillreel.pretrain.evaluation.ranks import Matches, Ranks, pairs, rank_classes, text_to_video, video_to_text
+from stillreel.pretrain.evaluation.results import (
+    Recognition,
+    Retrieval,
+    evaluate_recognition,
+    evaluate_retrieval,
+    in_rows,
+)
+from stillreel.pretrain.evaluation.transductive import (
+    dual_softmax,
+    evaluate_dual_softmax,
+    evaluate_querybank,
+    querybank_norm,
+)
+from stillreel.pretrain.evaluation.uncertainty import Difference, Interval, compare, intervals
 
 __all__ = [
     "ClipEvaluation",

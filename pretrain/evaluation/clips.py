@@ -22,23 +22,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from animate.device import normalised, render_stills
-from configs import DataError, RequestError, StillreelError
-from configs.stream import DataSettings
-from pretrain.data.film import View
-from pretrain.data.together import Failure, Together
-from pretrain.data.words import tokenise
-from pretrain.data.workers import PATIENCE_S, load_batches
-from pretrain.evaluation.held_out import HeldOutBatch, HeldOutDataset, choose_samples, empty_frames
-from pretrain.evaluation.ranks import Groups, Ranked, as_ranks, rank_rows
-from pretrain.evaluation.results import Retrieval
-from pretrain.evaluation.shares import evaluating, gather_batches
-from pretrain.model import VideoTextModel
-from pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
-from pretrain.model.heads import Dot
-from pretrain.objectives.gather import gather, rank_count
-from shards.faults import Budget
-from shards.stream import Blend
+from stillreel.animate.render.device import normalised, render_stills
+from stillreel.configs import DataError, RequestError, StillreelError
+from stillreel.configs.stream import DataSettings
+from stillreel.pretrain.data.film import View
+from stillreel.pretrain.data.together import Failure, Together
+from stillreel.pretrain.data.tokens import tokenise
+from stillreel.pretrain.data.workers import PATIENCE_S, load_batches
+from stillreel.pretrain.evaluation.held_out import HeldOutBatch, HeldOutDataset, choose_samples, empty_frames
+from stillreel.pretrain.evaluation.ranks import Groups, Ranked, as_ranks, rank_rows
+from stillreel.pretrain.evaluation.results import Retrieval
+from stillreel.pretrain.evaluation.shares import evaluating, gather_batches
+from stillreel.pretrain.model import VideoTextModel
+from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
+from stillreel.pretrain.model.heads import Dot
+from stillreel.pretrain.objectives.gather import gather, rank_count
+from stillreel.shards.stream.faults import Budget
+from stillreel.shards.stream.stream import Blend
 
 _VECTORS = 1024  # queries, and items, of a block of scores where a score is a product of two vectors
 _PAIRS = 64  # where each pair is looked at by itself

@@ -15,18 +15,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from animate.device import Still, StillBatch, batch_stills
-from configs import DataError, StillreelError
-from configs.stream import DataSettings
-from pretrain.data.film import Filmer, View
-from pretrain.data.together import Failure
-from shards.cache import ShardCache
-from shards.faults import BadSample, BadShard
-from shards.order import Ints, permutation
-from shards.reader import Found, Place, SampleReader
-from shards.sample import decode_members
-from shards.storage import Folder
-from shards.stream import Blend, Sample
+from stillreel.animate.render.device import Still, StillBatch, batch_stills
+from stillreel.configs import DataError, StillreelError
+from stillreel.configs.stream import DataSettings
+from stillreel.configs.system.storage import Folder
+from stillreel.pretrain.data.film import Filmer, View
+from stillreel.pretrain.data.together import Failure
+from stillreel.shards.format.sample import decode_members
+from stillreel.shards.stream.cache import ShardCache
+from stillreel.shards.stream.faults import BadSample, BadShard
+from stillreel.shards.stream.order import Ints, permutation
+from stillreel.shards.stream.reader import Found, Place, SampleReader
+from stillreel.shards.stream.stream import Blend, Sample
 
 
 class Spot(NamedTuple):

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from configs import DataError, RequestError
+from stillreel.configs import DataError, RequestError
 
 _AT_ONCE = (
     1 << 22

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pretrain.evaluation.ranks import Matches, Ranks, rank_classes, text_to_video, video_to_text
-from pretrain.evaluation.uncertainty import Interval, intervals
+from stillreel.pretrain.evaluation.ranks import Matches, Ranks, rank_classes, text_to_video, video_to_text
+from stillreel.pretrain.evaluation.uncertainty import Interval, intervals
 
 RAW = "raw"
 DEPTHS = (1, 5, 10, 50)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from pretrain.objectives.gather import gather, rank_count
+from stillreel.pretrain.objectives.gather import gather, rank_count
 
 
 def gather_batches(parts: Sequence[Tensor], count: int) -> Tensor:

@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from configs import RequestError
-from pretrain.evaluation.ranks import Matches, text_to_video, video_to_text
-from pretrain.evaluation.results import Retrieval
+from stillreel.configs import RequestError
+from stillreel.pretrain.evaluation.ranks import Matches, text_to_video, video_to_text
+from stillreel.pretrain.evaluation.results import Retrieval
 
 DUAL_SOFTMAX = "dual softmax (transductive)"
 QUERYBANK = "QB-norm (transductive)"

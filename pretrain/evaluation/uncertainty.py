@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import RequestError
-from pretrain.evaluation.ranks import Ranks
+from stillreel.configs import RequestError
+from stillreel.pretrain.evaluation.ranks import Ranks
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -12,11 +12,11 @@ What each computes is compared with the published code's numbers (tests/parity.p
 behaviour is the default; `faithful` brings the bug back.
 """
 
-from configs.model import ModelSettings, PeerOptions
-from pretrain.model.checkpoint import load_model, save_model
-from pretrain.model.initialise import build_model
-from pretrain.model.model import VideoTextModel
-from pretrain.model.peers import load_peer, read_peer
+from stillreel.configs.model import ModelSettings, PeerOptions
+from stillreel.pretrain.model.checkpoint import load_model, save_model
+from stillreel.pretrain.model.initialize import build_model
+from stillreel.pretrain.model.model import VideoTextModel
+from stillreel.pretrain.model.peers import load_peer, read_peer
 
 __all__ = [
     "ModelSettings",

@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from configs import DataError, RequestError
-from configs.model import ModelSettings
-from pretrain.model.files import FORMAT, read_checkpoint
-from pretrain.model.keys import check_shapes
-from pretrain.model.model import VideoTextModel, assign_tensors
-from pretrain.model.towers import build_towers, model_cfg_of
-from shards.storage import Folder
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.model import ModelSettings
+from stillreel.configs.system.storage import Folder
+from stillreel.pretrain.model.files import FORMAT, read_checkpoint
+from stillreel.pretrain.model.keys import check_shapes
+from stillreel.pretrain.model.model import VideoTextModel, assign_tensors
+from stillreel.pretrain.model.towers import build_towers, model_cfg_of
 
 SCHEMA_VERSION = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"

@@ -14,11 +14,11 @@ import open_clip
 import torch
 from torch import Tensor
 
-from configs import DataError
-from pretrain.model.files import Checkpoint
-from pretrain.model.keys import KeyLine
-from pretrain.model.peers.keymap import Place, collect, place_in_hub_block
-from pretrain.model.towers import build_towers, count_blocks, infer_sizes, model_cfg_of
+from stillreel.configs import DataError
+from stillreel.pretrain.model.files import Checkpoint
+from stillreel.pretrain.model.keys import KeyLine
+from stillreel.pretrain.model.peers.keymap import Place, collect, place_in_hub_block
+from stillreel.pretrain.model.towers import build_towers, count_blocks, infer_sizes, model_cfg_of
 
 # In checkpoints, and computed from sizes: OpenAI's three numbers, the causal mask, the positions 0, 1, 2, ...
 _COMPUTED = re.compile(r"(input_resolution|context_length|vocab_size|(.*\.)?attn_mask|(.*\.)?position_ids)")

@@ -20,8 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from configs import DataError, RequestError
-from pretrain.model.pickles import PickledTensor, ScriptObject, Storage, unpickle
+from stillreel.configs import DataError, RequestError
+from stillreel.pretrain.model.pickles import PickledTensor, ScriptObject, Storage, unpickle
 
 FORMAT = "stillreel model"  # what the config.json of a model of ours says that it is
 

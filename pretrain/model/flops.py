@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from configs.model import ModelSettings
-from pretrain.model.draws import places_kept
+from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model.dropout import places_kept
 
 
 class Flops(NamedTuple):

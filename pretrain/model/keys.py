@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from configs import DataError
+from stillreel.configs import DataError
 
 Shapes = Mapping[str, Sequence[int]]
 Fate = Literal["kept", "renamed", "merged", "initialised", "unused"]

@@ -15,10 +15,10 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from configs import RequestError
-from configs.model import ModelSettings
-from pretrain.model.draws import PatchDropout, number_modules
-from pretrain.model.features import (
+from stillreel.configs import RequestError
+from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model.dropout import PatchDropout, number_modules
+from stillreel.pretrain.model.features import (
     Frames,
     TextFeatures,
     VideoFeatures,
@@ -27,12 +27,12 @@ from pretrain.model.features import (
     unit,
     without_autocast,
 )
-from pretrain.model.heads import build_head
-from pretrain.model.losses import contrastive_loss
-from pretrain.model.patches3d import Patches3d
-from pretrain.model.rerank import Reranker
-from pretrain.model.temporal import Stan, TemporalAlignment, build_temporal
-from pretrain.model.towers import (
+from stillreel.pretrain.model.heads import build_head
+from stillreel.pretrain.model.losses import contrastive_loss
+from stillreel.pretrain.model.patches3d import Patches3d
+from stillreel.pretrain.model.rerank import Reranker
+from stillreel.pretrain.model.temporal import Stan, TemporalAlignment, build_temporal
+from stillreel.pretrain.model.towers import (
     attend_causally,
     causal_mask,
     embed_patches,

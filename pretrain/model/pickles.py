@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple, Self
 
 import torch
 
-from configs import DataError
+from stillreel.configs import DataError
 
 # torch's storage classes, by which a pickle says what a storage holds.
 _DTYPES = {

@@ -10,12 +10,12 @@ import open_clip
 import torch
 from open_clip.model import CLIP
 
-from configs import DataError, RequestError
-from configs.model import TowerSettings
-from pretrain.model.clip_files import ClipCheckpoint, read_clip
-from pretrain.model.files import FORMAT, Checkpoint, read_checkpoint
-from pretrain.model.keys import check_shapes
-from pretrain.model.towers import TINY, build_towers, check_architecture
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.model import TowerSettings
+from stillreel.pretrain.model.clip_files import ClipCheckpoint, read_clip
+from stillreel.pretrain.model.files import FORMAT, Checkpoint, read_checkpoint
+from stillreel.pretrain.model.keys import check_shapes
+from stillreel.pretrain.model.towers import TINY, build_towers, check_architecture
 
 
 def load_towers(settings: TowerSettings) -> CLIP:

@@ -22,11 +22,11 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from configs import RequestError
-from configs.model import CLIP_EPS, RerankSettings
-from pretrain.model.blocks import Block, key_bias
-from pretrain.model.features import TextFeatures, VideoFeatures, last_place, pick_rows, without_autocast
-from pretrain.model.towers import activation_of, heads_of
+from stillreel.configs import RequestError
+from stillreel.configs.model import CLIP_EPS, RerankSettings
+from stillreel.pretrain.model.blocks import Block, key_bias
+from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, last_place, pick_rows, without_autocast
+from stillreel.pretrain.model.towers import activation_of, heads_of
 
 _PAIRS = 64  # scored at once by default: enough to fill a CPU's matrix products, and little memory
 

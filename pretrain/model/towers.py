@@ -20,7 +20,7 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from configs import DataError, RequestError
+from stillreel.configs import DataError, RequestError
 
 Shape = Sequence[int]
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pretrain.model.features import TextFeatures
-from pretrain.objectives.gather import gather_features, own_slots, rank_count
+from stillreel.pretrain.model.features import TextFeatures
+from stillreel.pretrain.objectives.gather import gather_features, own_slots, rank_count
 
 
 class Classes(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain.objectives.identity import Truth
+from stillreel.pretrain.objectives.identity import Truth
 
 
 def info_nce(by_caption: Tensor, by_clip: Tensor, truth: Truth, *, summed: bool = False) -> Tensor:

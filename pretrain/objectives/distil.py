@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
-from pretrain.model.rerank import Reranker
-from pretrain.objectives.identity import Truth
+from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
+from stillreel.pretrain.model.rerank import Reranker
+from stillreel.pretrain.objectives.identity import Truth
 
 _TINY = 1e-12  # a variance of shares below which there is no order to learn
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pretrain.model.features import Features
+from stillreel.pretrain.model.features import Features
 
 
 def rank_count() -> int:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from animate.dice import Dice
-from pretrain.objectives.gather import gather, own_slots
+from stillreel.configs.system.dice import Dice
+from stillreel.pretrain.objectives.gather import gather, own_slots
 
 _LABELS = ("negative clip", "negative caption")
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
-from pretrain.objectives.identity import Truth
+from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
+from stillreel.pretrain.objectives.identity import Truth
 
 # Logits (P,) that caption p is clip p's: features of P clips, features of P captions.
 Scorer = Callable[[VideoFeatures, TextFeatures], Tensor]

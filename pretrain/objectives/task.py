@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from configs import RequestError
-from configs.train import ObjectiveSettings
-from pretrain.model import VideoTextModel
-from pretrain.model.features import TextFeatures, VideoFeatures, in_fp32
-from pretrain.model.heads import Dot
-from pretrain.objectives.classes import Classes, gather_classes, share_of
-from pretrain.objectives.contrast import info_nce, sigmoid_loss
-from pretrain.objectives.distil import distil_loss
-from pretrain.objectives.gather import gather_features, rank_count
-from pretrain.objectives.identity import Identity, Truth, tell_truth
-from pretrain.objectives.matching import draw_negatives, matching_loss
+from stillreel.configs import RequestError
+from stillreel.configs.train import ObjectiveSettings
+from stillreel.pretrain.model import VideoTextModel
+from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, in_fp32
+from stillreel.pretrain.model.heads import Dot
+from stillreel.pretrain.objectives.classes import Classes, gather_classes, share_of
+from stillreel.pretrain.objectives.contrast import info_nce, sigmoid_loss
+from stillreel.pretrain.objectives.distil import distil_loss
+from stillreel.pretrain.objectives.gather import gather_features, rank_count
+from stillreel.pretrain.objectives.identity import Identity, Truth, tell_truth
+from stillreel.pretrain.objectives.matching import draw_negatives, matching_loss
 
 
 class Batch(NamedTuple):

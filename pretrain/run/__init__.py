@@ -9,12 +9,12 @@
 No training here: a loop calls these parts. Rank 0 writes, and all ranks hear what came of it.
 """
 
-from pretrain.run.checkpoint import Checkpoint
-from pretrain.run.folder import RunFolder
-from pretrain.run.interrupt import StopWish
-from pretrain.run.journal import Display, Journal
-from pretrain.run.meter import Meter, Reading, StepValues
-from pretrain.run.snapshot import Snapshot, restore_snapshot, take_snapshot
+from stillreel.pretrain.run.checkpoint import Checkpoint
+from stillreel.pretrain.run.folder import RunFolder
+from stillreel.pretrain.run.meter import Meter, Reading, StepValues
+from stillreel.pretrain.run.metrics import Display, Journal
+from stillreel.pretrain.run.preemption import StopWish
+from stillreel.pretrain.run.snapshot import Snapshot, restore_snapshot, take_snapshot
 
 __all__ = [
     "Checkpoint",

@@ -25,15 +25,15 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from configs import DataError
-from configs.settings import canonical_json
-from pretrain.model import VideoTextModel
-from pretrain.model.checkpoint import CONFIG, WEIGHTS, in_json, publish_tensors, save_model
-from pretrain.run.snapshot import Snapshot
-from shards.progress import amount
-from shards.receipt import FileStamp
-from shards.storage import PART_SUFFIX, Folder, fsync
-from shards.stream import State
+from stillreel.configs import DataError
+from stillreel.configs.settings import canonical_json
+from stillreel.configs.system.progress import amount
+from stillreel.configs.system.storage import PART_SUFFIX, Folder, fsync
+from stillreel.pretrain.model import VideoTextModel
+from stillreel.pretrain.model.checkpoint import CONFIG, WEIGHTS, in_json, publish_tensors, save_model
+from stillreel.pretrain.run.snapshot import Snapshot
+from stillreel.shards.format.receipt import FileStamp
+from stillreel.shards.stream.stream import State
 
 FORMAT = "stillreel checkpoint"
 SCHEMA_VERSION = 1

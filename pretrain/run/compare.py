@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from configs import RequestError
+from stillreel.configs import RequestError
 
 ABSENT = "(not there)"
 

@@ -14,13 +14,15 @@ from typing import IO, Any, Self
 
 from torch import Tensor
 
-from configs import DataError, RequestError, StillreelError
-from configs.run import RunSettings
-from configs.settings import Settings
-from pretrain.data.together import Together
-from pretrain.model import VideoTextModel
-from pretrain.model.checkpoint import in_json, save_model
-from pretrain.run.checkpoint import (
+from stillreel.configs import DataError, RequestError, StillreelError
+from stillreel.configs.run import RunSettings
+from stillreel.configs.settings import Settings
+from stillreel.configs.system.progress import amount
+from stillreel.configs.system.storage import PART_SUFFIX, Folder
+from stillreel.pretrain.data.together import Together
+from stillreel.pretrain.model import VideoTextModel
+from stillreel.pretrain.model.checkpoint import in_json, save_model
+from stillreel.pretrain.run.checkpoint import (
     STATE,
     Checkpoint,
     metrics_of,
@@ -31,11 +33,9 @@ from pretrain.run.checkpoint import (
     steps_in,
     write_checkpoint,
 )
-from pretrain.run.compare import check_binding, compare_settings
-from pretrain.run.snapshot import Snapshot
-from shards.progress import amount
-from shards.storage import PART_SUFFIX, Folder
-from shards.stream import State
+from stillreel.pretrain.run.compare import check_binding, compare_settings
+from stillreel.pretrain.run.snapshot import Snapshot
+from stillreel.shards.stream.stream import State
 
 RUN, CHECKPOINTS, FINAL = "run.json", "checkpoints", "final"
 _LIBRARIES = (

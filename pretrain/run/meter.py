@@ -11,11 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pretrain.hardware import dense_peak, peak_memory
-from pretrain.objectives.gather import rank_count
-from pretrain.run.checkpoint import finite
-from shards.progress import amount, duration
-from shards.stream import State
+from stillreel.configs.system.hardware import dense_peak, peak_memory
+from stillreel.configs.system.progress import amount, duration
+from stillreel.pretrain.objectives.gather import rank_count
+from stillreel.pretrain.run.checkpoint import finite
+from stillreel.shards.stream.stream import State
 
 
 class StepValues(NamedTuple):

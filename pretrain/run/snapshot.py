@@ -17,9 +17,9 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.optim import Optimizer
 
-from configs import DataError
-from pretrain.objectives import Task
-from pretrain.state import State, gather_state, set_state
+from stillreel.configs import DataError
+from stillreel.pretrain.engine.state import State, gather_state, set_state
+from stillreel.pretrain.objectives import Task
 
 
 class Snapshot(NamedTuple):

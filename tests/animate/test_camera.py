@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from animate.camera import FOCAL, perspective, project, windows
-from animate.recipe import Jump, Recipe, Shake, Shot, View
+from stillreel.animate.camera.recipe import Jump, Recipe, Shake, Shot, View
+from stillreel.animate.camera.windows import FOCAL, perspective, project, windows
 
 PICTURE = (600, 400)
 

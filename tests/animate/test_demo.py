@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from animate.demo import make_clips
-from animate.scenes import GROUNDS, SHAPES, caption_of, draw_scene, plan_scene
-from configs.build import DemoSettings
+from stillreel.animate.demo import make_clips
+from stillreel.animate.scenes import GROUNDS, SHAPES, caption_of, draw_scene, plan_scene
+from stillreel.configs.build import DemoSettings
 from tests.making import check, data_digests, rows_of, stillreel
 
 
@@ -71,7 +71,7 @@ def test_captions_are_true_of_where_things_are() -> None:
 @pytest.mark.parametrize("colour", ["red", "green", "blue", "yellow"])
 def test_colours_are_as_the_caption_says(colour: str) -> None:
     """The middle of a plain, filled thing has the colour that is spoken of, more than any other."""
-    from animate.scenes import COLOURS
+    from stillreel.animate.scenes import COLOURS
 
     checked = 0
     for number in range(2000):

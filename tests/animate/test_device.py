@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from animate.draw import draw_recipe
-from animate.picture import stored_pixels
-from animate.recipe import Recipe
-from animate.render import Renderer, are_straight
-from configs.grammar import load_grammar
-from configs.looks import load_look
-from configs.settings import preset_names
+from stillreel.animate.camera.draw import draw_recipe
+from stillreel.animate.camera.recipe import Recipe
+from stillreel.animate.pictures.picture import stored_pixels
+from stillreel.animate.render.cpu import Renderer, are_straight
+from stillreel.configs.grammar import load_grammar
+from stillreel.configs.looks import load_look
+from stillreel.configs.settings import preset_names
 from tests.making import SHARED, jpeg, needs_shared
 
 torch = pytest.importorskip("torch", reason="the device renderer is torch's: pip install '.[train]'")
 
-from animate.device import Still, batch_stills, normalised, prepare_still, render_stills  # noqa: E402
+from stillreel.animate.render.device import Still, batch_stills, normalised, prepare_still, render_stills  # noqa: E402
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from animate.urls import convert_table
-from configs import DataError, RequestError
-from configs.build import DownloadSettings
-from shards.storage import Folder
+from stillreel.animate.download.urls import convert_table
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.build import DownloadSettings
+from stillreel.configs.system.storage import Folder
 from tests.making import SHARED, animate, check, jpeg, members_of_tars, needs_shared, rows_of, stillreel
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from animate.draw import draw_recipe
-from animate.render import Renderer
-from configs import RequestError
-from configs.grammar import load_grammar
-from configs.looks import load_look
+from stillreel.animate.camera.draw import draw_recipe
+from stillreel.animate.render.cpu import Renderer
+from stillreel.configs import RequestError
+from stillreel.configs.grammar import load_grammar
+from stillreel.configs.looks import load_look
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ((640, 480), (300, 400), (512, 512), (1000, 220))

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from animate.draw import draw_recipe
-from animate.looks import apply_look
-from animate.recipe import LookPlan, LookStep
-from configs import RequestError
-from configs.grammar import load_grammar
-from configs.looks import TRANSFORMS, Look, load_look
-from configs.looks import LookStep as LookSetting
+from stillreel.animate.camera.draw import draw_recipe
+from stillreel.animate.camera.recipe import LookPlan, LookStep
+from stillreel.animate.render.looks import apply_look
+from stillreel.configs import RequestError
+from stillreel.configs.grammar import load_grammar
+from stillreel.configs.looks import TRANSFORMS, Look, load_look
+from stillreel.configs.looks import LookStep as LookSetting
 from tests.making import picture
 
 

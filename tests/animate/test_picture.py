@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from animate.jpeg import ends_with_picture, read_header
-from animate.picture import PictureReader, StoredPicture
-from animate.pillow import conversion_to_srgb
-from configs.build import ClipSettings
-from shards.record import REASONS, Rejection
+from stillreel.animate.pictures.jpeg import ends_with_picture, read_header
+from stillreel.animate.pictures.picture import PictureReader, StoredPicture
+from stillreel.animate.pictures.pillow import conversion_to_srgb
+from stillreel.configs.build import ClipSettings
+from stillreel.shards.format.record import REASONS, Rejection
 from tests.making import SHARED, Pixels, encoded, jpeg, needs_shared, picture
 
 KEEP = ClipSettings(max_side=0)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from animate import preview
-from configs.build import PreviewSettings
+from stillreel.animate.commands import preview
+from stillreel.configs.build import PreviewSettings
 from tests.making import animate, picture_folder, stillreel
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -12,14 +12,14 @@ import pytest
 import simplejpeg
 from numpy.typing import NDArray
 
-from animate.camera import windows
-from animate.decode import SampleDecoder
-from animate.draw import draw_recipe
-from animate.filters import PHASES, UNIT, kernel, taps
-from animate.picture import stored_pixels
-from animate.recipe import Recipe, Shot, View
-from animate.render import Renderer, plan_warps
-from configs.grammar import load_grammar
+from stillreel.animate.camera.draw import draw_recipe
+from stillreel.animate.camera.recipe import Recipe, Shot, View
+from stillreel.animate.camera.windows import windows
+from stillreel.animate.clips.decode import SampleDecoder
+from stillreel.animate.pictures.picture import stored_pixels
+from stillreel.animate.render.cpu import Renderer, plan_warps
+from stillreel.animate.render.filters import PHASES, UNIT, kernel, taps
+from stillreel.configs.grammar import load_grammar
 from tests.making import SHARED, needs_shared, picture
 
 Pixels = NDArray[np.uint8]

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from animate.sources import open_source
-from configs import RequestError
-from configs.build import SourceSettings
-from shards.plan import Listed
+from stillreel.animate.sources import open_source
+from stillreel.configs import RequestError
+from stillreel.configs.build import SourceSettings
+from stillreel.shards.format.plan import Listed
 from tests.making import SHARED, animate, check, jpeg, members_of_tars, needs_shared, picture_folder, rows_of, write_tar
 
 

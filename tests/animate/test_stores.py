@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import webdataset as wds
 
-import shards
-from animate import SampleDecoder
-from animate.clip import ClipMaker
-from animate.encode import crf_of_quality
-from configs import DataError
-from configs.settings import preset_names
+from stillreel import shards
+from stillreel.animate import SampleDecoder
+from stillreel.animate.clips.clip import ClipMaker
+from stillreel.animate.clips.encode import crf_of_quality
+from stillreel.configs import DataError
+from stillreel.configs.settings import preset_names
 from tests.making import SHARED, animate, members_of_tars, needs_shared, picture_folder, rows_of, write_tar
 
 GRAMMARS = preset_names("grammars")
@@ -24,7 +24,7 @@ GRAMMARS = preset_names("grammars")
 
 def frames_before_encoding(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray[Any, Any]]:
     """Key -> what store=frames rendered, caught on its way to the encoder."""
-    from animate import clip as module
+    from stillreel.animate.clips import clip as module
 
     caught: dict[str, np.ndarray[Any, Any]] = {}
     encode, film = module.encode_frames, ClipMaker._film

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from animate.filters import PHASES, UNIT, taps
-from animate.straight import StraightRenderer
+from stillreel.animate.render.filters import PHASES, UNIT, taps
+from stillreel.animate.render.straight import StraightRenderer
 
 ROOT = Path(__file__).resolve().parents[2]
 _RENDERER = StraightRenderer()

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from configs import RequestError, parse_words
-from configs.finetune import FinetuneSettings
-from configs.model import ModelSettings
-from configs.pretrain import PretrainSettings
-from configs.settings import load_preset, preset_names
+from stillreel.configs import RequestError, parse_words
+from stillreel.configs.finetune import FinetuneSettings
+from stillreel.configs.model import ModelSettings
+from stillreel.configs.pretrain import PretrainSettings
+from stillreel.configs.settings import load_preset, preset_names
 
 GIVEN = {"data": "clips", "out": "run"}
 
@@ -19,7 +19,7 @@ GIVEN = {"data": "clips", "out": "run"}
 @pytest.mark.parametrize("name", preset_names("pretrain"))
 def test_a_pretraining_preset_resolves_and_its_header_says_how_it_is_run(name: str) -> None:
     settings = PretrainSettings.resolve({**GIVEN, **load_preset(name, "pretrain")})
-    header = resources.files("configs").joinpath("pretrain", f"{name}.yaml").read_text().splitlines()
+    header = resources.files("stillreel.configs").joinpath("pretrain", f"{name}.yaml").read_text().splitlines()
     comments = "\n".join(line for line in header if line.startswith("#"))
     for word in ("Command:", "Hardware:", "Time", "core"):
         assert word in comments, word
@@ -85,7 +85,7 @@ def test_a_missing_preset_is_named_with_those_there_are() -> None:
 @pytest.mark.parametrize("name", preset_names("finetune"))
 def test_a_finetuning_preset_resolves_and_its_header_says_how_it_is_run(name: str) -> None:
     settings = FinetuneSettings.resolve({**GIVEN, **load_preset(name, "finetune")})
-    header = resources.files("configs").joinpath("finetune", f"{name}.yaml").read_text().splitlines()
+    header = resources.files("stillreel.configs").joinpath("finetune", f"{name}.yaml").read_text().splitlines()
     comments = "\n".join(line for line in header if line.startswith("#"))
     for word in ("Command:", "Hardware:", "ime", "core"):
         assert word in comments, word

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.moving import draw_benchmark
+from stillreel.finetune.moving import draw_benchmark
 
 
 @pytest.fixture(scope="session")

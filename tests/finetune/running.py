@@ -14,7 +14,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stillreel import main
+from stillreel.cli import main
 from tests.making import ROOT
 
 # A model of milliseconds.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stillreel import main
+from stillreel.cli import main
 from tests.finetune.running import (
     evaluate,
     evaluate_words,

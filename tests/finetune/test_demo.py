@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from configs.build import DemoSettings
-from configs.finetune import FinetuneSettings
-from configs.pretrain import PretrainSettings
-from configs.settings import load_preset
-from finetune.demo import finetune_settings, pretrain_settings
+from stillreel.configs.build import DemoSettings
+from stillreel.configs.finetune import FinetuneSettings
+from stillreel.configs.pretrain import PretrainSettings
+from stillreel.configs.settings import load_preset
+from stillreel.finetune.commands.demo import finetune_settings, pretrain_settings
 from tests.making import ROOT, stillreel
 
 SMALL = ("stills=60", "heldout=16", "contents=4", "ray=off", "progress=lines")
@@ -79,7 +79,7 @@ def test_it_trains_reports_and_goes_on_after_a_stop_at_any_stage(tmp_path: Path)
 
 
 def test_without_torch_it_says_so_and_ends_with_the_clips(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['torch'] = None; import stillreel; sys.exit(stillreel.main(sys.argv[1:]))"
+    code = "import sys; sys.modules['torch'] = None; import stillreel.cli; sys.exit(stillreel.cli.main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "demo", *SMALL, f"out={tmp_path / 'demo'}"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr

@@ -11,15 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from configs import DataError, RequestError
-from configs.exchange import ExportSettings, ImportSettings
-from finetune import export, import_checkpoint
-from pretrain.model import VideoTextModel, load_peer
-from pretrain.model.checkpoint import load_model, save_model
-from pretrain.model.clip_files import hub_config, hub_state
-from pretrain.model.towers import TINY, build_towers
-from shards.storage import Folder
-from stillreel import main
+from stillreel.cli import main
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.exchange import ExportSettings, ImportSettings
+from stillreel.configs.system.storage import Folder
+from stillreel.finetune.commands import export, import_checkpoint
+from stillreel.pretrain.model import VideoTextModel, load_peer
+from stillreel.pretrain.model.checkpoint import load_model, save_model
+from stillreel.pretrain.model.clip_files import hub_config, hub_state
+from stillreel.pretrain.model.towers import TINY, build_towers
 from tests.making import SHARED, needs_shared
 from tests.parity import Reference
 from tests.pretrain import containers

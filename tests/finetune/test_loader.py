@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from configs import DataError, RequestError
-from configs.finetune import FinetuneSettings
-from finetune.asked import open_asked
-from finetune.clips import Clip, Draws, FileSource
-from finetune.loader import Pair, pair_loader, start_state
-from finetune.prepare import run as prepare_run
-from finetune.store import StoredSource, open_store
-from finetune.video import VideoTrouble, View
-from pretrain.data import ClipBatch, Share
-from pretrain.objectives.identity import identify, tell_truth
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.finetune import FinetuneSettings
+from stillreel.finetune.data.asked import open_asked
+from stillreel.finetune.data.clips import Clip, Draws, FileSource
+from stillreel.finetune.data.loader import Pair, pair_loader, start_state
+from stillreel.finetune.data.prepare import run as prepare_run
+from stillreel.finetune.data.store import StoredSource, open_store
+from stillreel.finetune.video import VideoTrouble, View
+from stillreel.pretrain.data import ClipBatch, Share
+from stillreel.pretrain.objectives.identity import identify, tell_truth
 from tests.finetune.video.making import write_video
 
 SETTINGS = FinetuneSettings.resolve(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.benchmark import BenchmarkSettings
-from finetune.benchmarks import open_benchmark
-from finetune.moving import CONTENTS, MOTIONS, draw_benchmark, draw_video, plan_videos
+from stillreel.configs.benchmark import BenchmarkSettings
+from stillreel.finetune.benchmarks import open_benchmark
+from stillreel.finetune.moving import CONTENTS, MOTIONS, draw_benchmark, draw_video, plan_videos
 
 
 def test_it_is_drawn_the_same_again_and_not_at_all_where_it_is(moving: Path, tmp_path: Path) -> None:

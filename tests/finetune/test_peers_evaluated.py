@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.finetune import ProtocolSettings
-from finetune.benchmarks import Benchmark, Located, Protocol, Split, Video
-from finetune.examine import Examiner
-from pretrain.data.together import Together
-from pretrain.model import VideoTextModel, load_model
-from pretrain.model.features import TextFeatures, VideoFeatures
-from stillreel import main
+from stillreel.cli import main
+from stillreel.configs.finetune import ProtocolSettings
+from stillreel.finetune.benchmarks import Benchmark, Located, Protocol, Split, Video
+from stillreel.finetune.evaluation.evaluator import Examiner
+from stillreel.pretrain.data.together import Together
+from stillreel.pretrain.model import VideoTextModel, load_model
+from stillreel.pretrain.model.features import TextFeatures, VideoFeatures
 from tests.making import SHARED, needs_shared
 from tests.parity import Reference
 from tests.pretrain.containers import WRITERS

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from animate.dice import pick
-from configs.train import ObjectiveSettings
-from pretrain.accumulation import backpropagate
-from pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
-from pretrain.objectives import Batch, Classes, ClassTexts, Identity, Task, identify
+from stillreel.configs.system.dice import pick
+from stillreel.configs.train import ObjectiveSettings
+from stillreel.pretrain.engine.accumulation import backpropagate
+from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
+from stillreel.pretrain.objectives import Batch, Classes, ClassTexts, Identity, Task, identify
 from tests.making import torchrun
 from tests.pretrain.zoo import captions, inputs, mask_of, shaken
 

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 
-from configs.train import AverageSettings, EngineSettings, OptimiserSettings
-from pretrain.accumulation import backpropagate
-from pretrain.average import WeightAverage
-from pretrain.objectives import Task
-from pretrain.objectives.gather import rank_count
-from pretrain.optimiser import build_optimiser, freeze_towers
-from pretrain.parallel import clip_gradients, gathered, parallelise
-from pretrain.state import State, gather_state, set_state
+from stillreel.configs.train import AverageSettings, EngineSettings, OptimiserSettings
+from stillreel.pretrain.engine.accumulation import backpropagate
+from stillreel.pretrain.engine.ema import WeightAverage
+from stillreel.pretrain.engine.optimizer import build_optimiser, freeze_towers
+from stillreel.pretrain.engine.parallel import clip_gradients, gathered, parallelise
+from stillreel.pretrain.engine.state import State, gather_state, set_state
+from stillreel.pretrain.objectives import Task
+from stillreel.pretrain.objectives.gather import rank_count
 from tests.pretrain.gradients import build_task, share_of, whole_batch, worst_error
 
 MODULE = "tests.pretrain.layouts"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from configs.model import PUBLISHED_EPS
-from pretrain.model import VideoTextModel
-from pretrain.model.peers import FAMILIES
-from pretrain.model.towers import TINY
+from stillreel.configs.model import PUBLISHED_EPS
+from stillreel.pretrain.model import VideoTextModel
+from stillreel.pretrain.model.peers import FAMILIES
+from stillreel.pretrain.model.towers import TINY
 from tests.pretrain.zoo import shaken
 
 # One published model of each kind: its family, and the model of the zoo that it is.

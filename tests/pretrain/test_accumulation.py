@@ -7,10 +7,10 @@ import copy
 import pytest
 import torch
 
-from configs import RequestError
-from configs.train import ObjectiveSettings
-from pretrain.accumulation import backpropagate
-from pretrain.objectives import Task, identify
+from stillreel.configs import RequestError
+from stillreel.configs.train import ObjectiveSettings
+from stillreel.pretrain.engine.accumulation import backpropagate
+from stillreel.pretrain.objectives import Task, identify
 from tests.pretrain.gradients import CLIPS, SEED, build_task, gradients_of, whole_batch, worst_error
 from tests.pretrain.zoo import shaken
 

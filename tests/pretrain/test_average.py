@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs import DataError, RequestError
-from configs.train import AverageSettings
-from pretrain.average import WeightAverage, decay_at, mix_with_start
-from pretrain.objectives import Task
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.train import AverageSettings
+from stillreel.pretrain.engine.ema import WeightAverage, decay_at, mix_with_start
+from stillreel.pretrain.objectives import Task
 from tests.pretrain.gradients import build_task
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs import DataError, StillreelError
-from pretrain.model.clip_files import hub_config, hub_state, read_clip
-from pretrain.model.files import Checkpoint, read_checkpoint
-from pretrain.model.towers import TowerConfig, build_towers, model_cfg_of
+from stillreel.configs import DataError, StillreelError
+from stillreel.pretrain.model.clip_files import hub_config, hub_state, read_clip
+from stillreel.pretrain.model.files import Checkpoint, read_checkpoint
+from stillreel.pretrain.model.towers import TowerConfig, build_towers, model_cfg_of
 from tests.making import SHARED, needs_shared
 from tests.pretrain import containers
 

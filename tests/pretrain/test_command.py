@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pretrain.model import load_model
-from stillreel import main
+from stillreel.cli import main
+from stillreel.pretrain.model import load_model
 from tests.pretrain.trainer import losses_of, tensors_of, words_of
 from tests.streaming import write_set
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain.model.blocks import Block
-from pretrain.model.temporal.stan import StanLayer
+from stillreel.pretrain.model.blocks import Block
+from stillreel.pretrain.model.temporal.stan import StanLayer
 from tests.pretrain.zoo import Inputs, inputs, mask_of, shaken
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.doctor import examine
-from pretrain.hardware import dense_peak, peak_memory, usable_cores, usable_memory
+from stillreel.configs.system.hardware import dense_peak, peak_memory, usable_cores, usable_memory
+from stillreel.pretrain.commands.doctor import examine
 from tests.making import stillreel
 
 
@@ -39,7 +39,7 @@ def test_an_unknown_model_is_named() -> None:
 def test_what_is_missing_comes_with_the_command_that_brings_it(tmp_path: Path) -> None:
     """On a machine without torch, here an interpreter that cannot see this one's, doctor still answers."""
     hidden = "import sys; sys.modules['torch'] = sys.modules['open_clip'] = sys.modules['ray'] = None; "
-    code = hidden + "import stillreel; sys.exit(stillreel.main(['doctor']))"
+    code = hidden + "import stillreel.cli; sys.exit(stillreel.cli.main(['doctor']))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     assert 'pip install "stillreel[train]"' in said.stdout
@@ -48,7 +48,7 @@ def test_what_is_missing_comes_with_the_command_that_brings_it(tmp_path: Path) -
 
 
 def test_a_command_without_torch_says_what_to_install(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['torch'] = None; import stillreel; sys.exit(stillreel.main(['export', 'a', 'b']))"
+    code = "import sys; sys.modules['torch'] = None; import stillreel.cli; sys.exit(stillreel.cli.main(['export', 'a', 'b']))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (said.returncode, 'pip install "stillreel[train]"' in said.stderr) == (2, True), said.stderr
 
@@ -84,7 +84,10 @@ def test_dense_peaks_are_not_the_sparse_ones(device: str, teraflops: int | None)
 )
 def test_a_process_s_peak_of_memory_is_its_own() -> None:
     """The one that forks it has torch in memory by then."""
-    program = "from pretrain.hardware import peak_memory; print(peak_memory()); kept = b'.' * (64 << 20); print(peak_memory())"
+    program = (
+        "from stillreel.configs.system.hardware import peak_memory\n"
+        "print(peak_memory()); kept = b'.' * (64 << 20); print(peak_memory())"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     before, after = (int(line) for line in done.stdout.split())
     assert before < 64 << 20 < peak_memory()

@@ -10,10 +10,10 @@ import torch
 from open_clip.transformer import PatchDropout as TowersOwn
 from torch import Tensor
 
-from configs import RequestError
-from configs.train import ObjectiveSettings
-from pretrain.model.draws import Drawing, Dropout, DropPath, PatchDropout, pair_draws, places_kept
-from pretrain.objectives import Task, identify
+from stillreel.configs import RequestError
+from stillreel.configs.train import ObjectiveSettings
+from stillreel.pretrain.model.dropout import Drawing, Dropout, DropPath, PatchDropout, pair_draws, places_kept
+from stillreel.pretrain.objectives import Task, identify
 from tests.pretrain.test_objectives import batch_of
 from tests.pretrain.zoo import ZOO, inputs, shaken, tiny
 

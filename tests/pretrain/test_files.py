@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from configs import DataError, RequestError
-from pretrain.model.files import read_checkpoint, read_tensors
+from stillreel.configs import DataError, RequestError
+from stillreel.pretrain.model.files import read_checkpoint, read_tensors
 from tests.pretrain import containers
 from tests.pretrain.containers import WRITERS
 

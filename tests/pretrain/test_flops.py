@@ -10,11 +10,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from configs.model import ModelSettings
-from configs.settings import load_preset, preset_names
-from pretrain.model.flops import clip_flops
-from pretrain.model.pretrained import named_cfg
-from pretrain.model.towers import TINY, build_towers
+from stillreel.configs.model import ModelSettings
+from stillreel.configs.settings import load_preset, preset_names
+from stillreel.pretrain.model.flops import clip_flops
+from stillreel.pretrain.model.pretrained import named_cfg
+from stillreel.pretrain.model.towers import TINY, build_towers
 from tests.pretrain.zoo import RERANKERS, ZOO, inputs, shaken
 
 FRAMES, WORDS = 5, 9

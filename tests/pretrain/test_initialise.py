@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs import RequestError
-from configs.model import ModelSettings
-from pretrain.model import VideoTextModel, build_model
-from pretrain.model.initialise import initialise
-from pretrain.model.peers import FAMILIES
-from pretrain.model.towers import TowerConfig, build_towers
+from stillreel.configs import RequestError
+from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model import VideoTextModel, build_model
+from stillreel.pretrain.model.initialize import initialise
+from stillreel.pretrain.model.peers import FAMILIES
+from stillreel.pretrain.model.towers import TowerConfig, build_towers
 from tests.making import SHARED, needs_shared
 from tests.parity import Reference
 from tests.pretrain.zoo import ZOO, inputs, tiny

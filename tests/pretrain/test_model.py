@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs import RequestError
-from pretrain.model import ModelSettings
-from pretrain.model.blocks import key_bias
-from pretrain.model.towers import encode_words
+from stillreel.configs import RequestError
+from stillreel.pretrain.model import ModelSettings
+from stillreel.pretrain.model.blocks import key_bias
+from stillreel.pretrain.model.towers import encode_words
 from tests.pretrain.zoo import ZOO, captions, inputs, mask_of, shaken, tiny
 
 KINDS = sorted(ZOO)

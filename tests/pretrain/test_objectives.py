@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from configs import RequestError
-from configs.pretrain import PretrainSettings
-from configs.train import ObjectiveSettings
-from pretrain.accumulation import backpropagate
-from pretrain.objectives import Batch, ClassTexts, Task, identify
+from stillreel.configs import RequestError
+from stillreel.configs.pretrain import PretrainSettings
+from stillreel.configs.train import ObjectiveSettings
+from stillreel.pretrain.engine.accumulation import backpropagate
+from stillreel.pretrain.objectives import Batch, ClassTexts, Task, identify
 from tests.pretrain.zoo import ZOO, inputs, shaken, tiny
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.optim import AdamW
 
-from configs import RequestError
-from configs.train import ObjectiveSettings, OptimiserSettings
-from pretrain.accumulation import backpropagate
-from pretrain.objectives import Task
-from pretrain.optimiser import build_optimiser, rate_at, set_rates
+from stillreel.configs import RequestError
+from stillreel.configs.train import ObjectiveSettings, OptimiserSettings
+from stillreel.pretrain.engine.accumulation import backpropagate
+from stillreel.pretrain.engine.optimizer import build_optimiser, rate_at, set_rates
+from stillreel.pretrain.objectives import Task
 from tests.pretrain.test_objectives import batch_of
 from tests.pretrain.zoo import RERANKERS, ZOO, shaken
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs import DataError, RequestError
-from configs.train import EngineSettings
-from pretrain.accumulation import backpropagate
-from pretrain.parallel import autocast_of, blocks_of, clip_gradients, parallelise
-from pretrain.state import State, gather_state, set_state
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.train import EngineSettings
+from stillreel.pretrain.engine.accumulation import backpropagate
+from stillreel.pretrain.engine.parallel import autocast_of, blocks_of, clip_gradients, parallelise
+from stillreel.pretrain.engine.state import State, gather_state, set_state
 from tests.making import torchrun
 from tests.pretrain.gradients import build_task, gradients_of, slow_gradients, whole_batch, worst_error
 from tests.pretrain.layouts import MODULE, MOVES, Run

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.model import load_peer
+from stillreel.pretrain.model import load_peer
 from tests.making import SHARED, needs_shared
 from tests.parity import Reference, check, main
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs import DataError
-from configs.model import PUBLISHED_EPS, ModelSettings, PeerOptions
-from pretrain.model import VideoTextModel, load_peer, read_peer
-from pretrain.model.initialise import initialise
-from pretrain.model.peers import FAMILIES
-from pretrain.model.towers import TowerConfig, build_towers, infer_tower
+from stillreel.configs import DataError
+from stillreel.configs.model import PUBLISHED_EPS, ModelSettings, PeerOptions
+from stillreel.pretrain.model import VideoTextModel, load_peer, read_peer
+from stillreel.pretrain.model.initialize import initialise
+from stillreel.pretrain.model.peers import FAMILIES
+from stillreel.pretrain.model.towers import TowerConfig, build_towers, infer_tower
 from tests.making import SHARED, needs_shared
 from tests.parity import Reference
 from tests.pretrain.zoo import inputs, mask_of, shaken

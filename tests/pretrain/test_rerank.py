@@ -21,17 +21,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from configs import DataError, RequestError
-from configs.train import ObjectiveSettings, OptimiserSettings
-from pretrain.accumulation import backpropagate
-from pretrain.model import VideoTextModel, load_model, save_model
-from pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
-from pretrain.model.rerank import cut_padding
-from pretrain.objectives import Batch, Task, identify
-from pretrain.objectives.distil import nearest, pearson_distance
-from pretrain.objectives.identity import Truth
-from pretrain.optimiser import build_optimiser
-from shards.storage import Folder
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.system.storage import Folder
+from stillreel.configs.train import ObjectiveSettings, OptimiserSettings
+from stillreel.pretrain.engine.accumulation import backpropagate
+from stillreel.pretrain.engine.optimizer import build_optimiser
+from stillreel.pretrain.model import VideoTextModel, load_model, save_model
+from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
+from stillreel.pretrain.model.rerank import cut_padding
+from stillreel.pretrain.objectives import Batch, Task, identify
+from stillreel.pretrain.objectives.distil import nearest, pearson_distance
+from stillreel.pretrain.objectives.identity import Truth
 from tests.pretrain.zoo import RERANKERS, captions, inputs, mask_of, shaken, tiny
 
 LENGTHS, FRAMES = [9, 4, 6, 5], [5, 3, 1, 4]

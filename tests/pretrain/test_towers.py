@@ -9,13 +9,13 @@ import pytest
 import torch
 from open_clip.transformer import QuickGELU
 
-from configs import DataError, RequestError
-from configs.model import ModelSettings, TowerSettings
-from pretrain.model import VideoTextModel
-from pretrain.model.checkpoint import save_model
-from pretrain.model.pretrained import load_towers
-from pretrain.model.towers import TINY, activation_of, build_towers, infer_tower, model_cfg_of
-from shards.storage import Folder
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.model import ModelSettings, TowerSettings
+from stillreel.configs.system.storage import Folder
+from stillreel.pretrain.model import VideoTextModel
+from stillreel.pretrain.model.checkpoint import save_model
+from stillreel.pretrain.model.pretrained import load_towers
+from stillreel.pretrain.model.towers import TINY, activation_of, build_towers, infer_tower, model_cfg_of
 from tests.pretrain.zoo import shaken
 
 SMALL = TINY.__class__(32, 48, 16, 128, 2, 64, 3, 12, 300)

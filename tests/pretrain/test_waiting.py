@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pretrain.accumulation import backpropagate
-from pretrain.parallel import clip_gradients
+from stillreel.pretrain.engine.accumulation import backpropagate
+from stillreel.pretrain.engine.parallel import clip_gradients
 from tests.pretrain.gradients import build_task, whole_batch
 
 _ASKING = {

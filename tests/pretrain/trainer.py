@@ -105,7 +105,7 @@ def tensors_of(out: Path, step: int) -> dict[str, Tensor]:
 
 
 def _spied(home: Path, spoil: list[int] | None, stop: int) -> type:
-    from pretrain.feed import Fed, Feeder
+    from stillreel.pretrain.engine.prefetcher import Fed, Feeder
 
     rank = int(os.environ.get("RANK", "0"))
 
@@ -124,11 +124,11 @@ def _spied(home: Path, spoil: list[int] | None, stop: int) -> type:
 
 
 def _main(job: dict[str, Any]) -> int:
-    import stillreel
-    from pretrain import command
+    import stillreel.cli
+    from stillreel.pretrain.commands import pretrain as command
 
     command.Feeder = _spied(Path(job["home"]), job["spoil"], job["stop"])  # type: ignore[misc]
-    return stillreel.main(job["words"])
+    return stillreel.cli.main(job["words"])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pretrain.model import ModelSettings, VideoTextModel, build_model
+from stillreel.pretrain.model import ModelSettings, VideoTextModel, build_model
 
 ZOO: dict[str, dict[str, Any]] = {
     "mean": {},

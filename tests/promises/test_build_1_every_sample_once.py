@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards.index import decode_index, encode_index
-from shards.receipt import decode_receipt
+from stillreel.shards.format.index import decode_index, encode_index
+from stillreel.shards.format.receipt import decode_receipt
 from tests.making import animate, check, picture_folder, rows_of, stillreel
 
 SHARD = "stills-000001"
@@ -172,8 +172,8 @@ def mend_receipt(out: Path) -> None:
     """Make the receipt fit the files as they are now, own digest included."""
     import hashlib
 
-    from shards.receipt import FileStamp
-    from shards.tar import digest_of_samples
+    from stillreel.shards.format.receipt import FileStamp
+    from stillreel.shards.format.tar import digest_of_samples
 
     path = out / "shards" / f"{SHARD}.json"
     receipt = decode_receipt(path.read_bytes())

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from animate.task import ShardTask, build_shard, library_versions
-from configs import RequestError
-from shards.plan import read_plans
-from shards.storage import Folder
+from stillreel.animate.task import ShardTask, build_shard, library_versions
+from stillreel.configs import RequestError
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.format.plan import read_plans
 from tests.making import animate, data_digests, members_of_tars, picture_folder, recipes_of, stillreel
 
 
@@ -98,7 +98,7 @@ def test_worker_with_other_versions_refuses(
     out = Path(shutil.copytree(built["recipe"], tmp_path / "out"))
     (out / "shards" / "stills-000001.json").unlink()
     other = {**library_versions(), "opencv-python-headless": "4.9.0.80"}
-    monkeypatch.setattr("animate.task.library_versions", lambda: other)
+    monkeypatch.setattr("stillreel.animate.task.library_versions", lambda: other)
     with pytest.raises(RequestError, match=r"opencv-python-headless 4\.9\.0\.80, planned 4\."):
         animate(stills, out, shard_size=10, frames=5, size=64)
     plan = read_plans(Folder(str(out)))[0]

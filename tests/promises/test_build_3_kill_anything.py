@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from animate.interrupt import stoppable
-from configs import Interrupted
+from stillreel.configs import Interrupted
+from stillreel.configs.system.interrupt import stoppable
 from tests.making import animate, check, data_digests, picture_folder
 
 _SETTINGS = ("store=frames", "frames=24", "shard_size=20", "name=clips", "progress=off")

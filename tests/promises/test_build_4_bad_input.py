@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from animate.build import RejectBudget
-from configs import DataError
-from shards.storage import Folder
+from stillreel.animate.commands.animate import RejectBudget
+from stillreel.configs import DataError
+from stillreel.configs.system.storage import Folder
 from tests.making import animate, check, picture_folder, rows_of, stillreel
 
 
@@ -104,7 +104,7 @@ def test_source_that_fails_to_answer_is_no_reject(tmp_path: Path, monkeypatch: p
 
 
 def test_receipts_tell_the_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from shards.receipt import decode_receipt
+    from stillreel.shards.format.receipt import decode_receipt
 
     source = picture_folder(tmp_path / "stills", 4)
     read = Folder.read_ranges

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from animate.executors import OnRay, open_executor
-from animate.task import ShardTask, build_shard
-from configs import RequestError
-from shards.plan import read_plans
-from shards.storage import Folder
+from stillreel.animate.executors import OnRay, open_executor
+from stillreel.animate.task import ShardTask, build_shard
+from stillreel.configs import RequestError
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.format.plan import read_plans
 from tests.making import animate, data_digests, picture_folder, stillreel
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from shards import progress
-from shards.progress import Progress, amount, duration, tally
+from stillreel.configs.system import progress
+from stillreel.configs.system.progress import Progress, amount, duration, tally
 from tests.making import picture_folder
 
 

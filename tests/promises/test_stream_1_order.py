@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs import RequestError
-from configs.stream import OrderSettings
-from pretrain.data import ClipLoader, Share
-from shards.stream import Stream, open_blend
+from stillreel.configs import RequestError
+from stillreel.configs.stream import OrderSettings
+from stillreel.pretrain.data import ClipLoader, Share
+from stillreel.shards.stream.stream import Stream, open_blend
 from tests.making import stillreel
 from tests.pretrain.data.rank_reader import run_ranks
 from tests.streaming import batches_of, read_steps, settings_of, write_set

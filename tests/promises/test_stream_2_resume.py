@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs import RequestError
-from pretrain.data import ClipLoader, Share
-from shards import reader
-from shards.index import open_index
-from shards.stream import State, open_blend
+from stillreel.configs import RequestError
+from stillreel.pretrain.data import ClipLoader, Share
+from stillreel.shards.format.index import open_index
+from stillreel.shards.stream import reader
+from stillreel.shards.stream.stream import State, open_blend
 from tests.pretrain.data.rank_reader import run_ranks
 from tests.streaming import batches_of, digest_of, read_steps, settings_of, write_set
 

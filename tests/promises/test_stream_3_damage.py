@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import DataError
-from pretrain.data import ClipLoader, Share
-from shards.faults import Budget, StorageFailure, patiently
-from shards.index import decode_index, encode_index
-from shards.stream import STAND_IN_TURNS, Stream, open_blend
-from shards.tar import BLOCK
+from stillreel.configs import DataError
+from stillreel.pretrain.data import ClipLoader, Share
+from stillreel.shards.format.index import decode_index, encode_index
+from stillreel.shards.format.tar import BLOCK
+from stillreel.shards.stream.faults import Budget, StorageFailure, patiently
+from stillreel.shards.stream.stream import STAND_IN_TURNS, Stream, open_blend
 from tests.making import stillreel
 from tests.pretrain.data.rank_reader import run_ranks
 from tests.streaming import read_steps, settings_of, write_set

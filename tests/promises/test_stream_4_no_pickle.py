@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import DataError, RequestError
-from configs.stream import CatalogSettings
-from pretrain.data import ClipLoader, Share
-from shards.catalog import run
-from shards.index import encode_index, entry_of
-from shards.stream import open_blend
-from shards.tar import TarWriter
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.stream import CatalogSettings
+from stillreel.pretrain.data import ClipLoader, Share
+from stillreel.shards.commands.catalog import run
+from stillreel.shards.format.index import encode_index, entry_of
+from stillreel.shards.format.tar import TarWriter
+from stillreel.shards.stream.stream import open_blend
 from tests.making import jpeg, stillreel, write_tar
 from tests.streaming import settings_of, write_set
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs import RequestError
-from shards.mixture import ROUND, Mixture
-from shards.stream import Blend, open_blend
+from stillreel.configs import RequestError
+from stillreel.shards.stream.mixture import ROUND, Mixture
+from stillreel.shards.stream.stream import Blend, open_blend
 from tests.making import stillreel
 from tests.streaming import read_steps, settings_of, write_set
 

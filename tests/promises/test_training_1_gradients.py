@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.objectives import identify
-from pretrain.objectives.identity import Truth
-from pretrain.objectives.matching import draw_negatives
+from stillreel.pretrain.objectives import identify
+from stillreel.pretrain.objectives.identity import Truth
+from stillreel.pretrain.objectives.matching import draw_negatives
 from tests.pretrain.gradients import CASES, build_task, run_ranks, slow_gradients, slow_loss, whole_batch
 
 BAR = 1e-6

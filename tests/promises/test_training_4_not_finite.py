@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.model import load_model
+from stillreel.pretrain.model import load_model
 from tests.pretrain.trainer import Spoil, finish, keys_of, losses_of, words_of
 from tests.streaming import write_set
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from configs import RequestError
-from shards.cache import ShardCache
-from shards.index import Index, open_index
-from shards.storage import Folder
+from stillreel.configs import RequestError
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.format.index import Index, open_index
+from stillreel.shards.stream.cache import ShardCache
 from tests.streaming import write_set
 
 
@@ -81,8 +81,8 @@ def test_processes_fetch_a_shard_once(data: Path, tmp_path: Path) -> None:
     script = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from shards.cache import ShardCache, Folder\n"
-        "from shards.index import open_index\n"
+        "from stillreel.shards.stream.cache import ShardCache, Folder\n"
+        "from stillreel.shards.format.index import open_index\n"
         "home, data = sys.argv[1:]\n"
         "cache, copied = ShardCache(home, 1 << 30, 1), []\n"
         "download = cache._download\n"

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import webdataset as wds
 
-from configs import DataError, RequestError
-from configs.stream import CatalogSettings
-from pretrain.data import ClipLoader, Share
-from shards.catalog import run
-from shards.index import decode_index
-from shards.stream import open_blend
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.stream import CatalogSettings
+from stillreel.pretrain.data import ClipLoader, Share
+from stillreel.shards.commands.catalog import run
+from stillreel.shards.format.index import decode_index
+from stillreel.shards.stream.stream import open_blend
 from tests.making import SHARED, encoded, jpeg, needs_shared, picture, stillreel, write_tar
 from tests.streaming import read_steps, settings_of
 

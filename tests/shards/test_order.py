@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.stream import OrderSettings
-from shards import order
-from shards.order import Order, draw_words, epoch_order, permutation
-from shards.simulate import shuffle_quality
+from stillreel.configs.stream import OrderSettings
+from stillreel.shards.stream import order
+from stillreel.shards.stream.order import Order, draw_words, epoch_order, permutation
+from stillreel.shards.stream.simulate import shuffle_quality
 
 SIZES = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(any)
 

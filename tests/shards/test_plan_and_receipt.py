@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from configs import DataError
-from shards.index import Entry, decode_index, encode_index
-from shards.plan import Listed, PlanHeader, read_plan, read_plans, write_plan
-from shards.receipt import FileStamp, Receipt, decode_receipt
-from shards.storage import Folder
+from stillreel.configs import DataError
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.format.index import Entry, decode_index, encode_index
+from stillreel.shards.format.plan import Listed, PlanHeader, read_plan, read_plans, write_plan
+from stillreel.shards.format.receipt import FileStamp, Receipt, decode_receipt
 
 
 def header(number: int = 0, **changes: object) -> PlanHeader:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import shards
-from animate import SampleDecoder
-from shards.storage import Folder
+from stillreel import shards
+from stillreel.animate import SampleDecoder
+from stillreel.configs.system.storage import Folder
 from tests.making import animate, check, data_digests, jpeg, picture_folder, s3_at, stillreel, write_tar
 
 

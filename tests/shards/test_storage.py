@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from configs import RequestError
-from shards.storage import Folder, Range
+from stillreel.configs import RequestError
+from stillreel.configs.system.storage import Folder, Range
 
 
 def test_draft_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from configs.stream import CatalogSettings
-from pretrain.data import ClipLoader, Share
-from shards.catalog import run
-from shards.faults import StorageFailure
-from shards.storage import Folder
-from shards.stream import open_blend
+from stillreel.configs.stream import CatalogSettings
+from stillreel.configs.system.storage import Folder
+from stillreel.pretrain.data import ClipLoader, Share
+from stillreel.shards.commands.catalog import run
+from stillreel.shards.stream.faults import StorageFailure
+from stillreel.shards.stream.stream import open_blend
 from tests.making import jpeg, s3_at, write_tar
 from tests.promises.test_stream_3_damage import FAULTS, FORGIVING, SIZES, Fault
 from tests.streaming import read_steps, settings_of, write_set
@@ -150,7 +150,7 @@ def test_storage_that_stays_away_is_a_typed_error(
     url = upload(write_set(tmp_path / "set", [6]), bucket)
     blend = open_blend(url)
     proxy.mood = lambda number: mood
-    monkeypatch.setattr("shards.faults._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("stillreel.shards.stream.faults._FIRST_PAUSE_S", 0.01)
     loader = ClipLoader(blend, settings_of(attempts=2, **FORGIVING), Share(4))
     before = next(proxy.numbers)
     with pytest.raises(StorageFailure, match="no answer after 2 attempts"):

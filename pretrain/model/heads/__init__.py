@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from open_clip.model import CLIP
 
-from configs.model import ModelSettings
-from pretrain.model.heads.dot import Dot
-from pretrain.model.heads.mug import Mug
-from pretrain.model.heads.tight import Tight
+from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model.heads.dot import Dot
+from stillreel.pretrain.model.heads.mug import Mug
+from stillreel.pretrain.model.heads.tight import Tight
 
 Head = Dot | Mug | Tight
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pretrain.model.features import TextFeatures, VideoFeatures, unit
+from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, unit
 
 
 class Dot(nn.Module):

@@ -6,8 +6,8 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from configs.model import ModelSettings
-from pretrain.model.features import TextFeatures, VideoFeatures, last_place, unit
+from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, last_place, unit
 
 _SHARPNESS = 100.0  # of all softmaxes, as published; the temperature of the loss is another
 

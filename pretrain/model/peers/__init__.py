@@ -15,14 +15,14 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from configs import DataError
-from configs.model import PeerOptions, TowerSettings
-from pretrain.model.files import read_tensors
-from pretrain.model.keys import KeyLine
-from pretrain.model.model import VideoTextModel, assign_tensors
-from pretrain.model.peers import clip2video, clip4clip, stan
-from pretrain.model.peers.keymap import collect
-from pretrain.model.towers import build_towers
+from stillreel.configs import DataError
+from stillreel.configs.model import PeerOptions, TowerSettings
+from stillreel.pretrain.model.files import read_tensors
+from stillreel.pretrain.model.keys import KeyLine
+from stillreel.pretrain.model.model import VideoTextModel, assign_tensors
+from stillreel.pretrain.model.peers import clip2video, clip4clip, stan
+from stillreel.pretrain.model.peers.keymap import collect
+from stillreel.pretrain.model.towers import build_towers
 
 FAMILIES: dict[str, ModuleType] = {"clip4clip": clip4clip, "clip2video": clip2video, "stan": stan}
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from configs.model import PUBLISHED_EPS, ModelSettings, PeerOptions, TabSettings
-from pretrain.model.peers import clip4clip
-from pretrain.model.peers.keymap import Place
-from pretrain.model.towers import TowerConfig, count_blocks
+from stillreel.configs.model import PUBLISHED_EPS, ModelSettings, PeerOptions, TabSettings
+from stillreel.pretrain.model.peers import clip4clip
+from stillreel.pretrain.model.peers.keymap import Place
+from stillreel.pretrain.model.towers import TowerConfig, count_blocks
 
 NAME = "CLIP2Video"
 

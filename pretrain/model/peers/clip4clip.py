@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from configs.model import PUBLISHED_EPS, ModelSettings, PeerOptions, TightSettings
-from pretrain.model.peers.keymap import Place
-from pretrain.model.towers import TowerConfig, count_blocks, infer_sizes
+from stillreel.configs.model import PUBLISHED_EPS, ModelSettings, PeerOptions, TightSettings
+from stillreel.pretrain.model.peers.keymap import Place
+from stillreel.pretrain.model.towers import TowerConfig, count_blocks, infer_sizes
 
 NAME = "CLIP4Clip"
 

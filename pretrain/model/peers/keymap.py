@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pretrain.model.keys import Fate, KeyLine, check_shapes
+from stillreel.pretrain.model.keys import Fate, KeyLine, check_shapes
 
 
 class Place(NamedTuple):

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from configs.model import ModelSettings, PeerOptions, StanSettings
-from pretrain.model.peers.keymap import Place, place_in_hub_block
-from pretrain.model.towers import TowerConfig, count_blocks, infer_sizes
+from stillreel.configs.model import ModelSettings, PeerOptions, StanSettings
+from stillreel.pretrain.model.peers.keymap import Place, place_in_hub_block
+from stillreel.pretrain.model.towers import TowerConfig, count_blocks, infer_sizes
 
 NAME = "STAN"
 

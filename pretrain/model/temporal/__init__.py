@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from open_clip.model import CLIP
 
-from configs.model import ModelSettings
-from pretrain.model.temporal.lstm import Lstm
-from pretrain.model.temporal.mean import Mean
-from pretrain.model.temporal.seq import SequenceTransformer
-from pretrain.model.temporal.stan import Stan
-from pretrain.model.temporal.tab import TemporalAlignment
-from pretrain.model.temporal.tdb import TemporalDifference
+from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model.temporal.lstm import Lstm
+from stillreel.pretrain.model.temporal.mean import Mean
+from stillreel.pretrain.model.temporal.seq import SequenceTransformer
+from stillreel.pretrain.model.temporal.stan import Stan
+from stillreel.pretrain.model.temporal.tab import TemporalAlignment
+from stillreel.pretrain.model.temporal.tdb import TemporalDifference
 
 TemporalModule = Mean | SequenceTransformer | Lstm | TemporalDifference | Stan
 

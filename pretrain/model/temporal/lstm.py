@@ -5,7 +5,7 @@ from __future__ import annotations
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from pretrain.model.features import Frames
+from stillreel.pretrain.model.features import Frames
 
 
 class Lstm(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pretrain.model.features import Frames
+from stillreel.pretrain.model.features import Frames
 
 
 class Mean(nn.Module):

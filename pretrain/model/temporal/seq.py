@@ -6,11 +6,11 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from configs import RequestError
-from configs.model import ModelSettings
-from pretrain.model.blocks import Block, key_bias
-from pretrain.model.features import Frames
-from pretrain.model.towers import activation_of, heads_of
+from stillreel.configs import RequestError
+from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model.blocks import Block, key_bias
+from stillreel.pretrain.model.features import Frames
+from stillreel.pretrain.model.towers import activation_of, heads_of
 
 
 class SequenceTransformer(nn.Module):

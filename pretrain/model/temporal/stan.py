@@ -9,13 +9,13 @@ from open_clip.model import CLIP
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from configs import RequestError
-from configs.model import StanSettings
-from pretrain.model.blocks import Attention, key_bias
-from pretrain.model.draws import DropPath
-from pretrain.model.features import Frames, masked_mean
-from pretrain.model.patches3d import convolve_in_time
-from pretrain.model.towers import project_class_token
+from stillreel.configs import RequestError
+from stillreel.configs.model import StanSettings
+from stillreel.pretrain.model.blocks import Attention, key_bias
+from stillreel.pretrain.model.dropout import DropPath
+from stillreel.pretrain.model.features import Frames, masked_mean
+from stillreel.pretrain.model.patches3d import convolve_in_time
+from stillreel.pretrain.model.towers import project_class_token
 
 
 class Stan(nn.Module):

@@ -6,10 +6,10 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from configs.model import ModelSettings
-from pretrain.model.features import Frames, unit
-from pretrain.model.temporal.seq import SequenceTransformer, new_block
-from pretrain.model.temporal.tdb import TemporalDifference
+from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model.features import Frames, unit
+from stillreel.pretrain.model.temporal.seq import SequenceTransformer, new_block
+from stillreel.pretrain.model.temporal.tdb import TemporalDifference
 
 
 class TemporalAlignment(nn.Module):

@@ -8,9 +8,9 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from configs.model import ModelSettings
-from pretrain.model.features import Frames
-from pretrain.model.temporal.seq import SequenceTransformer, new_block
+from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model.features import Frames
+from stillreel.pretrain.model.temporal.seq import SequenceTransformer, new_block
 
 
 class Tokens(NamedTuple):

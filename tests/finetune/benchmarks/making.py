@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.benchmark import BenchmarkSettings
-from finetune.benchmarks import Benchmark, Opened, SplitName, open_benchmark
-from finetune.benchmarks.files import Inventory
-from finetune.benchmarks.find import Finder
-from finetune.benchmarks.open import read_benchmark
+from stillreel.configs.benchmark import BenchmarkSettings
+from stillreel.finetune.benchmarks import Benchmark, Opened, SplitName, open_benchmark
+from stillreel.finetune.benchmarks.files import Inventory
+from stillreel.finetune.benchmarks.find import Finder
+from stillreel.finetune.benchmarks.open import read_benchmark
 
 
 def write(path: Path, value: Any) -> Path:

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs import DataError, RequestError, StillreelError
-from finetune.benchmarks.files import AnnotationFile, parse
-from finetune.benchmarks.pickles import read_plain
-from finetune.benchmarks.records import ID_LIST, ID_TABLE, STAN, UMT, read_table
+from stillreel.configs import DataError, RequestError, StillreelError
+from stillreel.finetune.benchmarks.files import AnnotationFile, parse
+from stillreel.finetune.benchmarks.pickles import read_plain
+from stillreel.finetune.benchmarks.records import ID_LIST, ID_TABLE, STAN, UMT, read_table
 from tests.finetune.benchmarks.making import lines, read, write
 from tests.finetune.benchmarks.test_dialects import TUBE, msrvtt_json, msvd
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from configs import DataError
-from finetune.benchmarks import Span
-from finetune.benchmarks.classes import plain
-from finetune.benchmarks.didemo import stem_of
-from finetune.benchmarks.lsmdc import seconds
-from finetune.benchmarks.records import id_of
+from stillreel.configs import DataError
+from stillreel.finetune.benchmarks import Span
+from stillreel.finetune.benchmarks.classes import plain
+from stillreel.finetune.benchmarks.didemo import stem_of
+from stillreel.finetune.benchmarks.lsmdc import seconds
+from stillreel.finetune.benchmarks.records import id_of
 from tests.finetune.benchmarks.making import ids, lines, read, write
 
 TUBE = [f"Abcdefghij{letter}" for letter in "ABCDEFGH"]  # as long as YouTube's ids

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from animate.sources.captions import read_captions
-from configs import RequestError
-from configs.build import SourceSettings
-from finetune.benchmarks import Benchmark, open_benchmark
-from finetune.benchmarks.classes import LABELS, label_names
-from finetune.benchmarks.files import AnnotationFile, Inventory, parse
-from finetune.benchmarks.find import Finder
-from finetune.benchmarks.lsmdc import CLIP_LIST
-from finetune.benchmarks.records import ID_LIST, read_table
-from shards.storage import Folder
+from stillreel.animate.sources.captions import read_captions
+from stillreel.configs import RequestError
+from stillreel.configs.build import SourceSettings
+from stillreel.configs.system.storage import Folder
+from stillreel.finetune.benchmarks import Benchmark, open_benchmark
+from stillreel.finetune.benchmarks.classes import LABELS, label_names
+from stillreel.finetune.benchmarks.files import AnnotationFile, Inventory, parse
+from stillreel.finetune.benchmarks.find import Finder
+from stillreel.finetune.benchmarks.lsmdc import CLIP_LIST
+from stillreel.finetune.benchmarks.records import ID_LIST, read_table
 from tests.finetune.benchmarks.making import read
 from tests.finetune.benchmarks.making import settings as benchmark_settings
 from tests.making import SHARED, needs_shared

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs import RequestError
-from finetune.benchmarks.benchmark import Video
-from finetune.benchmarks.files import Inventory
-from finetune.benchmarks.videos import VideoIndex
+from stillreel.configs import RequestError
+from stillreel.finetune.benchmarks.benchmark import Video
+from stillreel.finetune.benchmarks.files import Inventory
+from stillreel.finetune.benchmarks.videos import VideoIndex
 from tests.finetune.benchmarks.making import ids, lines, opened, touch, write
 from tests.finetune.benchmarks.test_dialects import TUBE, msrvtt_json
 from tests.test_rooms import imported_by
@@ -165,4 +165,4 @@ def test_every_id_finds_its_own_file_and_no_other(names: set[str], ending: str) 
 
 
 def test_importing_the_benchmarks_brings_in_no_torch() -> None:
-    assert not imported_by("import finetune.benchmarks") & {"torch", "av", "ray", "open_clip"}
+    assert not imported_by("import stillreel.finetune.benchmarks") & {"torch", "av", "ray", "open_clip"}

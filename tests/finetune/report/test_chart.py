@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.report.chart import Line, draw_chart, spelt, step_axis, thinned, tick_size, value_axis
+from stillreel.finetune.report.chart import Line, draw_chart, spelt, step_axis, thinned, tick_size, value_axis
 
 values = st.floats(-1e9, 1e9).map(lambda value: round(value, 6))
 spans = st.floats(1e-9, 1e12)

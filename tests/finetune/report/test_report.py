@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from configs.pretrain import PretrainSettings
-from finetune.report import write_report
-from finetune.report.answers import chance_of, find_answers
-from finetune.report.history import read_history
-from pretrain import command
+from stillreel.configs.pretrain import PretrainSettings
+from stillreel.finetune.commands.report import write_report
+from stillreel.finetune.report.answers import chance_of, find_answers
+from stillreel.finetune.report.history import read_history
+from stillreel.pretrain.commands import pretrain as command
 from tests.making import animate, picture_folder, stillreel
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

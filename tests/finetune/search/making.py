@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from finetune.search.store import VideoIndex, open_index
-from pretrain.model import save_model
-from shards.storage import Folder
-from stillreel import main
+from stillreel.cli import main
+from stillreel.configs.system.storage import Folder
+from stillreel.finetune.search.store import VideoIndex, open_index
+from stillreel.pretrain.model import save_model
 from tests.finetune.video.making import frame_of, write_video
 from tests.pretrain.zoo import shaken
 

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import uvicorn
 
-from configs.search import ServeSettings
-from finetune.search.app import build_app
-from finetune.search.searcher import Searcher
+from stillreel.configs.search import ServeSettings
+from stillreel.finetune.search.app import build_app
+from stillreel.finetune.search.searcher import Searcher
 from tests.finetune.search.making import opened
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.search.exact import best_rows
+from stillreel.finetune.search.exact import best_rows
 
 
 def expected_rows(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:

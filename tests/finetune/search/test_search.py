@@ -12,17 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from configs.video import VideoSettings
-from finetune.search.approximate import FaissSearch, build_faiss
-from finetune.search.features import stored_features
-from finetune.search.searcher import Searcher
-from finetune.search.store import Entry, IndexWriter, open_index
-from finetune.two_stage import coarse_scores
-from finetune.two_stage.stages import fine_scores
-from finetune.video import VideoReader
-from pretrain.data.words import tokenise
-from shards.storage import Folder
-from stillreel import main
+from stillreel.cli import main
+from stillreel.configs.system.storage import Folder
+from stillreel.configs.video import VideoSettings
+from stillreel.finetune.search.approximate import FaissSearch, build_faiss
+from stillreel.finetune.search.features import stored_features
+from stillreel.finetune.search.searcher import Searcher
+from stillreel.finetune.search.store import Entry, IndexWriter, open_index
+from stillreel.finetune.video import VideoReader
+from stillreel.pretrain.data.tokens import tokenise
+from stillreel.pretrain.evaluation.two_stage.stages import coarse_scores, fine_scores
 from tests.finetune.search.conftest import VIDEOS
 from tests.finetune.search.making import FRAMES, SIZE, copied, index, opened, write_model
 
@@ -195,7 +194,7 @@ def test_faiss_proposes_and_the_vectors_score(
 
 def test_faiss_finds_nearly_all_of_many() -> None:
     pytest.importorskip("faiss")
-    from finetune.search.exact import best_rows
+    from stillreel.finetune.search.exact import best_rows
 
     random = np.random.default_rng(0)
     centres = random.standard_normal((200, 32))
@@ -220,7 +219,7 @@ def test_faiss_finds_nearly_all_of_many() -> None:
 
 
 def test_an_index_that_is_cut_while_it_is_open_is_an_error_and_not_the_end(made: Path, tmp_path: Path) -> None:
-    from configs import DataError
+    from stillreel.configs import DataError
 
     out = copied(made, tmp_path / "index")
     searcher = Searcher(opened(out), device="cpu")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stillreel import main
+from stillreel.cli import main
 from tests.finetune.search.conftest import VIDEOS
 from tests.finetune.search.making import copied, index, write_model, write_videos
 from tests.finetune.search.serving import Server, answering, serving

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from finetune.two_stage import choose_candidates, fused, two_stage_scores
-from pretrain.evaluation import pairs, text_to_video
+from stillreel.pretrain.evaluation import pairs, text_to_video
+from stillreel.pretrain.evaluation.two_stage.order import choose_candidates, fused, two_stage_scores
 
 few = st.integers(-3, 3).map(float)  # so that there are ties
 

@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs import RequestError
-from finetune.two_stage import choose_weight, coarse_scores, fine_scores, has_fine_stage, sweep_depths
-from finetune.two_stage.plot import draw_sweep
-from finetune.two_stage.stages import read_clips
-from finetune.two_stage.sweep import WEIGHTS, Sweep
-from pretrain.evaluation import Matches, pairs, text_to_video
-from pretrain.model import VideoTextModel
-from pretrain.model.features import TextFeatures, VideoFeatures
+from stillreel.configs import RequestError
+from stillreel.pretrain.evaluation import Matches, pairs, text_to_video
+from stillreel.pretrain.evaluation.two_stage.plot import draw_sweep
+from stillreel.pretrain.evaluation.two_stage.stages import coarse_scores, fine_scores, has_fine_stage, read_clips
+from stillreel.pretrain.evaluation.two_stage.sweep import WEIGHTS, Sweep, choose_weight, sweep_depths
+from stillreel.pretrain.model import VideoTextModel
+from stillreel.pretrain.model.features import TextFeatures, VideoFeatures
 from tests.pretrain.zoo import Inputs, inputs, shaken
 
 CLIPS = 9

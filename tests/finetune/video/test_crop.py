@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from animate.dice import Dice
-from finetune.video.crop import DrawnCrop, draw_crop
-from finetune.video.pixels import cropped
+from stillreel.configs.system.dice import Dice
+from stillreel.finetune.video.crop import DrawnCrop, draw_crop
+from stillreel.finetune.video.pixels import cropped
 
 SIDES = st.integers(16, 4000)
 

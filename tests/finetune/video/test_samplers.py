@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from animate.dice import Dice
-from configs.video import VideoSettings
-from finetune.video.container import OpenVideo
-from finetune.video.samplers import every_second, extracted, sample, segments, thinned
-from finetune.video.timeline import Span, Timeline
+from stillreel.configs.system.dice import Dice
+from stillreel.configs.video import VideoSettings
+from stillreel.finetune.video.container import OpenVideo
+from stillreel.finetune.video.samplers import every_second, extracted, sample, segments, thinned
+from stillreel.finetune.video.timeline import Span, Timeline
 from tests.finetune.video.making import write_video
 
 counts = st.integers(1, 2000)

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.video import VideoSettings
-from finetune.video import TROUBLES, VideoReader, VideoTrouble
-from finetune.video.boxes import claimed_samples
-from finetune.video.hdr import to_sdr
+from stillreel.configs.video import VideoSettings
+from stillreel.finetune.video import TROUBLES, VideoReader, VideoTrouble
+from stillreel.finetune.video.boxes import claimed_samples
+from stillreel.finetune.video.hdr import to_sdr
 from tests.finetune.video.making import write_video
 from tests.making import ROOT, SHARED, needs_shared
 
@@ -165,8 +165,8 @@ def test_high_dynamic_range_becomes_a_plain_picture() -> None:
 _CLIP = """
 import json, sys, time
 from pathlib import Path
-from configs.video import VideoSettings
-from finetune.video import VideoReader, VideoTrouble
+from stillreel.configs.video import VideoSettings
+from stillreel.finetune.video import VideoReader, VideoTrouble
 reader = VideoReader(VideoSettings(sampler="segments", frames=12))
 for file in sys.argv[1:]:
     start = time.monotonic()

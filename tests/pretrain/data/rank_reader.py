@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs import StillreelError
-from configs.stream import DataSettings
-from pretrain.data import ClipLoader, Share
-from shards.stream import State, merged, open_blend
+from stillreel.configs import StillreelError
+from stillreel.configs.stream import DataSettings
+from stillreel.pretrain.data import ClipLoader, Share
+from stillreel.shards.stream.stream import State, merged, open_blend
 from tests.making import torchrun
 from tests.streaming import digest_of
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.stream import OrderSettings
-from shards.simulate import node_costs
-from shards.stream import Stream, open_blend
+from stillreel.configs.stream import OrderSettings
+from stillreel.shards.stream.simulate import node_costs
+from stillreel.shards.stream.stream import Stream, open_blend
 from tests.making import stillreel
 from tests.streaming import settings_of, write_set
 
@@ -81,6 +81,6 @@ def test_wrong_requests_are_said(data: Path, words: tuple[str, ...], expected: s
 
 
 def test_blanks_in_foreign_keys_are_quoted() -> None:
-    from pretrain.data.command import _word
+    from stillreel.pretrain.commands.stream import _word
 
     assert _word("a b%20\tc/ü.x") == "a%20b%2520%09c/ü.x"

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from animate import SampleDecoder
-from animate.device import render_stills
-from configs import DataError, RequestError
-from pretrain.data import ClipBatch, ClipLoader, Share, View, view_at
-from shards import as_webdataset
-from shards.stream import open_blend
+from stillreel.animate import SampleDecoder
+from stillreel.animate.render.device import render_stills
+from stillreel.configs import DataError, RequestError
+from stillreel.pretrain.data import ClipBatch, ClipLoader, Share, View, view_at
+from stillreel.shards import as_webdataset
+from stillreel.shards.stream.stream import open_blend
 from tests.making import animate, picture_folder
 from tests.streaming import digest_of, read_steps, settings_of, write_set
 

@@ -13,8 +13,8 @@ from multiprocessing import active_children
 import pytest
 from torch.utils.data import Dataset
 
-from configs import DataError
-from pretrain.data.workers import load_batches
+from stillreel.configs import DataError
+from stillreel.pretrain.data.workers import load_batches
 
 
 class Numbers(Dataset[int]):
@@ -60,7 +60,7 @@ def test_a_worker_that_is_killed_is_an_error() -> None:
 
 FORKING = """
 import logging, os, signal, sys
-from pretrain.data.workers import load_batches
+from stillreel.pretrain.data.workers import load_batches
 from tests.pretrain.data.test_workers import Numbers
 
 hook, number = sys.argv[1], int(sys.argv[2])

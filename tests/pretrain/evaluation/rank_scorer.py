@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from configs import StillreelError
-from configs.stream import DataSettings
-from pretrain.evaluation import ClipEvaluation, HeldOut, clips
-from shards.stream import open_blend
+from stillreel.configs import StillreelError
+from stillreel.configs.stream import DataSettings
+from stillreel.pretrain.evaluation import ClipEvaluation, HeldOut, clips
+from stillreel.shards.stream.stream import open_blend
 from tests.making import torchrun
 from tests.pretrain.zoo import shaken
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from animate.device import normalised, render_stills
-from configs import RequestError
-from configs.stream import DataSettings
-from pretrain.data import ClipLoader, Share
-from pretrain.data.words import tokenise
-from pretrain.evaluation import ClipEvaluation, HeldOut, Matches, clips, evaluate_retrieval
-from pretrain.evaluation.held_out import choose_samples
-from shards.index import decode_index
-from shards.stream import open_blend
+from stillreel.animate.render.device import normalised, render_stills
+from stillreel.configs import RequestError
+from stillreel.configs.stream import DataSettings
+from stillreel.pretrain.data import ClipLoader, Share
+from stillreel.pretrain.data.tokens import tokenise
+from stillreel.pretrain.evaluation import ClipEvaluation, HeldOut, Matches, clips, evaluate_retrieval
+from stillreel.pretrain.evaluation.held_out import choose_samples
+from stillreel.shards.format.index import decode_index
+from stillreel.shards.stream.stream import open_blend
 from tests.pretrain.evaluation.rank_scorer import CASES, CHUNK, VIEW, data_of, evaluate, run_ranks, told_by
 from tests.pretrain.zoo import shaken
 from tests.streaming import write_set

@@ -10,9 +10,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import DataError, RequestError
-from pretrain.evaluation import Matches, evaluate_retrieval, pairs, rank_classes, ranks, text_to_video, video_to_text
-from pretrain.evaluation.results import figures
+from stillreel.configs import DataError, RequestError
+from stillreel.pretrain.evaluation import (
+    Matches,
+    evaluate_retrieval,
+    pairs,
+    rank_classes,
+    ranks,
+    text_to_video,
+    video_to_text,
+)
+from stillreel.pretrain.evaluation.results import figures
 
 VALUES = [0.0, 0.25, 0.5, 1.0, -2.0, math.inf, -math.inf, math.nan]
 

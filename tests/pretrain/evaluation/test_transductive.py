@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from configs import RequestError
-from pretrain.evaluation import (
+from stillreel.configs import RequestError
+from stillreel.pretrain.evaluation import (
     dual_softmax,
     evaluate_dual_softmax,
     evaluate_querybank,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from configs import RequestError
-from pretrain.evaluation import Ranks, compare, evaluate_recognition, evaluate_retrieval, intervals, pairs
-from pretrain.evaluation.results import COLUMNS, TOP_COLUMNS, in_rows
+from stillreel.configs import RequestError
+from stillreel.pretrain.evaluation import Ranks, compare, evaluate_recognition, evaluate_retrieval, intervals, pairs
+from stillreel.pretrain.evaluation.results import COLUMNS, TOP_COLUMNS, in_rows
 
 
 def ranks_of(values: list[float], clusters: list[int] | None = None) -> Ranks:
@@ -55,7 +55,7 @@ def test_intervals_have_the_width_of_a_proportion_s() -> None:
 def test_a_median_lies_between_the_middle_two_as_numpy_has_it() -> None:
     """Resamples of one value are that value; of one query with every other, whatever numpy says of them."""
     assert intervals(ranks_of([3.5] * 8))["mdr"] == (3.5, 3.5)
-    from pretrain.evaluation.uncertainty import _medians
+    from stillreel.pretrain.evaluation.uncertainty import _medians
 
     random = np.random.default_rng(3)
     for count in (1, 2, 5, 8):

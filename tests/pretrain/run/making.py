@@ -8,14 +8,14 @@ import torch
 from pydantic import Field
 from torch.optim import AdamW
 
-from configs.run import RunSettings
-from configs.settings import Settings
-from configs.train import ObjectiveSettings, OptimiserSettings
-from pretrain.data.together import Together
-from pretrain.objectives import Task
-from pretrain.optimiser import build_optimiser
-from pretrain.run import RunFolder, take_snapshot
-from shards.stream import State
+from stillreel.configs.run import RunSettings
+from stillreel.configs.settings import Settings
+from stillreel.configs.train import ObjectiveSettings, OptimiserSettings
+from stillreel.pretrain.data.together import Together
+from stillreel.pretrain.engine.optimizer import build_optimiser
+from stillreel.pretrain.objectives import Task
+from stillreel.pretrain.run import RunFolder, take_snapshot
+from stillreel.shards.stream.stream import State
 from tests.pretrain.zoo import tiny
 
 BINDING = {"seed", "width"}

@@ -14,9 +14,9 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from configs import StillreelError
-from pretrain.data.together import Together
-from pretrain.run import Meter, RunFolder, StepValues, StopWish, restore_snapshot, take_snapshot
+from stillreel.configs import StillreelError
+from stillreel.pretrain.data.together import Together
+from stillreel.pretrain.run import Meter, RunFolder, StepValues, StopWish, restore_snapshot, take_snapshot
 from tests.pretrain.run.making import BINDING, equal, state_at, take_steps, toy_settings, toy_task
 
 MODULE = "tests.pretrain.run.rank_runner"

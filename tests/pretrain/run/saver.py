@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from configs import DataError
-from pretrain.model.checkpoint import load_model
-from pretrain.run.checkpoint import open_checkpoint, remove_unfinished, step_name, steps_in
-from pretrain.run.folder import find_latest
-from pretrain.run.snapshot import take_snapshot
+from stillreel.configs import DataError
+from stillreel.pretrain.model.checkpoint import load_model
+from stillreel.pretrain.run.checkpoint import open_checkpoint, remove_unfinished, step_name, steps_in
+from stillreel.pretrain.run.folder import find_latest
+from stillreel.pretrain.run.snapshot import take_snapshot
 from tests.pretrain.run.making import BINDING, folder_at, saved_steps, state_at, toy_settings, toy_task
 
 

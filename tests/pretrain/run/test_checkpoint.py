@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from configs import DataError
-from configs.settings import canonical_json
-from pretrain.model.checkpoint import load_model
-from pretrain.run import take_snapshot
-from pretrain.run.checkpoint import open_checkpoint, write_checkpoint
+from stillreel.configs import DataError
+from stillreel.configs.settings import canonical_json
+from stillreel.pretrain.model.checkpoint import load_model
+from stillreel.pretrain.run import take_snapshot
+from stillreel.pretrain.run.checkpoint import open_checkpoint, write_checkpoint
 from tests.making import ROOT
 from tests.pretrain.run.making import equal, run_to, saved_steps, state_at, toy_settings, toy_task
 

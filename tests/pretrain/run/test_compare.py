@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import RequestError
-from pretrain.run.compare import ABSENT, Difference, check_binding, compare_settings
+from stillreel.configs import RequestError
+from stillreel.pretrain.run.compare import ABSENT, Difference, check_binding, compare_settings
 
 names = st.text("abc", min_size=1, max_size=2)
 trees = st.recursive(

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import DataError, RequestError
-from configs.run import RunSettings
-from pretrain.data.together import Together
-from pretrain.run import Checkpoint, RunFolder
-from pretrain.run.folder import kept_steps
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.run import RunSettings
+from stillreel.pretrain.data.together import Together
+from stillreel.pretrain.run import Checkpoint, RunFolder
+from stillreel.pretrain.run.folder import kept_steps
 from tests.making import ROOT
 from tests.pretrain.run.making import BINDING, folder_at, run_to, saved_steps, toy_settings
 

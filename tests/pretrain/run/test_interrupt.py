@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.data.together import Together
-from pretrain.run import StopWish
+from stillreel.pretrain.data.together import Together
+from stillreel.pretrain.run import StopWish
 from tests.making import ROOT
 from tests.streaming import write_set
 
@@ -61,11 +61,11 @@ def test_a_forked_worker_still_ends_by_sigterm_and_ignores_ctrl_c() -> None:
 
 TRAINER = """
 import sys, time
-from configs.stream import DataSettings
-from pretrain.data import ClipLoader, Share
-from pretrain.data.together import Together
-from pretrain.run import StopWish
-from shards.stream import open_blend
+from stillreel.configs.stream import DataSettings
+from stillreel.pretrain.data import ClipLoader, Share
+from stillreel.pretrain.data.together import Together
+from stillreel.pretrain.run import StopWish
+from stillreel.shards.stream.stream import open_blend
 
 alone = Together(1, 10)
 loader = ClipLoader(open_blend(sys.argv[1]), DataSettings(frames=2, size=32), Share(4), workers=2)

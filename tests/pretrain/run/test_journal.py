@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from configs import RequestError
-from configs.run import RunSettings
-from pretrain.run import Display, Journal, Reading
+from stillreel.configs import RequestError
+from stillreel.configs.run import RunSettings
+from stillreel.pretrain.run import Display, Journal, Reading
 from tests.making import ROOT
 
 
@@ -111,8 +111,8 @@ def test_a_log_gets_the_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_terminal_gets_a_bar() -> None:
     code = (
-        "from tests.pretrain.run.test_journal import reading\nfrom pretrain.run import Display\n"
-        "from configs.run import RunSettings\n"
+        "from tests.pretrain.run.test_journal import reading\nfrom stillreel.pretrain.run import Display\n"
+        "from stillreel.configs.run import RunSettings\n"
         "with Display(1000, 400, RunSettings()) as display:\n"
         "    for _ in range(100): display.advance()\n"
         "    display.tell(reading(500))\n    display.advance()"

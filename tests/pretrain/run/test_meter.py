@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 import torch
 
-from pretrain.run import Meter, StepValues, meter
+from stillreel.pretrain.run import Meter, StepValues, meter
 from tests.pretrain.run.making import state_at
 
 VALUES = StepValues(torch.tensor(2.5), {"infonce": torch.tensor(2.0)}, torch.tensor(1.5), torch.tensor(14.0), 4e-6)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs import DataError
-from pretrain.run import Snapshot, restore_snapshot, take_snapshot
-from pretrain.run.checkpoint import write_checkpoint
+from stillreel.configs import DataError
+from stillreel.pretrain.run import Snapshot, restore_snapshot, take_snapshot
+from stillreel.pretrain.run.checkpoint import write_checkpoint
 from tests.pretrain.run.making import equal, state_at, take_steps, toy_task
 
 

@@ -1,0 +1,1 @@
+"""clips: one still becomes one sample of a shard (clip, encode), and a sample becomes frames again (decode)."""

@@ -1,0 +1,149 @@
+"""One still becomes one sample: read, draw, film, encode. All stores go the same way up to the picture and its recipe."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stillreel.animate.camera.draw import draw_recipe
+from stillreel.animate.clips.encode import encode_frames, encode_video
+from stillreel.animate.pictures.picture import PictureReader
+from stillreel.animate.render.cpu import Renderer
+from stillreel.configs import RequestError
+from stillreel.configs.build import ClipSettings
+from stillreel.configs.grammar import Grammar, load_grammar
+from stillreel.configs.looks import Look, load_look
+from stillreel.shards.format.plan import PlanHeader, PlannedSample
+from stillreel.shards.format.record import REJECTED, WRITTEN, Record, Rejection
+
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+class Sample(NamedTuple):
+    """A clip as it goes into a shard: its row, and its members by ending; no members when it was rejected."""
+
+    record: Record
+    members: dict[str, bytes]
+
+
+class Stage(NamedTuple):
+    """What all clips of a build share: its settings, and the contents of the presets that they name."""
+
+    settings: ClipSettings
+    grammar: Grammar
+    look: Look | None
+
+    def presets(self) -> dict[str, Any]:
+        """The presets' contents as a plan keeps them; `Stage.of_plan` reads them back."""
+        return {
+            "grammar": self.grammar.model_dump(mode="json"),
+            "look": self.look.model_dump(mode="json") if self.look else None,
+        }
+
+    @classmethod
+    def of_settings(cls, settings: ClipSettings) -> Stage:
+        """Read the presets that settings name; RequestError when one is wrong or does not fit."""
+        if settings.store == "video" and settings.size % 2:
+            raise RequestError(f"size={settings.size}: store=video needs an even size, as 4:2:0 halves it")
+        return cls(settings, load_grammar(settings.grammar), load_look(settings.looks))
+
+    @classmethod
+    def of_plan(cls, header: PlanHeader) -> Stage:
+        """As it was planned, whatever the presets say today."""
+        look = header.presets["look"]
+        return cls(
+            ClipSettings.resolve(header.settings),
+            Grammar.resolve(header.presets["grammar"]),
+            Look.resolve(look) if look else None,
+        )
+
+
+class ClipMaker:
+    """Makes samples, one after another, in one process; `seconds` says where the time went."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._settings, self._grammar, self._look = stage
+        self._grammar_name = self._settings.grammar.rsplit("/", 1)[-1].removesuffix(".yaml")
+        self._reader = PictureReader(self._settings)
+        self._renderer = Renderer()
+        # One buffer for all clips: fresh memory for each would cost as much as two of its frames.
+        self._frames = np.empty((stage.settings.frames, stage.settings.size, stage.settings.size, 3), np.uint8)
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def make(self, planned: PlannedSample, data: bytes | None) -> Sample:
+        """The sample of a planned still whose picture's bytes are `data` (None: not there)."""
+        try:
+            return self._film(planned, data)
+        except Rejection as rejection:
+            return Sample(self._row(planned, REJECTED, rejection.reason, rejection.detail), {})
+
+    def _film(self, planned: PlannedSample, data: bytes | None) -> Sample:
+        if planned.problem:
+            reason, _, detail = planned.problem.partition(": ")
+            raise Rejection(reason, detail)
+        if data is None:
+            raise Rejection("missing", f"{planned.source} is not there")
+        with self._timed("decode"):
+            picture = self._reader.read(data)
+        with self._timed("draw"):
+            recipe, seen = draw_recipe(
+                self._grammar_name,
+                self._grammar,
+                self._look,
+                self._settings.seed,
+                planned.source_key,
+                picture.size,
+                planned.captions,
+            )
+        described = {
+            "recipe": recipe.to_json(),
+            "captions": planned.captions,
+            "size": picture.size,
+            "source_key": planned.source_key,
+        }
+        members = {
+            "json": _JSON.encode(described).encode(),
+            "txt": planned.captions[0].encode(),
+        }
+        if self._settings.store == "recipe":
+            members["jpg"] = picture.jpeg
+        else:
+            with self._timed("render"):
+                clip = self._renderer.film(
+                    recipe, picture.pixels, self._settings.frames, self._settings.size, self._frames
+                )
+            with self._timed("encode"):
+                if self._settings.store == "video":
+                    members["mp4"] = encode_video(clip, self._settings)
+                else:
+                    members |= {
+                        f"{t:03d}.jpg": jpeg for t, jpeg in enumerate(encode_frames(clip, self._settings.quality))
+                    }
+        record = self._row(planned, WRITTEN)._replace(
+            width=picture.width,
+            height=picture.height,
+            captions=planned.captions,
+            moves=tuple(recipe.moves),
+            seen_area=seen,
+        )
+        return Sample(record, members)
+
+    def _row(self, planned: PlannedSample, status: str, reason: str | None = None, detail: str | None = None) -> Record:
+        """The row of a sample as far as it is known of any."""
+        return Record(
+            planned.key, status, reason, detail, planned.source, planned.source_key, None, None, (), (), None, None
+        )
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] += perf_counter() - start

@@ -1,0 +1,1 @@
+"""commands: `stillreel animate`, `download` and `preview`, a file each."""

@@ -1,0 +1,1 @@
+"""download: tables of URLs (urls) fetched by img2dataset, in a process of its own (fetch)."""

@@ -1,0 +1,232 @@
+"""The one module that knows whether bytes lie on a disk or in a bucket.
+
+A Folder is a URL of either kind. Files appear in it whole or not at all: on a disk through a hidden temporary name,
+fsync and rename; in a bucket through one upload of a finished local file.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, NamedTuple, Self
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from stillreel.configs import RequestError
+
+PART_SUFFIX = ".part"
+_BATCH = 32  # ranges asked of a bucket at once, and read ahead of the consumer
+
+
+class Range(NamedTuple):
+    """Bytes of a file: `length` of them from `offset`, or from there to the end when length is -1."""
+
+    name: str
+    offset: int
+    length: int
+
+
+class Folder:
+    """A folder on a disk or a prefix in a bucket, by path or fsspec URL. Names in it are relative, with forward slashes."""
+
+    def __init__(self, url: str) -> None:
+        if not url:
+            raise RequestError("expected a path or URL, given an empty one")
+        try:
+            # Listings must be fresh: other machines write here too.
+            self.fs, path = fsspec.core.url_to_fs(os.path.expanduser(url), use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            raise RequestError(f"{url}: {error}") from None
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+        self.path = path.rstrip("/") or "/"
+        self.url = self.path if self.is_local else self.fs.unstrip_protocol(self.path)
+
+    def __repr__(self) -> str:
+        return f"Folder({self.url!r})"
+
+    @property
+    def basename(self) -> str:
+        """Last part of the path."""
+        return self.path.rsplit("/", 1)[-1]
+
+    def locate(self, name: str) -> str:
+        """Full path of a name, as the file system spells it."""
+        return f"{self.path}/{name}" if name else self.path
+
+    def within(self, name: str) -> Folder:
+        """The folder NAME of this folder."""
+        return Folder(f"{self.url}/{name}")
+
+    def exists(self, name: str = "") -> bool:
+        return bool(self.fs.exists(self.locate(name)))
+
+    def is_folder(self) -> bool:
+        return bool(self.fs.isdir(self.path))
+
+    def sizes(self, under: str = "", *, deep: bool = False) -> dict[str, int]:
+        """Name -> bytes of every file under a folder (below it too when `deep`), sorted by name; {} when there is none.
+
+        Hidden and unfinished files (a leading dot in the last part) are left out.
+        """
+        try:
+            found = self.fs.find(self.locate(under), maxdepth=None if deep else 1, detail=True)
+        except FileNotFoundError:
+            return {}
+        start = len(self.path) + 1
+        sizes = {path[start:]: int(info["size"]) for path, info in found.items() if info["type"] == "file"}
+        return {name: sizes[name] for name in sorted(sizes) if not name.rsplit("/", 1)[-1].startswith(".")}
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file; FileNotFoundError when there is none."""
+        return bytes(self.fs.cat_file(self.locate(name)))
+
+    def open(self, name: str) -> IO[bytes]:
+        """A seekable reader of a file."""
+        return self.fs.open(self.locate(name), "rb")  # type: ignore[no-any-return]
+
+    def read_ranges(self, ranges: Sequence[Range], most: int = 1 << 40) -> Iterator[bytes | None]:
+        """Bytes of each range in order, at most `most` of each; None where the file does not exist, fewer where it ends.
+
+        A bucket gives a file of unknown length whole. Other failures (a network that is down, a denied permission) are
+        raised: they say nothing about the data.
+        """
+        return self._read_local(ranges, most) if self.is_local else self._read_remote(ranges, most)
+
+    def _read_local(self, ranges: Sequence[Range], most: int) -> Iterator[bytes | None]:
+        name, handle = "", None
+        try:
+            for wanted in ranges:
+                if wanted.name != name or handle is None:
+                    if handle is not None:
+                        handle.close()
+                    name = wanted.name
+                    try:
+                        handle = open(self.locate(name), "rb", buffering=0)  # noqa: SIM115
+                    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                        handle = None
+                        yield None
+                        continue
+                length = os.fstat(handle.fileno()).st_size if wanted.length < 0 else wanted.length
+                yield _read_fully(handle.fileno(), wanted.offset, min(length, most))
+        finally:
+            if handle is not None:
+                handle.close()
+
+    def _read_remote(self, ranges: Sequence[Range], most: int) -> Iterator[bytes | None]:
+        batches = [ranges[at : at + _BATCH] for at in range(0, len(ranges), _BATCH)]
+        with ThreadPoolExecutor(1) as ahead:
+            waiting = ahead.submit(self._fetch, batches[0], most) if batches else None
+            for number in range(len(batches)):
+                assert waiting is not None
+                answers = waiting.result()
+                if number + 1 < len(batches):
+                    waiting = ahead.submit(self._fetch, batches[number + 1], most)
+                yield from answers
+
+    def _fetch(self, batch: Sequence[Range], most: int) -> list[bytes | None]:
+        answers = self.fs.cat_ranges(
+            [self.locate(wanted.name) for wanted in batch],
+            [wanted.offset for wanted in batch],
+            [None if wanted.length < 0 else wanted.offset + min(wanted.length, most) for wanted in batch],
+            on_error="return",
+        )
+        found: list[bytes | None] = []
+        for wanted, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, FileNotFoundError):
+                found.append(None)
+            elif isinstance(answer, Exception):
+                # Asked for a range beyond a file's end, some stores give an error, and not each the same.
+                if wanted.offset < self.fs.size(self.locate(wanted.name)):
+                    raise answer
+                found.append(b"")
+            else:
+                self._check_arrived(wanted, len(answer), most)
+                found.append(bytes(answer))
+        return found
+
+    def _check_arrived(self, wanted: Range, arrived: int, most: int) -> None:
+        """ConnectionError when a store gave less than the file has: such a file must not pass for a cut one."""
+        if wanted.length >= 0 and arrived < min(wanted.length, most):
+            size = self.fs.size(self.locate(wanted.name))
+            if wanted.offset + arrived < size:
+                raise ConnectionError(f"{wanted.name}: {arrived} of {wanted.length} bytes arrived")
+
+    def publish(self, name: str, data: bytes) -> None:
+        """Write a small file under its final name, whole and durable, replacing what is there."""
+        with self.draft(name) as draft:
+            draft.path.write_bytes(data)
+            draft.publish()
+
+    def draft(self, name: str) -> Draft:
+        """A file that will be NAME once it is published."""
+        return Draft(self, name)
+
+    def remove(self, name: str) -> None:
+        self.fs.rm_file(self.locate(name))
+
+    def remove_unfinished(self, under: str) -> int:
+        """Remove temporary files that killed writers left on a disk; returns how many. Buckets never hold any."""
+        if not self.is_local:
+            return 0
+        parts = list(Path(self.locate(under)).glob(f".*{PART_SUFFIX}"))
+        for part in parts:
+            part.unlink(missing_ok=True)
+        return len(parts)
+
+
+class Draft:
+    """A file in the making: write to `path`, then `publish`. As a context manager it removes what was not published.
+
+    On a disk the temporary file lies beside the final one, so that the rename stays within one file system, and its
+    name holds the writer's process id.
+    """
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._folder = folder
+        self._name = name
+        last = name.rsplit("/", 1)[-1]
+        if folder.is_local:
+            home = Path(folder.locate(name)).parent
+            home.mkdir(parents=True, exist_ok=True)
+        else:
+            home = Path(tempfile.gettempdir())
+        self.path = home / f".{last}.{os.getpid()}.{os.urandom(4).hex()}{PART_SUFFIX}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def publish(self) -> None:
+        """Make the file durable and give it its final name."""
+        if not self._folder.is_local:
+            self._folder.fs.put_file(str(self.path), self._folder.locate(self._name))
+            return
+        final = Path(self._folder.locate(self._name))
+        fsync(self.path)
+        os.replace(self.path, final)
+        fsync(final.parent)
+
+
+def _read_fully(handle: int, offset: int, length: int) -> bytes:
+    data = os.pread(handle, length, offset)
+    while len(data) < length:
+        more = os.pread(handle, length - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def fsync(path: Path) -> None:
+    """Make a local file, or what a local folder lists, outlive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

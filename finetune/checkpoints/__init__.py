@@ -1,0 +1,1 @@
+"""checkpoints: which model is meant, whoever wrote it (weights)."""

@@ -1,0 +1,111 @@
+"""`stillreel demo`: the whole tool on pictures drawn by code: draw, animate, verify, preview, pretrain, finetune, report.
+
+OUT/stills/, heldout/         pictures and captions.tsv; held-out captions are their own
+OUT/clips/, clips-heldout/    their clip shards, and preview.html
+OUT/pretrain/                 a tiny model's run on them
+OUT/moving/                   a benchmark of videos of one thing that moves
+OUT/finetune/                 the model's run on it, and results.json
+OUT/report.html               what became of both
+
+Run again it goes on where it was, at any stage. Without torch it ends with the clips and their page.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from stillreel.animate.demo import HELD_OUT, TRAINED_ON, announce, make_clips
+from stillreel.configs import load_preset
+from stillreel.configs.build import DemoSettings
+from stillreel.configs.finetune import FinetuneSettings
+from stillreel.configs.pretrain import PretrainSettings
+from stillreel.configs.system.interrupt import stoppable
+from stillreel.configs.system.progress import duration
+
+_PRESET = "demo"
+_BENCHMARK = "moving"
+_TRAINING_NEEDS = ("torch", "open_clip", "safetensors")
+
+
+def run(settings: DemoSettings) -> int:
+    """Make the demo, or go on making it; returns the exit code."""
+    start = time.monotonic()
+    out = Path(settings.out).expanduser().resolve()
+    with stoppable("what is finished is kept. Run the same command again to go on"):
+        code = make_clips(out, settings)
+        if code:
+            return code
+        missing = [name for name in _TRAINING_NEEDS if find_spec(name) is None]
+        if missing:
+            print(f'\nno training: {", ".join(missing)} not installed: pip install "stillreel[train]"')
+            page = out / TRAINED_ON / "preview.html"
+        else:
+            page = _train(out, settings)
+    print(f"\ndone in {duration(time.monotonic() - start)}. Open this page: {page.as_uri()}")
+    return 0
+
+
+def _train(out: Path, settings: DemoSettings) -> Path:
+    """Pretrain on the clips, finetune on the benchmark and report; returns the report."""
+    from stillreel.finetune.commands import finetune
+    from stillreel.finetune.commands.report import write_report
+    from stillreel.finetune.moving import CONTENTS, draw_benchmark
+    from stillreel.pretrain.commands import pretrain
+
+    values = pretrain_settings(out, settings)
+    announce(f"pretrain {values.steps:,} steps on {TRAINED_ON}")
+    pretrain.run(_PRESET, values)
+    announce(f"draw {_BENCHMARK}")
+    contents = {**CONTENTS, "train": settings.contents}
+    draw_benchmark(out / _BENCHMARK, seed=settings.seed, contents=contents, workers=settings.workers)
+    tuned = finetune_settings(out, settings)
+    announce(f"finetune {tuned.steps:,} steps on {_BENCHMARK}")
+    finetune.run("folder", tuned)
+    announce("report")
+    page = out / "report.html"
+    write_report(Path(values.out), page, tested=[Path(tuned.out)])
+    return page
+
+
+def pretrain_settings(out: Path, settings: DemoSettings) -> PretrainSettings:
+    """The preset, on the demo's clips. With other steps than the preset's, what it counts in steps keeps its share of them; a
+    batch holds no more clips than there are."""
+    preset = PretrainSettings.resolve(load_preset(_PRESET, "pretrain"))
+    steps = settings.steps or preset.steps
+    scaled = partial(_scaled, share=steps / preset.steps)
+
+    values = preset.model_dump()
+    values["data"], values["out"], values["steps"] = str(out / TRAINED_ON), str(out / "pretrain"), steps
+    values["batch"] = min(preset.batch, settings.stills - settings.heldout)
+    values["stream"]["seed"] = settings.seed
+    values["optimiser"]["warmup"] = scaled(preset.optimiser.warmup)
+    values["evaluation"]["data"] = str(out / HELD_OUT) if settings.heldout else ""
+    values["evaluation"]["every"] = scaled(preset.evaluation.every)
+    values["run"]["save_every"] = scaled(preset.run.save_every)
+    values["run"]["log_every"] = scaled(preset.run.log_every)
+    values["run"]["progress"] = settings.progress
+    return PretrainSettings.resolve(values)
+
+
+def finetune_settings(out: Path, settings: DemoSettings) -> FinetuneSettings:
+    """The preset, on the drawn benchmark, from the pretrained model; of its steps, the share that is pretrained."""
+    whole = PretrainSettings.resolve(load_preset(_PRESET, "pretrain")).steps
+    preset = FinetuneSettings.resolve(load_preset(_PRESET, "finetune"))
+    share = settings.steps / whole if settings.steps else 1.0
+    values = preset.model_dump()
+    values["data"], values["out"], values["init"] = str(out / _BENCHMARK), str(out / "finetune"), str(out / "pretrain")
+    values["steps"] = _scaled(preset.steps, share)
+    values["seed"] = settings.seed
+    values["batch"] = min(preset.batch, settings.contents)
+    values["optimiser"]["warmup"] = _scaled(preset.optimiser.warmup, share)
+    values["run"]["save_every"] = _scaled(preset.run.save_every, share)
+    values["run"]["log_every"] = _scaled(preset.run.log_every, share)
+    values["run"]["progress"] = settings.progress
+    return FinetuneSettings.resolve(values)
+
+
+def _scaled(count: int, share: float) -> int:
+    return max(1, round(count * share))

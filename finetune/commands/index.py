@@ -1,0 +1,275 @@
+"""`stillreel index VIDEOS OUT`: videos, or clip shards, become an index, or the index that is there follows them.
+
+    files of VIDEOS ── those that the old index or a saved part knows, by path, size and mtime ── kept as they are
+                   └── the others: decoded, encoded, saved in parts of `part` files            ── what a crash leaves
+    kept and new, by path -> new arrays, table, manifest -> the old ones are removed
+
+Parts lie in a folder named by the model and the settings, so that those of others are never taken. Files whose trouble may
+pass (unreadable, too slow) are tried again by every run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.search import IndexSettings
+from stillreel.configs.settings import canonical_json
+from stillreel.configs.system.progress import amount
+from stillreel.configs.system.storage import Folder
+from stillreel.finetune.checkpoints.weights import model_folder
+from stillreel.finetune.data.encode import encode_frames
+from stillreel.finetune.search.approximate import build_faiss, faiss_file
+from stillreel.finetune.search.features import model_digest, open_model, to_halves
+from stillreel.finetune.search.footage import Footage, read_footage
+from stillreel.finetune.search.sources import Source, open_source
+from stillreel.finetune.search.store import Entry, IndexWriter, VideoIndex, open_index, read_manifest
+from stillreel.pretrain.evaluation.two_stage.stages import vectors_of_clips
+from stillreel.pretrain.model import VideoTextModel
+from stillreel.pretrain.model.features import in_fp32
+
+_PASSING = ("missing", "unreadable", "too_slow")
+_ROWS = 4096  # copied at once
+_PARTS_KEPT = 4  # in memory: files are published in the order in which they were saved
+_SHOWN = 20  # damaged files that are named on the terminal; the table has all
+
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Known(NamedTuple):
+    """Where the features of a file are: a row of some arrays, which come into memory when they are asked for."""
+
+    entry: Entry
+    arrays: Callable[[], Arrays]
+
+
+def run(videos: str, out: str, settings: IndexSettings) -> int:
+    """Make or update OUT; 0, or 1 where the folder has videos and none of them could be read."""
+    folder = Folder(out)
+    if not folder.is_local:
+        raise RequestError(f"{out}: an index is mapped into memory, so it must lie on a disk")
+    source = open_source(videos, settings.video)
+    files = source.survey()
+    checkpoint = model_folder(settings.checkpoint)
+    model = open_model(checkpoint, settings.device)
+    side = model.clip.visual.image_size[0]
+    if settings.video.size != side:
+        raise RequestError(
+            f"video.size={settings.video.size}: the model's towers read {side} x {side}; set video.size={side}"
+        )
+    maker = {
+        "model": {
+            "path": str(Path(checkpoint).expanduser().absolute()),
+            "sha256": model_digest(checkpoint),
+        },
+        "settings": settings.video.model_dump(mode="json"),
+    }
+    Path(folder.path).mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        return _follow(folder, source, files, model, maker, settings)
+
+
+def _follow(
+    folder: Folder,
+    source: Source,
+    files: Sequence[Entry],
+    model: VideoTextModel,
+    maker: dict[str, Any],
+    settings: IndexSettings,
+) -> int:
+    folder.remove_unfinished("")
+    old = _old_index(folder, source.root, maker)
+    made_by = canonical_json([source.root, maker["model"]["sha256"], maker["settings"]])
+    work = Path(folder.path, f"work-{hashlib.sha256(made_by).hexdigest()[:12]}")
+    known = _known(old, work)
+    kept = {file.path: known[file.path] for file in files if _is_same(known.get(file.path), file)}
+    fresh = [file for file in files if file.path not in kept]
+    names = {file.path for file in files}
+    gone = 0 if old is None else sum(entry.path not in names for entry in old.entries())
+    print(
+        f"{len(files):,} videos in {source.root}: {len(kept):,} known, {len(fresh):,} to index, {gone:,} gone",
+        flush=True,
+    )
+    unchanged = old is not None and not fresh and not gone and old.videos.num_rows == len(files)
+    if not unchanged:
+        _encode(fresh, source, model, Folder(str(work)), settings)
+        known = {**kept, **_known(None, work)}
+        _publish(
+            folder,
+            [known[file.path] for file in files],
+            {"root": source.root, **maker, "stillreel": version("stillreel")},
+        )
+    for path in Path(folder.path).glob("work-*"):
+        shutil.rmtree(path)
+    index = open_index(folder)
+    if settings.faiss and faiss_file(index) is None:
+        index = build_faiss(index)
+    return _report(index)
+
+
+def _old_index(folder: Folder, root: str, maker: dict[str, Any]) -> VideoIndex | None:
+    """The index that is there, if it is of the same folder, model and settings; RequestError if it is of others."""
+    if not folder.exists("manifest.json"):
+        return None
+    try:
+        manifest = read_manifest(folder)
+        same = (
+            manifest["root"] == root
+            and manifest["model"].get("sha256") == maker["model"]["sha256"]
+            and manifest["settings"] == maker["settings"]
+        )
+        if not same:
+            raise RequestError(
+                f"{folder.url} is an index of another folder, model or video settings; give another OUT, or remove it"
+            )
+        index = open_index(folder)
+        index.check()
+    except DataError as error:
+        print(f"what was indexed before is not used: {error}", file=sys.stderr, flush=True)
+        return None
+    return index
+
+
+def _known(old: VideoIndex | None, work: Path) -> dict[str, Known]:
+    """By path the files whose features, or whose damage, are known."""
+    known: dict[str, Known] = {}
+    if old is not None:
+        arrays: Arrays = {"vectors": old.vectors, "frames": old.frames, "times": old.times}
+        if old.patches is not None:
+            arrays["patches"] = old.patches
+        known |= {entry.path: Known(entry, lambda: arrays) for entry in old.entries()}
+    for path in sorted(work.glob("part-*.safetensors")):
+        try:
+            known |= {one.entry.path: one for one in _read_part(path)}
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+            path.unlink()  # cut off by a loss of power: its files are read again
+    return known
+
+
+def _is_same(known: Known | None, file: Entry) -> bool:
+    if known is None or known.entry.reason in _PASSING:
+        return False
+    return (known.entry.size, known.entry.version) == (file.size, file.version)
+
+
+def _encode(
+    files: Sequence[Entry], source: Source, model: VideoTextModel, work: Folder, settings: IndexSettings
+) -> None:
+    """Read files and save what the model makes of them, `part` after `part`."""
+    Path(work.path).mkdir(exist_ok=True)
+    taken = [int(path.stem.rpartition("-")[2]) for path in Path(work.path).glob("part-*.safetensors")]
+    number, begun, done = max(taken, default=-1) + 1, time.monotonic(), 0
+    waiting: list[tuple[list[Entry], Arrays]] = []
+    for footage in read_footage(source, files, settings.video, batch=settings.batch, workers=settings.workers):
+        waiting.append((footage.entries, _features(model, footage)))
+        done += len(footage.entries)
+        if sum(len(entries) for entries, _ in waiting) >= settings.part or done == len(files):
+            _save_part(work, f"part-{number:06}.safetensors", waiting)
+            rate = done / (time.monotonic() - begun)
+            print(f"{done:,} of {len(files):,} indexed, {rate:.1f} a second", file=sys.stderr, flush=True)
+            number, waiting = number + 1, []
+
+
+def _features(model: VideoTextModel, footage: Footage) -> Arrays:
+    """Arrays of the files of a batch that have frames."""
+    if not len(footage.frames):
+        return {}
+    video = in_fp32(encode_frames(model, footage.frames, footage.mask))
+    found = {
+        "vectors": to_halves(vectors_of_clips(video), "vectors"),
+        "frames": to_halves(video.frames.masked_fill(~video.mask[:, :, None], 0), "features"),
+        "times": footage.times.numpy(),
+    }
+    if video.patches is not None:
+        found["patches"] = to_halves(video.patches.masked_fill(~video.mask[:, :, None, None], 0), "patch features")
+    return found
+
+
+def _save_part(work: Folder, name: str, batches: Sequence[tuple[list[Entry], Arrays]]) -> None:
+    entries, first = [], 0
+    for some, _ in batches:
+        entries += [one._replace(row=one.row + first) if one.row >= 0 else one for one in some]
+        first += sum(one.row >= 0 for one in some)
+    full = [arrays for _, arrays in batches if arrays]
+    joined = {kind: np.concatenate([arrays[kind] for arrays in full]) for kind in (full[0] if full else ())}
+    with work.draft(name) as draft:
+        save_file(joined, draft.path, {"entries": json.dumps(entries)})
+        draft.publish()
+
+
+def _read_part(path: Path) -> Iterator[Known]:
+    _arrays_of_part.cache_clear()  # another run's part may have had this name
+    _arrays_of_part(path)  # so that one that was cut is known by now
+    with safe_open(path, "numpy") as file:
+        entries = [Entry(*values) for values in json.loads(file.metadata()["entries"])]
+    return (Known(entry, partial(_arrays_of_part, path)) for entry in entries)
+
+
+@lru_cache(_PARTS_KEPT)
+def _arrays_of_part(path: Path) -> Arrays:
+    with safe_open(path, "numpy") as file:
+        return {kind: file.get_tensor(kind) for kind in file.keys()}  # noqa: SIM118
+
+
+def _publish(folder: Folder, files: Sequence[Known], about: dict[str, Any]) -> None:
+    """Write the index of these files, in this order."""
+    whole = [file for file in files if file.entry.row >= 0]
+    if not whole:
+        reasons = Counter(file.entry.reason for file in files)
+        said = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        first = files[0].entry
+        raise DataError(f"none of the {len(files):,} videos could be read: {said}. First: {first.path}: {first.detail}")
+    shapes = {kind: array.shape[1:] for kind, array in whole[0].arrays().items()}
+    frames, joined = shapes["frames"]
+    patches = shapes["patches"][1] if "patches" in shapes else 0
+    with IndexWriter(folder, len(whole), shapes["vectors"][0], frames, patches, joined) as writer:
+        for start in range(0, len(whole), _ROWS):
+            some = whole[start : start + _ROWS]
+            found = [{kind: array[one.entry.row] for kind, array in one.arrays().items()} for one in some]
+            writer.add(**{kind: np.stack([row[kind] for row in found]) for kind in shapes})
+        row, entries = 0, []
+        for file in files:
+            entries.append(file.entry._replace(row=row) if file.entry.row >= 0 else file.entry)
+            row += file.entry.row >= 0
+        writer.finish(entries, about)
+
+
+def _report(index: VideoIndex) -> int:
+    troubled = [entry for entry in index.entries() if entry.reason]
+    for entry in troubled[:_SHOWN]:
+        what = "damaged, indexed by what is whole" if entry.row >= 0 else "left out"
+        print(f"  {entry.path}: {what}: {entry.reason}: {entry.detail}")
+    if len(troubled) > _SHOWN:
+        print(f"  and {len(troubled) - _SHOWN:,} more: they are in the table of {index.folder.url}")
+    size = amount(sum(about["bytes"] for about in index.manifest["files"].values()))
+    print(f"{index.folder.url}: {len(index):,} videos, {index.manifest['damaged']:,} left out, {size}", flush=True)
+    return 0
+
+
+@contextmanager
+def _alone(folder: Folder) -> Iterator[None]:
+    """One run at a time in a folder; RequestError for the second."""
+    with open(folder.locate(".lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RequestError(f"{folder.url} is being indexed by another run; wait for it") from None
+        yield

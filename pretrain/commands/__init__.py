@@ -1,0 +1,1 @@
+"""commands: `stillreel pretrain`, `stream` and `doctor`, a file each."""

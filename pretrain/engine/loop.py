@@ -1,0 +1,200 @@
+"""The loop of training, from top to bottom: wait for a batch, take a step, tell, evaluate, save, stop.
+
+It does not know what it is told on or where batches are from, so finetuning runs the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from stillreel.configs import DataError, Interrupted
+from stillreel.configs.run import RunSettings
+from stillreel.configs.train import OptimiserSettings
+from stillreel.pretrain.data.together import Together
+from stillreel.pretrain.engine.accumulation import backpropagate
+from stillreel.pretrain.engine.ema import WeightAverage
+from stillreel.pretrain.engine.optimizer import rate_at, set_rates
+from stillreel.pretrain.engine.parallel import clip_gradients
+from stillreel.pretrain.engine.prefetcher import Fed
+from stillreel.pretrain.objectives import Losses, Task
+from stillreel.pretrain.objectives.gather import rank_count
+from stillreel.pretrain.run import Display, Journal, Meter, RunFolder, StepValues, StopWish, take_snapshot
+from stillreel.shards.stream.stream import State
+
+Metrics = Mapping[str, float]
+
+
+class Pace(NamedTuple):
+    """How long a run is, and what is due when. Steps are counted from the run's first one."""
+
+    steps: int
+    evaluate_every: int
+    run: RunSettings
+
+    def evaluates_after(self, step: int) -> bool:
+        return step % self.evaluate_every == 0 or step == self.steps
+
+    def saves_after(self, step: int) -> bool:
+        return self.run.saves_after(step) or step == self.steps
+
+    def tells_after(self, step: int) -> bool:
+        return step % self.run.log_every == 0 or step == self.steps
+
+
+@dataclass
+class Trained:
+    """What a step changes, and how."""
+
+    task: Task
+    wrapped: nn.Module  # the task as a step calls it
+    optimiser: Optimizer
+    settings: OptimiserSettings
+    chunk: int
+    average: WeightAverage | None
+
+    def take_step(self, fed: Fed, step: int, steps: int) -> StepValues:
+        """Step 0 <= `step` < `steps`. Does not wait for the device."""
+        share = rate_at(step, steps, self.settings)
+        set_rates(self.optimiser, share)
+        losses: Losses = backpropagate(self.wrapped, fed.batch, chunk=self.chunk)
+        norm = clip_gradients(self.task, self.settings.max_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.task.clamp_scale()
+        if self.average is not None:
+            self.average.update(step)
+        rate = max(group["lr"] for group in self.optimiser.param_groups)
+        return StepValues(losses.total, losses.parts, norm, self.task.model.clip.logit_scale.detach().exp(), rate)
+
+
+@dataclass
+class Records:
+    """Where a run is told of and kept."""
+
+    folder: RunFolder
+    journal: Journal | None  # of rank 0
+    display: Display | None  # of rank 0
+    meter: Meter
+    together: Together
+
+
+def train(
+    trained: Trained,
+    batches: Iterable[Fed],
+    pace: Pace,
+    records: Records,
+    wish: StopWish,
+    *,
+    flops: Callable[[Fed], float],
+    evaluate: Callable[[], Metrics] | None,
+) -> State:
+    """Go on through `batches` to the last step; returns where the stream is then. All ranks call it.
+
+    `flops` are those of a step of all ranks; `evaluate` is called on all of them. Interrupted once a stop is wished for and the
+    run is saved; DataError when a gradient is not finite: on all ranks, within a step, and nothing is saved of it.
+    """
+    watch = _Watch(trained.wrapped)
+    for fed in _timed(batches, records.meter):
+        step = fed.after.steps
+        values = trained.take_step(fed, step - 1, pace.steps)
+        watch.see(values.grad_norm, step)
+        records.meter.count(len(fed.batch.frames) * rank_count(), flops(fed))
+        if records.display:
+            records.display.advance()
+        if pace.tells_after(step):
+            _tell(records, fed.after, values)
+        stop = wish.agreed(records.together)
+        metrics: Metrics = {}
+        if evaluate and pace.evaluates_after(step):
+            watch.settle()
+            metrics = tell_evaluation(records, step, evaluate)
+        if stop or pace.saves_after(step):
+            watch.settle()
+            _save(records, trained, fed.after, metrics)
+        if stop and step < pace.steps:
+            raise Interrupted(f"stopped after step {step:,} of {pace.steps:,}, saved; run again to go on", stop)
+    return fed.after
+
+
+def _timed(batches: Iterable[Fed], meter: Meter) -> Iterator[Fed]:
+    """Waiting for a batch is the data's time."""
+    waiting = iter(batches)
+    while True:
+        with meter.waiting():
+            fed = next(waiting, None)
+        if fed is None:
+            return
+        yield fed
+
+
+def _tell(records: Records, after: State, values: StepValues) -> None:
+    reading = records.meter.read(after, values)
+    if records.journal:
+        records.journal.write(reading)
+    if records.display:
+        records.display.tell(reading)
+
+
+def tell_evaluation(records: Records, step: int, evaluate: Callable[[], Metrics]) -> Metrics:
+    """Evaluate after so many steps, and tell what came of it."""
+    with records.meter.aside():
+        metrics = evaluate()
+    if records.journal:
+        records.journal.add(step, metrics)
+    if records.display:
+        records.display.say(
+            f"step {step:,}, held out: " + "  ".join(f"{name} {one:.4g}" for name, one in metrics.items())
+        )
+    return metrics
+
+
+def _save(records: Records, trained: Trained, after: State, metrics: Metrics) -> None:
+    with records.meter.aside():
+        groups = {} if trained.average is None else {"average": trained.average.gather()}
+        snapshot = take_snapshot(trained.task, trained.optimiser, groups)
+        records.folder.save(trained.task.model, snapshot, after, metrics)
+
+
+class _Watch:
+    """Finds a gradient that is not finite without holding up the device: on CUDA one step later, when its length has come over.
+
+    The length is that of the gradient over all ranks, so all of them find it in the same step.
+    """
+
+    def __init__(self, wrapped: nn.Module) -> None:
+        self._norm: Tensor | None = None
+        self._step = 0
+        self._there: torch.cuda.Event | None = None
+
+    def see(self, norm: Tensor, step: int) -> None:
+        """The length of the gradient of a step that is under way."""
+        self.settle()
+        self._step = step
+        if norm.is_cuda:
+            self._norm = torch.empty((), dtype=norm.dtype, pin_memory=True).copy_(norm, non_blocking=True)
+            self._there = torch.cuda.Event()
+            self._there.record()
+        else:
+            self._norm = norm
+            self.settle()
+
+    def settle(self) -> None:
+        """DataError if the last one that was seen is not finite."""
+        if self._norm is None:
+            return
+        if self._there is not None:
+            self._there.synchronize()
+        length, self._norm = float(self._norm), None
+        if not torch.isfinite(torch.tensor(length)):
+            raise DataError(
+                f"step {self._step:,}: the gradient's length is {length}, so the loss is no longer finite. Nothing of this step "
+                "was saved; the last checkpoint is from before. Go on from it with a lower optimiser.rate or a longer "
+                "optimiser.warmup, or look at the data of this step: stillreel stream DATA keys=true start="
+                f"{self._step - 1} steps=1"
+            )

@@ -1,0 +1,113 @@
+"""AdamW over groups of weights, each with its rate and its decay, and the rates' way over the steps.
+
+    part     CLIP's towers have `rate`, a block below another `layer_decay` times its rate; all the rest has `new_rate`
+    decay    of matrices and kernels; none of norms, biases, embeddings, logit_scale and the sigmoid's bias
+
+Rates are a function of the step, so there is no schedule to save.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from stillreel.configs import RequestError
+from stillreel.configs.train import OptimiserSettings
+from stillreel.pretrain.model import VideoTextModel
+from stillreel.pretrain.objectives import Task
+
+# Embeddings that are bare parameters. Vectors and scalars need no name: they are never decayed.
+_EMBEDDINGS = ("positional_embedding", "time_embedding", "positions", "types")
+_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.")
+_FIRST = (
+    "visual.conv1.",
+    "visual.class_embedding",
+    "visual.positional_embedding",
+    "visual.ln_pre.",
+    "token_embedding.",
+    "positional_embedding",
+)
+
+
+def build_optimiser(task: Task, settings: OptimiserSettings) -> AdamW:
+    """AdamW (Loshchilov and Hutter, 2019) over what is trained. Each group has its `peak` rate and a `name`.
+
+    To be called behind `parallelise`, which may put other weights in the place of those there were. Towers whose rate is 0 are
+    frozen. RequestError if nothing is left to train.
+    """
+    freeze_towers(task, settings)
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    peaks: dict[str, float] = {}
+    embeddings = {id(one.weight) for one in task.modules() if isinstance(one, nn.Embedding)}
+    for name, weight in task.named_parameters():
+        group, peak = _place(name, task.model, settings)
+        if not weight.requires_grad:
+            continue
+        bare = name.rpartition(".")[2] in _EMBEDDINGS
+        decayed = weight.ndim > 1 and not bare and id(weight) not in embeddings
+        groups.setdefault((group, decayed), []).append(weight)
+        peaks[group] = peak
+    if not groups:
+        raise RequestError(
+            f"rate={settings.rate} and new_rate={settings.new_rate} leave nothing to train; raise one of them"
+        )
+    listed = [
+        {
+            "params": weights,
+            "name": name if decayed else f"{name}, no decay",
+            "peak": peaks[name],
+            "lr": peaks[name],
+            "weight_decay": settings.weight_decay if decayed else 0.0,
+        }
+        for (name, decayed), weights in groups.items()
+    ]
+    return AdamW(listed, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=True)
+
+
+def freeze_towers(task: Task, settings: OptimiserSettings) -> None:
+    """Take what has a rate of 0 out of training (`requires_grad`). Call it before the task is wrapped: DDP counts gradients."""
+    for name, weight in task.named_parameters():
+        if not _place(name, task.model, settings)[1]:
+            weight.requires_grad_(False)
+
+
+def rate_at(step: int, steps: int, settings: OptimiserSettings) -> float:
+    """What step 0 <= `step` < `steps` has of the peak rate: up evenly over the warm-up, down along half a cosine to `final`.
+
+    The first step has the first part of the warm-up, not zero; the last step of all has `final`.
+    """
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    way = (step - settings.warmup) / max(steps - 1 - settings.warmup, 1)
+    return settings.final + (1 - settings.final) * (1 + math.cos(math.pi * min(way, 1.0))) / 2
+
+
+def set_rates(optimiser: Optimizer, share: float) -> None:
+    """Give each group this share of its peak rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = share * group["peak"]
+
+
+def _place(name: str, model: VideoTextModel, settings: OptimiserSettings) -> tuple[str, float]:
+    """The group of a weight of the task, by name, and its peak rate."""
+    prefix = "model.clip."
+    if not name.startswith(prefix):
+        return "new", settings.new_rate
+    if settings.layer_decay == 1:
+        return "towers", settings.rate
+    name = name.removeprefix(prefix)
+    tower, blocks = ("vision", model.clip.visual) if name.startswith("visual.") else ("text", model.clip)
+    count = len(blocks.transformer.resblocks)
+    layer = _layer(name, count)
+    return f"{tower} {layer}", settings.rate * settings.layer_decay ** (count + 1 - layer)
+
+
+def _layer(name: str, count: int) -> int:
+    """0 what the first block reads, 1 to `count` the blocks, above them projections, last norms and logit_scale."""
+    block = _BLOCK.search(name)
+    if block:
+        return 1 + int(block[1])
+    return 0 if name.startswith(_FIRST) else count + 1

@@ -1,0 +1,99 @@
+"""From the loader to the device: a batch as the model reads it.
+
+    loader -> frames uint8, or pictures and windows -> device -> render -> normalise -> Batch
+
+On CUDA that happens on a stream of its own. A loop that does not wait for its step asks for the next batch while the device
+still computes, so batches are made one ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from stillreel.animate.render.device import normalised, render_stills
+from stillreel.pretrain.data import BatchLoader, ClipBatch
+from stillreel.pretrain.objectives import Batch, Classes, ClassTexts, Identity, identify
+from stillreel.shards.stream.stream import State
+
+
+class Fed(NamedTuple):
+    """A rank's share of a global batch, on its device; where the stream is after it; and the keys of its samples."""
+
+    batch: Batch
+    after: State
+    keys: list[str]
+
+
+class Feeder:
+    """Iterate once, over what a loader hands out."""
+
+    def __init__(
+        self,
+        loader: BatchLoader,
+        device: torch.device,
+        *,
+        seed: int,
+        dtype: torch.dtype,
+        texts: ClassTexts | None = None,
+    ) -> None:
+        """`seed` is of the samples' random draws; `dtype` is what frames are normalised to; `texts` are of the classes that
+        clips are told apart by, if they are."""
+        self._loader = loader
+        self._texts = texts
+        self._device = device
+        self._seed = seed
+        self._dtype = dtype
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def __iter__(self) -> Iterator[Fed]:
+        for clips in self._loader:
+            with torch.cuda.stream(self._side) if self._side else nullcontext():
+                batch = self._batch(clips)
+            self._hand_over(batch)
+            yield Fed(batch, self._loader.state, clips.keys)
+
+    def _batch(self, clips: ClipBatch) -> Batch:
+        if clips.stills is not None:
+            frames = render_stills(clips.stills.to(self._device), clips.view.size)
+        else:
+            assert clips.frames is not None
+            frames = clips.frames.to(self._device, non_blocking=True)
+        assert clips.token_ids is not None
+        identity = identify(clips.keys, clips.captions, clips.sources, seed=self._seed, step=clips.step)
+        return Batch(
+            normalised(frames, dtype=self._dtype),
+            None if clips.mask is None else self._moved(clips.mask),
+            self._moved(clips.token_ids),
+            None,
+            Identity(*(self._moved(self._pinned(one)) for one in identity)),
+            self._classes(clips.captions),
+        )
+
+    def _classes(self, captions: Sequence[str]) -> Classes | None:
+        if self._texts is None:
+            return None
+        labels, token_ids, total = self._texts.deal(captions)
+        return Classes(self._moved(self._pinned(labels)), self._moved(self._pinned(token_ids)), total)
+
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        """In memory from which a device copies without being waited for. The loader pins what it hands out."""
+        return tensor.pin_memory() if self._side else tensor
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device, non_blocking=True)
+
+    def _hand_over(self, batch: Batch) -> None:
+        """The step's stream waits for this batch, and the memory of the batch waits for the step."""
+        if self._side is None:
+            return
+        now = torch.cuda.current_stream(self._device)
+        now.wait_stream(self._side)
+        classes = batch.classes[:2] if batch.classes else ()
+        for tensor in (batch.frames, batch.frame_mask, batch.token_ids, *batch.identity, *classes):
+            if tensor is not None:
+                tensor.record_stream(now)

@@ -1,0 +1,123 @@
+"""What a run must find again, as plain tensors by name: the same whether one process had it, DDP or FSDP2, on any ranks.
+
+    gather_state(task, optimiser)     -> State, on rank 0, on the CPU
+    set_state(task, optimiser, state) of a fresh run of any layout; its next step is the one that the first run would have made
+
+Rates are functions of the step and draws of (seed, key, step), so neither is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from stillreel.configs import DataError
+from stillreel.pretrain.engine.parallel import reshard
+from stillreel.pretrain.model.keys import check_shapes
+from stillreel.pretrain.objectives import Task
+from stillreel.pretrain.objectives.gather import rank_count
+
+_MODEL = "model."
+
+
+class State(NamedTuple):
+    """Of a task and its optimiser."""
+
+    model: dict[str, Tensor]  # the model's, by the names that `save_model` writes
+    task: dict[str, Tensor]  # the task's own, such as the sigmoid's bias
+    optimiser: dict[str, Tensor]  # KIND.NAME: AdamW's step, exp_avg and exp_avg_sq of the task's weight NAME
+
+
+def gather_state(task: Task, optimiser: Optimizer) -> State | None:
+    """Copies of everything on rank 0, None on the others. All ranks must call it, between two steps."""
+    reshard(task)
+    own = gather_tensors(task.state_dict())
+    moments = gather_tensors(_moments(task, optimiser))
+    if own is None or moments is None:
+        return None
+    model = {name.removeprefix(_MODEL): tensor for name, tensor in own.items() if name.startswith(_MODEL)}
+    return State(model, {name: tensor for name, tensor in own.items() if not name.startswith(_MODEL)}, moments)
+
+
+def set_state(task: Task, optimiser: Optimizer, state: State) -> None:
+    """Make a state this run's, in place. Every rank needs the whole state. DataError where names or shapes are not this run's."""
+    reshard(task)
+    given = {_MODEL + name: tensor for name, tensor in state.model.items()} | state.task
+    set_tensors(task.state_dict(), given)
+    groups = {id(weight): group for group in optimiser.param_groups for weight in group["params"]}
+    trained = {name: weight for name, weight in task.named_parameters() if id(weight) in groups}
+    by_weight: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in state.optimiser.items():
+        kind, _, name = key.partition(".")
+        by_weight.setdefault(name, {})[kind] = tensor
+    if by_weight and by_weight.keys() != trained.keys():
+        strange = sorted(by_weight.keys() ^ trained.keys())
+        raise DataError(
+            f"the optimiser's state is of other weights than those that are trained: {len(strange)} of them, such as "
+            f"{strange[0]}; train what was trained before, or start anew from the model alone"
+        )
+    optimiser.state.clear()
+    for name, moments in by_weight.items():
+        weight = trained[name]
+        for kind, tensor in moments.items():
+            optimiser.state[weight][kind] = _placed(name, kind, tensor, weight, groups[id(weight)])
+
+
+def gather_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Whole copies on the CPU of rank 0, None on the others. All ranks must call it, with the same names in one order."""
+    first = rank_count() == 1 or dist.get_rank() == 0
+    found = {}
+    for name, tensor in tensors.items():
+        whole = tensor.detach()
+        if isinstance(whole, DTensor):
+            whole = whole.full_tensor()
+        if first:
+            found[name] = whole.to("cpu", copy=True)
+    return found if first else None
+
+
+def set_tensors(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Copy whole tensors into a run's own, of which it may hold a part each. Strict: DataError by name."""
+    check_shapes(_shapes(given), _shapes(own))
+    with torch.no_grad():
+        for name, tensor in own.items():
+            local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+            local.copy_(_part(given[name], tensor))
+
+
+def _moments(task: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{kind}.{name}": tensor
+        for name, weight in task.named_parameters()
+        for kind, tensor in sorted(optimiser.state.get(weight, {}).items())
+    }
+
+
+def _placed(name: str, kind: str, tensor: Tensor, weight: Tensor, group: Mapping[str, object]) -> Tensor:
+    """One of AdamW's tensors, kept as it does: moments as the weight is, the step on its device."""
+    if kind == "step":
+        return tensor.to(weight.device if group["fused"] else "cpu", copy=True)
+    check_shapes({name: tuple(tensor.shape)}, {name: tuple(weight.shape)})
+    moment = torch.zeros_like(weight)
+    set_tensors({name: moment}, {name: tensor})
+    return moment.detach()
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _part(whole: Tensor, like: Tensor) -> Tensor:
+    """This rank's rows of a tensor that FSDP2 splits along its first axis: as torch.chunk does, the last ones are fewer."""
+    if not isinstance(like, DTensor):
+        return whole
+    mesh = like.device_mesh
+    rows = -(-len(whole) // mesh.size())
+    start = rows * mesh.get_local_rank()
+    return whole[start : start + rows]

@@ -1,0 +1,1 @@
+"""commands: `stillreel verify`, `stats` and `catalog`, a file each."""

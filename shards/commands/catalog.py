@@ -1,0 +1,206 @@
+"""`stillreel catalog TARS OUT`: a byte index of tars that we did not write, kept beside them, never among them.
+
+    OUT/catalog.json        where the tars lie; samples, bytes and digest of each; what was left out. Written last
+    OUT/index/NAME.idx      key, offset, length, sha256 of each sample: the same as beside our own shards
+
+Samples are found as webdataset finds them: neighbouring members of one key. Each tar is read once, whole. After that the
+stream reads it as it reads ours: any later cut, hole or flipped byte is seen. What is wrong already is said here: a cut
+tar, a sample in two pieces, fewer samples than img2dataset's own count. A tar that holds a pickle is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import IO, NamedTuple
+
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.stream import CatalogSettings
+from stillreel.configs.system.progress import Progress, amount, tally
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.format.foreign import read_member, split_name
+from stillreel.shards.format.index import Entry, encode_index
+from stillreel.shards.format.manifest import MANIFEST
+from stillreel.shards.format.sample import check_ending
+from stillreel.shards.format.tar import BLOCK, digest_of_samples
+from stillreel.shards.stream.corpus import CATALOG, CATALOG_SCHEMA_VERSION, Corpus, index_file, open_corpus
+
+_SHOWN = 40
+
+
+class TarScan(NamedTuple):
+    """A tar read whole: its samples, how many have which endings, its size, and what is wrong with it."""
+
+    name: str
+    entries: list[Entry]
+    kinds: Counter[str]
+    size: int
+    problems: list[str]
+
+
+def run(tars: str, out: str, settings: CatalogSettings) -> int:
+    """`stillreel catalog TARS OUT`: 0 when all is well, 1 when some of the tars are damaged (what is whole is listed)."""
+    source, folder = Folder(tars), Folder(out)
+    _check_apart(source, folder)
+    names, problems = _finished(source)
+    folder.remove_unfinished("index")
+    if folder.exists(CATALOG):
+        folder.remove(CATALOG)  # a catalog that is half old and half new would lie
+    lines: list[dict[str, object]] = []
+    kinds: Counter[str] = Counter()
+    threads = settings.workers or os.cpu_count() or 1
+    with Progress(len(names), "tars", settings.progress) as progress, ThreadPoolExecutor(threads) as pool:
+        for scan in pool.map(partial(_scan, source), names):
+            problems += [f"{scan.name}: {problem}" for problem in scan.problems]
+            kinds.update(scan.kinds)
+            folder.publish(index_file(scan.name), encode_index(scan.entries))
+            digest = digest_of_samples(entry.sha256 for entry in scan.entries)
+            lines.append({"name": scan.name, "samples": len(scan.entries), "bytes": scan.size, "digest": digest})
+            progress.advance(1, f"{len(problems)} problems" if problems else "")
+    body = {"schema": CATALOG_SCHEMA_VERSION, "tars": source.url, "shards": lines, "problems": problems}
+    folder.publish(CATALOG, json.dumps(body, sort_keys=True, indent=1).encode() + b"\n")
+    return _report(open_corpus(out), kinds, problems)
+
+
+def _report(corpus: Corpus, kinds: Counter[str], problems: list[str]) -> int:
+    for problem in problems[:_SHOWN]:
+        print(f"PROBLEM {problem}")
+    if len(problems) > _SHOWN:
+        print(f"... and {len(problems) - _SHOWN:,} more problems, in {corpus.url}/{CATALOG}")
+    found = f"{len(corpus.shards):,} tars, {corpus.samples:,} samples ({tally(kinds)}), {amount(corpus.bytes)}"
+    print(f"{found}; {f'{len(problems):,} problems' if problems else 'all is well'}", flush=True)
+    return 1 if problems else 0
+
+
+def _check_apart(source: Folder, folder: Folder) -> None:
+    if f"{folder.url}/".startswith(f"{source.url}/"):
+        raise RequestError(
+            f"OUT {folder.url} lies among the tars of {source.url}: other tools would take its files for data (img2dataset "
+            "stops at any foreign JSON). Choose a folder beside it"
+        )
+    if folder.exists(MANIFEST):
+        raise RequestError(f"OUT {folder.url} is a data set of stillreel's; choose a folder for the catalog alone")
+
+
+def _finished(source: Folder) -> tuple[list[str], list[str]]:
+    """Tars that count, and what is wrong with the others: of a folder of img2dataset's, those it has not finished."""
+    sizes = source.sizes(deep=True)
+    tars = [name for name in sizes if name.endswith(".tar")]
+    if not tars:
+        raise RequestError(
+            f"TARS {source.url} holds no .tar (compressed tars cannot be read in part: unpack them first)"
+        )
+    if not any(name.endswith("_stats.json") for name in sizes):
+        return tars, []
+    finished = [name for name in tars if _stats_file(name) in sizes]
+    return finished, [f"{name}: left out: img2dataset has not finished it" for name in sorted({*tars} - {*finished})]
+
+
+def _scan(source: Folder, name: str) -> TarScan:
+    with source.open(name) as file:
+        scan = scan_samples(name, file)
+    try:
+        stats = json.loads(source.read(_stats_file(name)))
+        expected = int(stats["successes"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return scan
+    if expected != len(scan.entries):
+        scan.problems.append(f"holds {len(scan.entries):,} samples; img2dataset counted {expected:,}")
+    return scan
+
+
+def scan_samples(name: str, file: IO[bytes]) -> TarScan:
+    """Read a tar whole, member by member; RequestError when it holds what is never decoded."""
+    samples: list[_Sample] = []
+    problems: list[str] = []
+    size = file.seek(0, 2)
+    offset = 0
+    while True:
+        try:
+            member = _next_member(file, offset, size)
+        except DataError as error:
+            problems.append(str(error))
+            if samples:
+                problems.append(f"{samples.pop().key}: left out: the last before the damage, and maybe not whole")
+            break
+        if member is None:
+            break
+        if member.key:
+            _refuse_code(name, member)
+            if not samples or samples[-1].key != member.key:
+                samples.append(_Sample(member.key, offset))
+            samples[-1].extend(file, member)
+        offset = member.end
+    counts = Counter(sample.key for sample in samples)
+    problems += [f"{key}: left out: stands in {count} places" for key, count in counts.items() if count > 1]
+    problems += [f"{one.key}: left out: two members of one ending" for one in samples if one.is_double]
+    whole = [one for one in samples if counts[one.key] == 1 and not one.is_double]
+    entries = [Entry(one.key, one.start, one.end - one.start, one.sha256.digest()) for one in whole]
+    return TarScan(name, entries, Counter("+".join(sorted(one.endings)) for one in whole), size, problems)
+
+
+class _Member(NamedTuple):
+    """A regular file in a tar: `end` is where the next header stands. Key "" of what belongs to no sample."""
+
+    key: str
+    ending: str
+    end: int
+
+
+class _Sample:
+    """A sample whose members are being read."""
+
+    def __init__(self, key: str, start: int) -> None:
+        self.key = key
+        self.start = self.end = start
+        self.sha256 = hashlib.sha256()
+        self.endings: set[str] = set()
+        self.is_double = False
+
+    def extend(self, file: IO[bytes], member: _Member) -> None:
+        """Add a member, and what lies between it and the one before (its header, a folder's, a foreign file)."""
+        file.seek(self.end)
+        self.sha256.update(file.read(member.end - self.end))
+        self.end = member.end
+        self.is_double |= member.ending in self.endings
+        self.endings.add(member.ending)
+
+
+def _refuse_code(name: str, member: _Member) -> None:
+    try:
+        check_ending(member.key, member.ending)
+    except DataError as error:
+        raise RequestError(f"{name} is refused: {error}") from None
+
+
+def _next_member(file: IO[bytes], offset: int, size: int) -> _Member | None:
+    """The member at `offset`; None at the end of the archive. DataError says where and how the tar is damaged."""
+    file.seek(offset)
+    header = file.read(BLOCK)
+    if len(header) < BLOCK:
+        raise DataError(f"cut at byte {size}: no end of archive")
+    if not any(header):
+        while block := file.read(1 << 20):
+            if any(block):
+                raise DataError(f"zeroed hole at byte {offset}")
+        return None
+    try:
+        found = read_member(file, header, offset)
+    except tarfile.TarError as error:
+        raise DataError(f"damaged at byte {offset}: {error}") from None
+    if found is None:
+        return _Member("", "", file.tell())
+    name, start, length = found
+    end = start + length + -length % BLOCK
+    if end > size:
+        raise DataError(f"cut at byte {size}, inside {name}")
+    return _Member(*split_name(name), end)
+
+
+def _stats_file(tar: str) -> str:
+    return f"{tar.removesuffix('.tar')}_stats.json"

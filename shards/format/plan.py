@@ -1,0 +1,211 @@
+"""The plan: every input sample, its key, and the shard and position it goes to. Written once, before any work.
+
+    OUT/plan-000.parquet    one row group a shard, so that a worker reads its own rows alone
+    OUT/plan-001.parquet    an extension: later samples, later positions, later shards
+
+The settings, the source's identity and the library versions stand in the file's metadata; the sha256 of the file is the
+plan's digest, which every receipt repeats.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stillreel.configs import DataError
+from stillreel.configs.settings import canonical_json
+from stillreel.configs.system.progress import tally
+from stillreel.configs.system.storage import Folder
+
+PLAN_SCHEMA_VERSION = 1
+_METADATA_KEY = b"stillreel"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("source_key", pa.string(), nullable=False),
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("position", pa.int64(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("length", pa.int64(), nullable=False),
+        pa.field("captions", pa.list_(pa.string())),
+        pa.field("problem", pa.string()),
+    ]
+)
+
+
+class Listed(NamedTuple):
+    """A sample as a source lists it. `offset` and `length` are in the source's own units: bytes of a tar or file (-1: to
+    its end), rows of a Parquet file. `problem` is `reason: detail` when the listing already shows that it is unusable."""
+
+    source: str
+    source_key: str
+    offset: int
+    length: int
+    captions: tuple[str, ...]
+    problem: str | None = None
+
+
+class PlannedSample(NamedTuple):
+    """A row of the plan."""
+
+    key: str
+    source: str
+    source_key: str
+    shard: int
+    position: int
+    offset: int
+    length: int
+    captions: tuple[str, ...]
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class PlanHeader:
+    """What a plan says of itself. `presets` are the contents of the presets that `settings` name; `source`, opaque here,
+    is read back by the room that lists sources; `left_out` counts what the source itself said is no sample."""
+
+    number: int
+    name: str
+    settings: dict[str, Any]
+    presets: dict[str, Any]
+    libraries: dict[str, str]
+    source: dict[str, Any]
+    first_shard: int
+    first_position: int
+    left_out: dict[str, int] = field(default_factory=dict)
+    schema: int = PLAN_SCHEMA_VERSION
+
+    @property
+    def settings_digest(self) -> str:
+        """Of all that decides the bytes of a sample, besides the sample and the library versions."""
+        return hashlib.sha256(canonical_json([self.settings, self.presets])).hexdigest()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan as it lies in a folder."""
+
+    header: PlanHeader
+    digest: str
+    samples: int
+    shards: int
+    folder: Folder = field(repr=False, compare=False)
+
+    @property
+    def file(self) -> str:
+        return plan_file(self.header.number)
+
+    @property
+    def shard_numbers(self) -> range:
+        return range(self.header.first_shard, self.header.first_shard + self.shards)
+
+    def shard_name(self, shard: int) -> str:
+        """Name of a shard's files without their endings, e.g. `cc3m-000012`."""
+        return f"{self.header.name}-{shard:06d}"
+
+    def read_shard(self, shard: int) -> list[PlannedSample]:
+        """The planned samples of one shard, in order; reads only their part of the file."""
+        with self.folder.open(self.file) as file:
+            table = pq.ParquetFile(file).read_row_group(shard - self.header.first_shard)
+        return _rows(table)
+
+    def read_all(self) -> Iterator[list[PlannedSample]]:
+        """The planned samples, a list a shard."""
+        with self.folder.open(self.file) as file:
+            parquet = pq.ParquetFile(file)
+            for group in range(parquet.num_row_groups):
+                yield _rows(parquet.read_row_group(group))
+
+    def source_keys(self) -> Iterator[tuple[str, str]]:
+        """(source, source key) of every planned sample."""
+        with self.folder.open(self.file) as file:
+            parquet = pq.ParquetFile(file)
+            for group in range(parquet.num_row_groups):
+                table = parquet.read_row_group(group, columns=["source", "source_key"])
+                yield from zip(table["source"].to_pylist(), table["source_key"].to_pylist(), strict=True)
+
+
+def plan_file(number: int) -> str:
+    return f"plan-{number:03d}.parquet"
+
+
+def write_plan(folder: Folder, header: PlanHeader, listed: Iterable[Listed], left_out: Mapping[str, int]) -> Plan:
+    """Write `plan-NNN.parquet` from what a source lists, a row group a shard; returns the plan as read back.
+
+    `left_out` is read when the listing has ended. Raises DataError when nothing is listed: a plan of no samples proves
+    nothing.
+    """
+    size = int(header.settings["shard_size"])
+    samples = iter(listed)
+    shard, position = header.first_shard, header.first_position
+    with folder.draft(plan_file(header.number)) as draft:
+        # Statistics would swell the footer, which every worker reads.
+        with pq.ParquetWriter(draft.path, SCHEMA, compression="zstd", write_statistics=False) as writer:
+            while batch := list(islice(samples, size)):
+                rows = [
+                    (f"{header.name}_{position + at:09d}", one.source, one.source_key, shard, position + at, *one[2:])
+                    for at, one in enumerate(batch)
+                ]
+                columns = zip(*rows, strict=True)
+                arrays = [pa.array(list(column), kind.type) for column, kind in zip(columns, SCHEMA, strict=True)]
+                writer.write_table(pa.table(arrays, schema=SCHEMA))
+                shard += 1
+                position += len(batch)
+            if position == header.first_position:
+                raise DataError("the source lists no samples" + (f"; left out: {tally(left_out)}" if left_out else ""))
+            finished = replace(header, left_out=dict(sorted(left_out.items())))
+            writer.add_key_value_metadata({_METADATA_KEY: canonical_json(asdict(finished))})
+        draft.publish()
+    return read_plan(folder, header.number)
+
+
+def read_plan(folder: Folder, number: int) -> Plan:
+    """The plan of a number, hashed. FileNotFoundError when there is none, DataError when the file is damaged."""
+    digest = hashlib.sha256()
+    with folder.open(plan_file(number)) as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return open_plan(folder, number, digest.hexdigest())
+
+
+def open_plan(folder: Folder, number: int, digest: str) -> Plan:
+    """The plan of a number whose digest is known: reads its header alone."""
+    name = plan_file(number)
+    with folder.open(name) as file:
+        try:
+            metadata = pq.ParquetFile(file).metadata
+            header = PlanHeader(**json.loads(metadata.metadata[_METADATA_KEY]))
+        except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{folder.url}/{name} is not a plan that can be read: {error!r}") from None
+    if header.schema != PLAN_SCHEMA_VERSION:
+        raise DataError(
+            f"{folder.url}/{name} has plan schema {header.schema}, this stillreel reads {PLAN_SCHEMA_VERSION}; "
+            "use the version that wrote it"
+        )
+    return Plan(header, digest, metadata.num_rows, metadata.num_row_groups, folder)
+
+
+def read_plans(folder: Folder) -> list[Plan]:
+    """All plans of a folder, in order; [] when there is none. Raises DataError on a gap in their numbers."""
+    names = [name for name in folder.sizes() if name.startswith("plan-") and name.endswith(".parquet")]
+    expected = [plan_file(number) for number in range(len(names))]
+    if names != expected:
+        raise DataError(f"{folder.url} holds {', '.join(names)}; expected {', '.join(expected)}: a plan is missing")
+    return [read_plan(folder, number) for number in range(len(names))]
+
+
+def _rows(table: pa.Table) -> list[PlannedSample]:
+    columns = [column.to_pylist() for column in table.columns]
+    return [
+        PlannedSample(key, source, source_key, shard, position, offset, length, tuple(captions or ()), problem)
+        for key, source, source_key, shard, position, offset, length, captions, problem in zip(*columns, strict=True)
+    ]

@@ -1,0 +1,115 @@
+"""What a stream reads: the shards of one data set, by its manifest, or by the catalog of tars that we did not write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.settings import canonical_json
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.format.manifest import MANIFEST, read_manifest
+from stillreel.shards.format.receipt import part_file
+
+CATALOG = "catalog.json"
+CATALOG_SCHEMA_VERSION = 1
+
+
+class Shard(NamedTuple):
+    """A tar and its index, by their names in their folders; how many samples it must hold, and bytes (about).
+
+    `digest` (hex) is the one that the samples' sha256s must hash to, empty where nothing but the index knows it.
+    """
+
+    tar: str
+    idx: str
+    samples: int
+    bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A data set as a stream sees it. `plans` (settings and presets of a build, opaque here) are empty for foreign tars.
+
+    `identity` is equal for equal samples: a copy elsewhere, or a repaired shard, does not change it.
+    """
+
+    url: str
+    tars: str
+    shards: tuple[Shard, ...]
+    identity: str
+    plans: tuple[dict[str, Any], ...] = field(repr=False, default=())
+
+    @property
+    def is_foreign(self) -> bool:
+        return not self.plans
+
+    @property
+    def samples(self) -> int:
+        return sum(shard.samples for shard in self.shards)
+
+    @property
+    def bytes(self) -> int:
+        return sum(shard.bytes for shard in self.shards)
+
+
+def open_corpus(url: str) -> Corpus:
+    """The data set, or the catalog, at a path or URL. RequestError when there is neither, DataError when it is damaged."""
+    folder = Folder(url)
+    if folder.exists(MANIFEST):
+        corpus = _of_manifest(folder)
+    elif folder.exists(CATALOG):
+        corpus = _of_catalog(folder)
+    else:
+        raise RequestError(
+            f"{folder.url} holds neither {MANIFEST} (a finished build) nor {CATALOG}; for tars that stillreel did not "
+            "write, run `stillreel catalog TARS OUT` first and give OUT"
+        )
+    if not corpus.samples:
+        raise DataError(f"{folder.url} holds no samples")
+    return corpus
+
+
+def _of_manifest(folder: Folder) -> Corpus:
+    manifest = read_manifest(folder)
+    try:
+        shards = tuple(
+            Shard(part_file(line["name"], "tar"), part_file(line["name"], "idx"), line["written"], line["bytes"], "")
+            for line in manifest.shards
+        )
+        # By plan, not by receipt: receipts hold timings, so the same data built twice would differ.
+        plans = [plan["sha256"] for plan in manifest.plans]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{folder.url}/{MANIFEST} is no manifest: {error!r}") from None
+    identity = _digest([plans, [[shard.tar, shard.samples] for shard in shards]])
+    return Corpus(folder.url, folder.url, shards, identity, tuple(manifest.plans))
+
+
+def _of_catalog(folder: Folder) -> Corpus:
+    try:
+        body = json.loads(folder.read(CATALOG))
+        if body["schema"] != CATALOG_SCHEMA_VERSION:
+            raise DataError(
+                f"{folder.url}/{CATALOG} has schema {body['schema']}, this stillreel reads {CATALOG_SCHEMA_VERSION}; "
+                "run `stillreel catalog` again"
+            )
+        shards = tuple(
+            Shard(line["name"], index_file(line["name"]), line["samples"], line["bytes"], line["digest"])
+            for line in body["shards"]
+        )
+        tars = body["tars"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder.url}/{CATALOG} is no catalog: {error!r}; run `stillreel catalog` again") from None
+    return Corpus(folder.url, tars, shards, _digest([[shard.digest, shard.samples] for shard in shards]))
+
+
+def index_file(tar: str) -> str:
+    """Where a catalog keeps the index of a tar."""
+    return f"index/{tar.removesuffix('.tar')}.idx"
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value)).hexdigest()
