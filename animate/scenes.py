@@ -39,10 +39,10 @@ _SMALL, _LARGE = (0.13, 0.18), (0.24, 0.32)  # radius in short sides of the pict
 
 
 class Thing(NamedTuple):
-    """A shape in a scene; centre in fractions of the picture, radius in short sides."""
+    """A shape in a scene; center in fractions of the picture, radius in short sides."""
 
     shape: str
-    colour: str
+    color: str
     finish: str
     large: bool
     x: float
@@ -57,7 +57,7 @@ class Thing(NamedTuple):
             (
                 "large" if self.large else "small",
                 *((self.finish,) if self.finish != "plain" else ()),
-                self.colour,
+                self.color,
                 self.shape,
             )
         )
@@ -83,7 +83,7 @@ def plan_scene(seed: int, number: int) -> Scene:
     sideways = side_by_side < (0.75 if width >= height else 0.4)
     things = []
     for index in range(number_of_things):
-        shape, colour, finish, large, along, across, radius, turn = dice.units(f"thing {index}", 8)
+        shape, color, finish, large, along, across, radius, turn = dice.units(f"thing {index}", 8)
         step = 1 / number_of_things
         place = step * (index + 0.5) + (along - 0.5) * step * 0.3
         other = between(0.35, 0.65, across)
@@ -91,7 +91,7 @@ def plan_scene(seed: int, number: int) -> Scene:
         things.append(
             Thing(
                 SHAPES[int(shape * len(SHAPES))],
-                tuple(COLOURS)[int(colour * len(COLOURS))],
+                tuple(COLOURS)[int(color * len(COLOURS))],
                 FINISHES[int(finish * len(FINISHES))],
                 is_large,
                 place if sideways else other,
@@ -149,13 +149,13 @@ def _draw_thing(thing: Thing, canvas: Pixels) -> None:
     left, top = max(0, int(thing.x * width - reach)), max(0, int(thing.y * height - reach))
     right, bottom = min(width, int(thing.x * width + reach)), min(height, int(thing.y * height + reach))
     part = canvas[top:bottom, left:right]
-    centre = np.array([thing.x * width - left, thing.y * height - top])
-    mask = _mask(thing, centre, part.shape[:2], short)
+    center = np.array([thing.x * width - left, thing.y * height - top])
+    mask = _mask(thing, center, part.shape[:2], short)
     fallen = np.zeros_like(mask)
     fallen[short // 40 :, short // 60 :] = mask[: -(short // 40), : -(short // 60)]
     shadow = cv2.GaussianBlur(fallen, (0, 0), short / 70)
     lit = part * (1 - 0.45 * shadow[..., None])
-    drawn = lit + mask[..., None] * (_surface(thing, centre, part.shape[:2], short) - lit)
+    drawn = lit + mask[..., None] * (_surface(thing, center, part.shape[:2], short) - lit)
     part[:] = np.clip(drawn, 0, 255).astype(np.uint8)
 
 
@@ -254,27 +254,27 @@ GROUNDS = {
 }
 
 
-def _mask(thing: Thing, centre: NDArray[np.float64], shape: tuple[int, ...], short: int) -> Plane:
-    """Where a thing is, 0..1, smooth at its edges; `centre` in pixels of a part of the canvas of this shape."""
+def _mask(thing: Thing, center: NDArray[np.float64], shape: tuple[int, ...], short: int) -> Plane:
+    """Where a thing is, 0..1, smooth at its edges; `center` in pixels of a part of the canvas of this shape."""
     mask = np.zeros(shape, np.uint8)
     radius = thing.radius * short
     if thing.shape in ("circle", "ring", "crescent"):
-        _disc(mask, centre, radius, 255)
+        _disc(mask, center, radius, 255)
         if thing.shape == "ring":
-            _disc(mask, centre, radius * 0.55, 0)
+            _disc(mask, center, radius * 0.55, 0)
         elif thing.shape == "crescent":
             angle = np.radians(thing.turn)
-            _disc(mask, centre + radius * 0.45 * np.array([np.cos(angle), np.sin(angle)]), radius * 0.8, 0)
+            _disc(mask, center + radius * 0.45 * np.array([np.cos(angle), np.sin(angle)]), radius * 0.8, 0)
     else:
         angle = np.radians(thing.turn)
         rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        corners = centre + radius * _outline(thing.shape) @ rotation.T
+        corners = center + radius * _outline(thing.shape) @ rotation.T
         cv2.fillPoly(mask, [np.round(corners * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
     return np.asarray(mask / np.float32(255), np.float32)
 
 
-def _disc(mask: Pixels, centre: NDArray[np.float64], radius: float, value: int) -> None:
-    x, y = (round(float(number) * 16) for number in centre)
+def _disc(mask: Pixels, center: NDArray[np.float64], radius: float, value: int) -> None:
+    x, y = (round(float(number) * 16) for number in center)
     cv2.circle(mask, (x, y), round(radius * 16), value, -1, cv2.LINE_AA, shift=4)
 
 
@@ -296,10 +296,10 @@ def _outline(shape: str) -> NDArray[np.float64]:
     return np.asarray(radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1) * stretch)
 
 
-def _surface(thing: Thing, centre: NDArray[np.float64], shape: tuple[int, ...], short: int) -> Plane:
-    """A thing's colour over a part of the canvas: its finish, lit from above."""
-    u = (np.arange(shape[1], dtype=np.float32)[None] - np.float32(centre[0])) / short
-    v = (np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(centre[1])) / short
+def _surface(thing: Thing, center: NDArray[np.float64], shape: tuple[int, ...], short: int) -> Plane:
+    """A thing's color over a part of the canvas: its finish, lit from above."""
+    u = (np.arange(shape[1], dtype=np.float32)[None] - np.float32(center[0])) / short
+    v = (np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(center[1])) / short
     angle = np.radians(thing.turn)
     period = thing.radius / 2.6
     along = (np.cos(angle) * u + np.sin(angle) * v) / period
@@ -312,8 +312,8 @@ def _surface(thing: Thing, centre: NDArray[np.float64], shape: tuple[int, ...], 
         pattern = (along % 1 - 0.5) ** 2 + (across % 1 - 0.5) ** 2 < 0.09
     else:
         pattern = np.zeros_like(along)
-    colour = np.asarray(COLOURS[thing.colour], np.float32)
-    # A pattern's second tone is the same hue, lighter or (of light colours) darker, so that the caption stays true.
-    second = colour * 0.62 if colour.mean() > 150 else colour + (255 - colour) * 0.45
+    color = np.asarray(COLOURS[thing.color], np.float32)
+    # A pattern's second tone is the same hue, lighter or (of light colors) darker, so that the caption stays true.
+    second = color * 0.62 if color.mean() > 150 else color + (255 - color) * 0.45
     light = (1.05 - 0.17 * v / thing.radius)[..., None]
-    return np.asarray((colour + pattern.astype(np.float32)[..., None] * (second - colour)) * light, np.float32)
+    return np.asarray((color + pattern.astype(np.float32)[..., None] * (second - color)) * light, np.float32)

@@ -51,7 +51,7 @@ def main(words: list[str]) -> None:
 
 
 def load_pictures(source: Path) -> list[bytes]:
-    """The JPEGs of a folder or tar that decode in colour."""
+    """The JPEGs of a folder or tar that decode in color."""
     if source.suffix == ".tar":
         with tarfile.open(source) as tar:
             found = [tar.extractfile(member).read() for member in tar if member.name.endswith(".jpg")]  # type: ignore[union-attr]

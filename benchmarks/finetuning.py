@@ -39,11 +39,11 @@ CAPTIONED = ("msrvtt", "msvd", "panda70m")
 GESTURES = "hand_landmarks_h264"
 ORDERS = {"in order": "kept", "shuffled": "shuffled"}
 _HELD_OUT = 5  # every so many-th
-_CAPTIONS = ("video.frames=4", "epochs=40", "optimiser.warmup=50", "run.save_every=200", "run.log_every=50")
+_CAPTIONS = ("frames=4", "epochs=40", "optimizer.warmup_steps=50", "save_every=200", "log_every=50")
 _GESTURES = (
-    *("video.frames=12", "epochs=60", "prompt={}", "objective.infonce=0", "objective.classes=1", "model.stan.depth=2"),
-    *("optimiser.rate=3e-5", "optimiser.new_rate=1e-3", "optimiser.warmup=100", "run.save_every=10000"),
-    "run.log_every=100",
+    *("frames=12", "epochs=60", "prompt={}", "objective.infonce=0", "objective.classes=1", "model.stan.depth=2"),
+    *("optimizer.lr=3e-5", "optimizer.lr_new=1e-3", "optimizer.warmup_steps=100", "save_every=10000"),
+    "log_every=100",
 )
 
 
@@ -88,9 +88,7 @@ def captions(videos: Path, work: Path, rows: Sequence[dict[str, str]], more: Seq
     run([*train, f"out={work / 'killed'}"])
     whole, killed = (load_file(work / name / "final" / "model.safetensors") for name in ("whole", "killed"))
     same = all(np.array_equal(whole[name], killed[name]) for name in whole)
-    known = [
-        word for word in common if word.partition("=")[0] in ("folder", "preset", "threads", "data", "video.frames")
-    ]
+    known = [word for word in common if word.partition("=")[0] in ("folder", "preset", "threads", "data", "frames")]
     run(
         [
             "evaluate",
@@ -209,7 +207,7 @@ def run(words: Sequence[str]) -> str:
 
 
 def command(words: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "stillreel", *words, *(["run.progress=lines"] if words[0] == "finetune" else [])]
+    return [sys.executable, "-m", "stillreel", *words, *(["progress=lines"] if words[0] == "finetune" else [])]
 
 
 if __name__ == "__main__":

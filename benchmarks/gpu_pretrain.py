@@ -9,8 +9,8 @@ at 224, captions of 32 tokens, bf16, random weights, model mean-b32 and mean-b16
     renderer    does the device renderer give the CPU renderer's frames? PSNR >= 48 dB, 99 % within 1, all within 8
     syncs       calls in a fed step for which the host waits for the device, by torch.cuda.set_sync_debug_mode, and their lines
     eager, compiled, open_clip      the loop's own step on frames that lie ready; interleaved rounds, the median round
-    rendering   milliseconds of a batch's rendering and normalising alone on an idle device, and their share of a step
-    stream      compiled, from recipe shards through ClipLoader and Feeder; data wait is the host's, as the log has it
+    rendering   milliseconds of a batch's rendering and normalizing alone on an idle device, and their share of a step
+    stream      compiled, from recipe shards through ClipLoader and DevicePrefetcher; data wait is the host's, as the log has it
     loader      what the workers alone give, once what they had made ahead is used up
 
 Peak memory is of one contender: the others' weights are subtracted. MFU is of `clip_flops` against the dense bf16 peak, so
@@ -66,13 +66,13 @@ from benchmarks.gpu_steps import (
     seconds_of,
     wait,
 )
-from stillreel.animate.render.device import batch_stills, normalised, prepare_still, render_stills
+from stillreel.animate.render.device import batch_stills, normalize, prepare_still, render_stills
 from stillreel.animate.scenes import SIZES as SCENE_SIZES
 from stillreel.configs.stream import DataSettings
 from stillreel.configs.system.hardware import usable_cores
 from stillreel.pretrain.data import ClipBatch, ClipLoader, Share
-from stillreel.pretrain.engine.loop import Trained
-from stillreel.pretrain.engine.prefetcher import Fed, Feeder
+from stillreel.pretrain.engine.loop import TrainState
+from stillreel.pretrain.engine.prefetcher import DeviceBatch, DevicePrefetcher
 from stillreel.shards.stream.stream import Blend, open_blend
 
 _JUDGED = 24  # pictures by which the renderers are compared
@@ -122,9 +122,9 @@ def read_options(words: list[str]) -> Options:
 
 def report(size: Size, options: Options, blend: Blend, budget: Budget) -> None:
     """All lines of one size."""
-    settings = DataSettings(frames=size.frames, size=size.pixels, words=WORDS, render="device", lanes=4)
+    settings = DataSettings(frames=size.frames, size=size.pixels, context_length=WORDS, render="device", lanes=4)
     report_renderer(size, options, blend)
-    ours: dict[str, Trained] = {}
+    ours: dict[str, TrainState] = {}
 
     def build(name: str) -> Callable[[], object]:
         if name == "open_clip":
@@ -175,17 +175,17 @@ def report_rendering(clips: ClipBatch, size: Size, options: Options, step_s: flo
     stills = clips.stills.to(options.device)
     frames = render_stills(stills, size.pixels)
     rendering = seconds_of(lambda: render_stills(stills, size.pixels), options)
-    normalising = seconds_of(lambda: normalised(frames), options)
+    normalizing = seconds_of(lambda: normalize(frames), options)
     print(
         f"  rendering  {1000 * rendering:.1f} ms a batch, {rendering / step_s:.1%} of a step; "
-        f"normalising {1000 * normalising:.1f} ms, {normalising / step_s:.1%}",
+        f"normalizing {1000 * normalizing:.1f} ms, {normalizing / step_s:.1%}",
         flush=True,
     )
 
 
-def report_stream(trained: Trained, loader: ClipLoader, size: Size, options: Options, workers: int) -> None:
+def report_stream(trained: TrainState, loader: ClipLoader, size: Size, options: Options, workers: int) -> None:
     """The loop's steps from shards; then what the workers give by themselves."""
-    feed = iter(Feeder(loader, options.device, seed=0, dtype=torch.bfloat16))
+    feed = iter(DevicePrefetcher(loader, options.device, seed=0, dtype=torch.bfloat16))
     ahead = 2 * workers  # batches that may have been made before anyone was timed
     for _ in range(ahead):
         trained.take_step(next(feed), 0, STEPS)
@@ -220,7 +220,7 @@ def report_stream(trained: Trained, loader: ClipLoader, size: Size, options: Opt
     )
 
 
-def report_syncs(trained: Trained, feed: Iterator[Fed]) -> None:
+def report_syncs(trained: TrainState, feed: Iterator[DeviceBatch]) -> None:
     """How often the host waits for the device in a step and in what feeds it."""
     torch.cuda.synchronize()
     found: dict[str, Counter[str]] = {}

@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 from stillreel.configs.model import ModelSettings, TowerSettings
 from stillreel.configs.system.hardware import dense_peak
-from stillreel.configs.train import EngineSettings, ObjectiveSettings, OptimiserSettings
-from stillreel.pretrain.engine.loop import Trained
-from stillreel.pretrain.engine.optimizer import build_optimiser
-from stillreel.pretrain.engine.parallel import parallelise
-from stillreel.pretrain.engine.prefetcher import Fed
+from stillreel.configs.train import EngineSettings, ObjectiveSettings, OptimizerSettings
+from stillreel.pretrain.engine.loop import TrainState
+from stillreel.pretrain.engine.optimizer import build_optimizer
+from stillreel.pretrain.engine.parallel import parallelize
+from stillreel.pretrain.engine.prefetcher import DeviceBatch
 from stillreel.pretrain.model import build_model
 from stillreel.pretrain.model.flops import clip_flops
 from stillreel.pretrain.model.pretrained import named_cfg
@@ -30,7 +30,7 @@ from stillreel.shards.stream.stream import State
 
 WORDS = 32
 STEPS = 1000  # of the run that the steps belong to: what decides their rates
-_OPTIMISER = OptimiserSettings(warmup=10)
+_OPTIMISER = OptimizerSettings(warmup_steps=10)
 
 
 class Size(NamedTuple):
@@ -97,7 +97,7 @@ class Contender:
         self.rounds: list[float] = []  # seconds a step
 
     def warm_up(self) -> None:
-        """Build it, compile it, have its optimiser's state."""
+        """Build it, compile it, have its optimizer's state."""
         before = self._allocated()
         self._step = self._build()
         for _ in range(self._options.warmup):
@@ -150,13 +150,13 @@ def race(contenders: dict[str, Contender], size: Size, options: Options, budget:
     return rates
 
 
-def build_ours(size: Size, options: Options, *, compile: Literal["on", "off"]) -> Trained:
+def build_ours(size: Size, options: Options, *, compile: Literal["on", "off"]) -> TrainState:
     """As `stillreel pretrain` does."""
     torch.manual_seed(0)
     model = build_model(ModelSettings(towers=TowerSettings(name=size.towers))).to(options.device)
     task = Task(model, ObjectiveSettings()).train()
-    wrapped = parallelise(task, EngineSettings(precision="bf16", compile=compile))
-    return Trained(task, wrapped, build_optimiser(task, _OPTIMISER), _OPTIMISER, chunk=0, average=None)
+    wrapped = parallelize(task, EngineSettings(precision="bf16", compile=compile))
+    return TrainState(task, wrapped, build_optimizer(task, _OPTIMISER), _OPTIMISER, chunk=0, average=None)
 
 
 def build_open_clip(size: Size, options: Options) -> Callable[[], object]:
@@ -168,26 +168,26 @@ def build_open_clip(size: Size, options: Options) -> Callable[[], object]:
     known = {id(weight) for weight in plain}
     rest = [weight for weight in model.parameters() if id(weight) not in known]
     groups = [{"params": plain, "weight_decay": 0.0}, {"params": rest, "weight_decay": 0.2}]
-    optimiser = torch.optim.AdamW(groups, lr=5e-4, betas=(0.9, 0.98), eps=1e-6)
+    optimizer = torch.optim.AdamW(groups, lr=5e-4, betas=(0.9, 0.98), eps=1e-6)
     fed = ready_batch(size, options)
     frames, texts = fed.batch.frames, F.pad(fed.batch.token_ids, (0, model.context_length - WORDS))
 
     def step() -> None:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         with torch.autocast(options.device.type, torch.bfloat16):
             of_frames = model.encode_image(frames.flatten(0, 1), normalize=True)
             of_clips = F.normalize(of_frames.unflatten(0, frames.shape[:2]).mean(dim=1), dim=-1)
             total = loss(of_clips, model.encode_text(texts, normalize=True), model.logit_scale.exp())
         total.backward()
-        optimiser.step()
+        optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
 
     return step
 
 
-def ready_batch(size: Size, options: Options) -> Fed:
-    """Noise, on the device, normalised; captions of random words."""
+def ready_batch(size: Size, options: Options) -> DeviceBatch:
+    """Noise, on the device, normalized; captions of random words."""
     dice = np.random.default_rng(0)
     keys = [str(number) for number in range(size.batch)]
     ids = dice.integers(1, 49406, (size.batch, WORDS))
@@ -196,7 +196,9 @@ def ready_batch(size: Size, options: Options) -> Fed:
         size.batch, size.frames, 3, size.pixels, size.pixels, device=options.device, dtype=torch.bfloat16
     )
     identity = Identity(*(part.to(options.device) for part in identify(keys, keys, keys, seed=0, step=0)))
-    return Fed(Batch(frames, None, torch.from_numpy(ids).to(options.device), None, identity), State(0, 1, 0), keys)
+    return DeviceBatch(
+        Batch(frames, None, torch.from_numpy(ids).to(options.device), None, identity), State(0, 1, 0), keys
+    )
 
 
 def seconds_of(act: Callable[[], object], options: Options, times: int = 5) -> float:

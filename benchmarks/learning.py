@@ -48,7 +48,7 @@ def main(words: list[str]) -> None:
 def train(demo: Path, out: Path, words: list[str]) -> tuple[float, list[tuple[float, dict[str, float]]]]:
     """Seconds of a run, and its evaluations, with the second in which each was read."""
     command = [sys.executable, "-m", "stillreel", "pretrain", "demo", f"data={demo / 'clips'}"]
-    command += [f"evaluation.data={demo / 'clips-heldout'}", f"out={out}", "run.progress=off", *words]
+    command += [f"eval.data={demo / 'clips-heldout'}", f"out={out}", "progress=off", *words]
     begin = time.monotonic()
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     found: list[tuple[float, dict[str, float]]] = []

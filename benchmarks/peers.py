@@ -187,7 +187,7 @@ class Zoompan:
         first, last = boxes[0], boxes[-1]
         along = f"(mod(on,{frames})/{max(1, frames - 1)})"
         side = f"({first.side}*pow({last.side / first.side},{along}))"
-        # As our camera moves: the centre in proportion to the side, or to the time where the side stays.
+        # As our camera moves: the center in proportion to the side, or to the time where the side stays.
         blend = f"(({side}-{first.side})/({last.side - first.side}))" if last.side != first.side else along
         x = f"({first.left - offset[0]}+({last.left - first.left})*{blend})*{up}"
         y = f"({first.top - offset[1]}+({last.top - first.top})*{blend})*{up}"

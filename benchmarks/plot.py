@@ -33,16 +33,16 @@ def draw(results: dict[str, tuple[float, Quality | None]], title: str, file: Pat
     for psnr, cost, name in shown:
         place = min((psnr - low) / (high - low), place - _SPACE)
         ours = name == "ours"
-        colour = "#c2410c" if ours else "#475569"
-        axes.plot(cost, psnr, "o", color=colour, markersize=9 if ours else 6)
+        color = "#c2410c" if ours else "#475569"
+        axes.plot(cost, psnr, "o", color=color, markersize=9 if ours else 6)
         axes.annotate(
             f"{'stillreel' if ours else name}: {cost:.1f} ms, {psnr:.1f} dB",
             (cost, psnr),
             (1.03, place),
             textcoords="axes fraction",
             va="center",
-            color=colour,
+            color=color,
             fontweight="bold" if ours else "normal",
-            arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.35, "shrinkB": 4, "relpos": (0, 0.5)},
+            arrowprops={"arrowstyle": "-", "color": color, "alpha": 0.35, "shrinkB": 4, "relpos": (0, 0.5)},
         )
     figure.savefig(file, bbox_inches="tight", metadata={"Date": None})

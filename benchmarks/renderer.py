@@ -43,7 +43,7 @@ _SLOW = ("ffmpeg zoompan", "ffmpeg x8 zoompan", "static ffmpeg zoompan", "static
 _SLOW_CLIPS = 3  # of these peers in a round
 _PLOTTED = "500x375"
 _MOVES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
-    # Within the middle square, in its sides: centre x, centre y, side at the start and at the end.
+    # Within the middle square, in its sides: center x, center y, side at the start and at the end.
     "pan": ((-0.14, 0.02, 0.7), (0.14, 0.02, 0.7)),
     "tilt": ((0.03, 0.14, 0.7), (0.03, -0.14, 0.7)),
     "zoom in": ((0.0, 0.0, 1.0), (0.07, -0.05, 0.6)),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stillreel.configs.model import ModelSettings, RerankSettings
 from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
-from stillreel.pretrain.model.initialize import initialise
+from stillreel.pretrain.model.initialize import initialize
 from stillreel.pretrain.model.model import VideoTextModel
 from stillreel.pretrain.model.pretrained import named_cfg
 from stillreel.pretrain.model.towers import build_towers
@@ -31,7 +31,7 @@ def main() -> None:
     for name in ("tiny", "ViT-B-32"):
         torch.manual_seed(0)
         model = VideoTextModel(build_towers(named_cfg(name)), ModelSettings(rerank=RerankSettings(layers=4)))
-        initialise(model)
+        initialize(model)
         for count in (12, WORDS):  # of benchmarks' captions, on average; and as many as there may be
             print(f"{name:<10}{count:>7}" + compare(model.eval(), count))
 

@@ -116,7 +116,7 @@ def race(runs: dict[str, Callable[[], int]], clips: int, rounds: int) -> dict[st
 
 
 def batches_of(data: Path, steps: int | None, start: int = 0, batch: int = BATCH, **values: object) -> Iterator[Any]:
-    settings = DataSettings.resolve({"frames": FRAMES, "size": SIZE, "words": 0, **values})
+    settings = DataSettings.resolve({"frames": FRAMES, "size": SIZE, "context_length": 0, **values})
     blend = open_blend(str(data))
     dataset = ClipDataset(blend, settings, Share(batch), blend.start(settings.order(), start, batch), steps)
     return iter(DataLoader(dataset, batch_size=None, collate_fn=_as_it_is))

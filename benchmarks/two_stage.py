@@ -5,7 +5,7 @@
 TEST and VALIDATION are data sets of held-out clips: the weight of the fusion is chosen on the second. Such ones are made by
 
     stillreel demo out=demo                                                 trains too; without a re-ranker
-    stillreel pretrain demo data=demo/clips evaluation.data=demo/clips-heldout out=run model.rerank.layers=4 objective.matching=1
+    stillreel pretrain demo data=demo/clips eval.data=demo/clips-heldout out=run model.rerank.layers=4 objective.matching=1
     stillreel demo out=other seed=1 stills=2100 heldout=1000                1,000 others: other/clips-heldout
 
 One thread. Times are by the clock, of both stages for all queries, from features on: the fine stage reads each clip once.
@@ -21,7 +21,7 @@ import torch
 
 from stillreel.configs.stream import DataSettings
 from stillreel.finetune.data.encode import encode_frames
-from stillreel.pretrain.data.tokens import tokenise
+from stillreel.pretrain.data.tokens import tokenize
 from stillreel.pretrain.evaluation import Matches
 from stillreel.pretrain.evaluation.held_out import HeldOutBatch, HeldOutDataset, choose_samples
 from stillreel.pretrain.evaluation.two_stage.plot import draw_sweep
@@ -48,7 +48,7 @@ def main(words: list[str]) -> None:
     options |= dict(word.split("=", 1) for word in words if "=" in word)
     torch.set_num_threads(1)
     model = load_model(checkpoint)
-    settings = DataSettings(frames=int(options["frames"]), size=int(options["size"]), words=_WORDS)
+    settings = DataSettings(frames=int(options["frames"]), size=int(options["size"]), context_length=_WORDS)
     test, validation = (encode(model, one, settings) for one in sets)
     weight = choose_weight(model, *validation, depth=int(options["depth"]))
     for chosen, what in ((1.0, "fine scores alone"), (weight, f"fused: {weight:g} of the fine logit")):
@@ -70,7 +70,7 @@ def encode(model: VideoTextModel, data: str, settings: DataSettings) -> Encoded:
         batch = clips[number]
         assert isinstance(batch, HeldOutBatch) and batch.frames is not None
         whole = [row for row, good in enumerate(batch.whole) if good]
-        tokens = tokenise([batch.captions[row] for row in whole], _WORDS)
+        tokens = tokenize([batch.captions[row] for row in whole], _WORDS)
         videos.append(encode_frames(model, batch.frames[whole], torch.ones(len(whole), settings.frames)))
         texts.append(model.encode_text(tokens))
         ids.append(tokens)

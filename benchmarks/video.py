@@ -6,7 +6,7 @@ VIDEOS is a folder of videos, nested or not; of each kind of folder in it the sa
 finds the frames of a sampler (1 a second then 12, CLIP4Clip's; 12 equal segments, STAN's) and returns them at full size as RGB
 uint8; `ours, to 224` is the whole reader, resizing included, and so is `OpenCV seeking, to 224` with CLIP4Clip's transform.
 Every method gets the same frame numbers, and its frames are compared with FFmpeg's own, all decoded: the share of frames that
-differ by more than 2 levels in the mean. (Colours are no part of that: OpenCV's follow the stream's tags, too, as of 4.14.)
+differ by more than 2 levels in the mean. (Colors are no part of that: OpenCV's follow the stream's tags, too, as of 4.14.)
 
 Costs are CPU time of the process with all threads, medians over the rounds, summed over the clips. What is not installed is
 left out and named: decord, torchcodec (which needs the system's FFmpeg).

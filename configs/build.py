@@ -36,7 +36,7 @@ class ClipSettings(Settings):
     frames: int = Field(12, ge=1, le=999, description="T, frames a clip")
     size: int = Field(224, ge=16, le=2048, description="H = W of a frame, pixels")
     seed: int = Field(0, ge=0, lt=2**63, description="of all drawing; 0 is a seed")
-    looks: str = Field("none", description="colour of the clip: none, a preset, or a YAML file")
+    looks: str = Field("none", description="color of the clip: none, a preset, or a YAML file")
     quality: int = Field(
         90, ge=1, le=100, description="JPEG quality of frames; a video's crf is 18 + (100 - quality) / 2"
     )
@@ -96,7 +96,7 @@ class DownloadSettings(Settings):
     retries: int = Field(
         0, ge=0, le=10, description="tries more of a picture, at once; running the command again retries too"
     )
-    opt_outs: bool = Field(True, description="honour X-Robots-Tag: noai, noimageai, noindex, noimageindex")
+    opt_outs: bool = Field(True, description="honor X-Robots-Tag: noai, noimageai, noindex, noimageindex")
     user_agent_token: str = Field("", description="name of this downloader in its user agent")
     progress: Literal["auto", "bar", "lines", "off"] = Field("auto", description="as in animate")
 
@@ -109,7 +109,7 @@ class VerifySettings(Settings):
 
 
 class StatsSettings(Settings):
-    format: Literal["text", "json"] = Field("text", description="a table to read, or JSON")
+    json_output: bool = Field(False, alias="json", description="JSON on standard output, not a table")
 
 
 class DemoSettings(Settings):

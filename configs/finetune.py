@@ -10,8 +10,8 @@ from stillreel.configs.benchmark import BenchmarkSettings
 from stillreel.configs.build import Fraction
 from stillreel.configs.model import ModelSettings, PeerOptions
 from stillreel.configs.settings import Settings, expand_preset
-from stillreel.configs.train import EngineSettings, TrainSettings
-from stillreel.configs.video import VideoSettings
+from stillreel.configs.train import PrecisionSettings, TrainSettings
+from stillreel.configs.video import ReadsVideos
 
 
 class ViewSettings(Settings):
@@ -26,15 +26,16 @@ class ViewSettings(Settings):
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
-class ProtocolSettings(BenchmarkSettings):
+class ProtocolSettings(BenchmarkSettings, ReadsVideos):
     """How a benchmark is asked: what a model sees of videos and captions, and which figures are told."""
 
     prepared: str = Field(
         "", description="an OUT of prepare=true: its frames are read, and the videos need not be there; empty: videos"
     )
-    words: int = Field(32, ge=2, le=77, description="W, tokens a caption, start and end included")
+    context_length: int = Field(
+        32, ge=2, le=77, description="tokens a caption is cut or padded to, start and end included"
+    )
     prompt: str = Field("a video of {}.", description="caption of a class (recognition); {} is its name")
-    video: VideoSettings = VideoSettings()
     views: ViewSettings = ViewSettings()
     dual_softmax: bool = Field(True, description="a row of dual softmax, too, which sees all queries at once")
     querybank: int = Field(0, ge=0, description="training captions of a row of QB-norm; 0: no such row")
@@ -63,9 +64,9 @@ class FinetuneSettings(TrainSettings, ProtocolSettings):
     seed: int = Field(
         0, ge=0, lt=2**63, description="of the pairs' order, of frames and crops that are drawn, of dropout"
     )
-    crop: Literal["middle", "drawn"] = Field(
-        "middle",
-        description="what a clip shows in training: the middle square; or a part of 8 to 100 % of its frames, drawn each time",
+    crop: Literal["center", "random"] = Field(
+        "center",
+        description="in training; random: a random resized crop of 8 to 100 % of the frame, the same for a clip's frames",
     )
     select: Literal["auto", "last"] = Field(
         "auto",
@@ -83,7 +84,7 @@ class FinetuneSettings(TrainSettings, ProtocolSettings):
         return self
 
 
-class EvaluateSettings(ProtocolSettings):
+class EvaluateSettings(ProtocolSettings, PrecisionSettings):
     """A model on a benchmark, as it is."""
 
     checkpoint: str = Field(
@@ -104,7 +105,6 @@ class EvaluateSettings(ProtocolSettings):
     workers: int = Field(4, ge=0, le=256, description="decoding processes a rank; 0: decode in the rank itself")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a CUDA device where there is one")
     threads: int = Field(0, ge=0, description="of torch's arithmetic on a CPU, a rank; 0: torch's choice")
-    engine: EngineSettings = EngineSettings()
 
     @field_validator("model", mode="before")
     @classmethod

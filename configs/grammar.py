@@ -30,7 +30,7 @@ class MoveWeights(Settings):
 
 
 class Shake(Settings):
-    """A hand that holds the camera: smooth noise on the view's centre."""
+    """A hand that holds the camera: smooth noise on the view's center."""
 
     chance: Chance = 0.0
     amount: tuple[float, float] = Field((0.005, 0.015), description="peak, in view sides")

@@ -1,4 +1,4 @@
-"""A look: how the colour of a whole clip is changed. One YAML file each in `configs/looks/`.
+"""A look: how the color of a whole clip is changed. One YAML file each in `configs/looks/`.
 
 A look is a list of albumentations transforms with a chance and ranges. The values are drawn by us, once a clip, and
 written into the recipe; the transform is then built with exactly these values, so no generator of its own is asked.

@@ -36,7 +36,7 @@ class StanSettings(Settings):
 
 
 class TabSettings(Settings):
-    centres: Count = Field(5, description="K, shared by words and frames")
+    centers: Count = Field(5, description="K, shared by words and frames")
     weight: Fraction = Field(0.5, description="of the main similarity; the aligned one has the rest")
 
 
@@ -63,7 +63,7 @@ class ModelSettings(Settings):
     )
     patches: Literal["2d", "3d"] = Field("2d", description="3d: a patch sees the frames before and after its own")
     pool: Literal["unit", "plain"] = Field("unit", description="the mean of frames of length one, or as they come")
-    tau: float = Field(
+    temperature: float = Field(
         0, ge=0, description="fixed temperature, applied in the loss; 0: CLIP's learned scale, in scores"
     )
     layers: Count = Field(4, description="blocks of seq, tdb and tight")
@@ -109,7 +109,7 @@ class PeerOptions(Settings):
     center_proj: Literal["TAB", "TAB_TDB"] = Field(
         "TAB_TDB", description="CLIP2Video: the slow frames without or with their differences"
     )
-    tau: float = Field(0.01, gt=0, description="STAN: the fixed temperature of its loss")
+    temperature: float = Field(0.01, gt=0, description="STAN: the fixed temperature of its loss")
     head: Literal["dot", "mug"] = Field("dot", description="STAN: mug for Mug-STAN")
     mug: MugMode = Field("frame_token_simple", description="Mug-STAN: its mode")
     cross_heads: int = Field(0, ge=0, description="CLIP4Clip tight: heads of its cross encoder; 0: width / 64")

@@ -9,7 +9,7 @@ from stillreel.configs.stream import DataSettings
 from stillreel.configs.train import TrainSettings
 
 
-class EvaluationSettings(Settings):
+class EvalSettings(Settings):
     """What is measured on a held-out data set while training."""
 
     data: str = Field("", description="clip shards that are not trained on; empty: no evaluation")
@@ -17,22 +17,21 @@ class EvaluationSettings(Settings):
     clips: int = Field(1000, ge=0, description="clips that are compared, the same ones each time; 0: all")
 
 
-class PretrainSettings(TrainSettings):
+class PretrainSettings(TrainSettings, DataSettings):
     """A run: what is read, what is trained, how, and what is kept."""
 
     data: str = Field(description="clip shards: DATA, or a mixture DATA*WEIGHT,DATA*WEIGHT")
-    stream: DataSettings = DataSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
+    eval: EvalSettings = EvalSettings()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> PretrainSettings:
-        if not self.stream.words:
-            raise ValueError("stream.words=0: training needs captions; 32 is usual, 77 the most")
+        if not self.context_length:
+            raise ValueError("context_length=0: training needs captions; 32 is usual, 77 the most")
         if self.objective.classes:
             raise ValueError(
                 f"objective.classes={self.objective.classes}: captions are no classes; it is for stillreel finetune on "
                 "recognition, set it to 0"
             )
-        if self.evaluation.data and self.evaluation.data == self.data:
-            raise ValueError(f"evaluation.data={self.evaluation.data} is what is trained on; give clips that are not")
+        if self.eval.data and self.eval.data == self.data:
+            raise ValueError(f"eval.data={self.eval.data} is what is trained on; give clips that are not")
         return self

@@ -17,9 +17,11 @@ class RunSettings(Settings):
         description="auto: go on where OUT was left; never: OUT must be new; else a checkpoint, or a run's folder",
     )
     save_every: int = Field(1000, ge=1, description="steps from one checkpoint to the next")
-    keep: int = Field(3, ge=1, description="checkpoints that stay: the latest so many")
-    milestones: int = Field(0, ge=0, description="a checkpoint of every step that this divides stays too; 0: none")
-    best: str = Field("", description="a metric; the checkpoint with the highest value of it stays too; empty: of none")
+    keep_last: int = Field(3, ge=1, description="how many of the latest checkpoints are kept")
+    keep_every: int = Field(0, ge=0, description="checkpoints at multiples of this step are kept too; 0: none")
+    best_metric: str = Field(
+        "", description="the checkpoint with the highest value of this metric is kept too; empty: none"
+    )
     log_every: int = Field(10, ge=1, description="steps from one line of metrics.jsonl and the log to the next")
     tensorboard: bool = Field(False, description="write OUT/tensorboard as well")
     progress: Literal["auto", "bar", "lines", "off"] = Field(
@@ -28,4 +30,4 @@ class RunSettings(Settings):
 
     def saves_after(self, step: int) -> bool:
         """Whether a checkpoint is due after so many steps."""
-        return step % self.save_every == 0 or (self.milestones > 0 and step % self.milestones == 0)
+        return step % self.save_every == 0 or (self.keep_every > 0 and step % self.keep_every == 0)

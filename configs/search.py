@@ -7,15 +7,14 @@ from typing import Literal
 from pydantic import Field
 
 from stillreel.configs.settings import Settings
-from stillreel.configs.video import VideoSettings
+from stillreel.configs.video import ReadsVideos
 
 Device = Literal["auto", "cpu", "cuda"]
 _DEVICE = "auto: a CUDA device where there is one"
 
 
-class IndexSettings(Settings):
+class IndexSettings(ReadsVideos):
     checkpoint: str = Field(description="a model of stillreel's, or the OUT of a run")
-    video: VideoSettings = VideoSettings()
     batch: int = Field(32, ge=1, le=4096, description="videos that are encoded at once")
     workers: int = Field(0, ge=0, le=256, description="processes that decode; 0: this one")
     part: int = Field(256, ge=1, le=65536, description="videos between two saves: what a crash may cost")

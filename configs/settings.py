@@ -23,6 +23,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stillreel.configs.errors import RequestError
 
+# Two ways to say one thing: what overrides names one of them, and the other, of what is overridden, goes.
+_ALTERNATIVES = (frozenset({"warmup_steps", "warmup_ratio"}),)
+
 
 class Settings(BaseModel):
     """Base of every settings model: frozen, no unknown keys, errors in a user's words."""
@@ -162,7 +165,8 @@ def _set(values: dict[str, Any], dotted: str, value: str) -> None:
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+    said = [one for group in _ALTERNATIVES if group & over.keys() for one in group]
+    merged = {key: value for key, value in base.items() if key not in said}
     for key, value in over.items():
         old = merged.get(key)
         merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value

@@ -31,7 +31,9 @@ class DataSettings(OrderSettings):
 
     frames: int = Field(12, ge=1, le=999, description="T, frames a clip")
     size: int = Field(224, ge=16, le=2048, description="H = W of a frame, pixels")
-    words: int = Field(32, ge=0, le=77, description="W, tokens a caption, start and end included; 0: none, text only")
+    context_length: int = Field(
+        32, ge=0, le=77, description="tokens a caption is cut or padded to, start and end included; 0: text only"
+    )
     grammar: str = Field("", description="how recipes are drawn (a preset or a YAML file); empty: those of the shards")
     fresh: bool = Field(False, description="draw a new recipe every epoch from (seed, source key, epoch)")
     curriculum: dict[int, Change] = Field(
@@ -54,7 +56,7 @@ class DataSettings(OrderSettings):
 class StreamSettings(DataSettings):
     """DataSettings, and what `stillreel stream` is to show."""
 
-    words: int = Field(0, ge=0, le=77, description="tokens a caption, made while reading; 0: none")
+    context_length: int = Field(0, ge=0, le=77, description="tokens a caption, made while reading; 0: none")
     keys: bool = Field(False, description="print the keys of each global batch")
     simulate: bool = Field(False, description="print what a run would read instead: downloads, cache, shuffle, rate")
     steps: int = Field(0, ge=0, description="steps to read; 0: one epoch")

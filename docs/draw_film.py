@@ -62,7 +62,7 @@ def compose(recipe: Recipe, picture: Pixels) -> list[Pixels]:
         for number, frame in enumerate(strip):
             left = number * (thumb + 3)
             place = inner[_HEIGHT + _GAP :, left : left + thumb]
-            # The frame of the moment in its colours, the others paler.
+            # The frame of the moment in its colors, the others paler.
             now = number == min(_STRIP - 1, t * _STRIP // _SHOWN)
             place[:] = frame if now else (frame.astype(np.uint16) + np.array(_PAPER, np.uint16)) // 2
         sheets.append(sheet)
@@ -70,15 +70,15 @@ def compose(recipe: Recipe, picture: Pixels) -> list[Pixels]:
 
 
 def with_path(still: Pixels, views: NDArray[np.float64], t: int, shots: NDArray[np.intp]) -> Pixels:
-    """The still with the way of the view's centre so far, a line a shot, and the view's outline at frame t."""
+    """The still with the way of the view's center so far, a line a shot, and the view's outline at frame t."""
     drawn = still.copy()
     inside = np.zeros(still.shape[:2], np.uint8)
     outline = points(views[t : t + 1], [(0, 0), (1, 0), (1, 1), (0, 1)], still)[0]
     cv2.fillPoly(inside, [outline], 255, cv2.LINE_AA, _SUB)
     shade = (inside[..., None].astype(np.uint16) + 2 * 255) // 3  # what the camera does not see is darker
     drawn = (drawn * shade // 255).astype(np.uint8)
-    centres = points(views[: t + 1], [(0.5, 0.5)], still)[:, 0]
-    for path in np.split(centres, np.flatnonzero(np.diff(shots[: t + 1])) + 1):
+    centers = points(views[: t + 1], [(0.5, 0.5)], still)[:, 0]
+    for path in np.split(centers, np.flatnonzero(np.diff(shots[: t + 1])) + 1):
         cv2.polylines(drawn, [path], False, _PATH, 2, cv2.LINE_AA, _SUB)
     cv2.polylines(drawn, [outline], True, _INK, 2, cv2.LINE_AA, _SUB)
     return drawn

@@ -1,6 +1,6 @@
 """A small benchmark drawn by code: one thing on a background, and what it does. For the demo and for tests, without a download.
 
-Of each content (finish, colour, shape, background) there are six videos, one a motion, all in one split. So a model that sees
+Of each content (finish, color, shape, background) there are six videos, one a motion, all in one split. So a model that sees
 what is there but not what happens finds the right video of its content once in six.
 
     OUT/captions.tsv     video, caption, split: the form of a user's own benchmark
@@ -42,7 +42,7 @@ class Content(NamedTuple):
     """What is seen, whatever it does."""
 
     finish: str
-    colour: str
+    color: str
     shape: str
     ground: str
 
@@ -51,7 +51,7 @@ class Content(NamedTuple):
         >>> Content("plain", "red", "star", "grass").caption("left")
         'a red star moves to the left on green grass'
         """
-        words = (*((self.finish,) if self.finish != "plain" else ()), self.colour, self.shape)
+        words = (*((self.finish,) if self.finish != "plain" else ()), self.color, self.shape)
         return f"a {' '.join(words)} {MOTIONS[motion]} {GROUNDS[self.ground].words}"
 
 
@@ -122,10 +122,10 @@ def draw_video(video: Moving) -> Pixels:
     if video.motion in ("left", "up", "shrink"):
         start, end = end, start
     frames = []
-    finish, colour, shape, ground = video.content
+    finish, color, shape, ground = video.content
     for share in np.linspace(0, 1, _FRAMES):
         place = {name: between(start[name], end[name], float(share)) for name in at}
-        thing = Thing(shape, colour, finish, False, turn=between(-20, 20, turn), **place)
+        thing = Thing(shape, color, finish, False, turn=between(-20, 20, turn), **place)
         frames.append(draw_scene(Scene(_SIDE, _SIDE, ground, (thing,), dice)))
     return np.stack(frames)
 

@@ -6,7 +6,7 @@ per comparison; the exit code is 1 on any miss. The family is read from the fold
 
     published     `faithful` as it was published: scores, losses, features, intermediates, gradient norms
     own mask      CLIP2Video with each mask on its own clip
-    default       where the right behaviour and the published one agree
+    default       where the right behavior and the published one agree
     cut           the default on padded clips against `own_mask` on each clip cut to its own frames: padding is not seen
     fp16          the fp16 copy of the weights against the fp32 one: the same bits
 """
@@ -98,7 +98,7 @@ class Reference:
         values["head"] = "mug" if self.about.get("kind") == "mug" else "dot"
         values["cross_heads"] = self.about.get("cross_num_attention_heads", 0)
         if "tau" in config:
-            values["tau"] = config["tau"]
+            values["temperature"] = config["tau"]
         if "center_weight" in variant:
             values["center_weight"] = variant["center_weight"]
         if variant.get("center_proj"):

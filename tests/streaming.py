@@ -55,7 +55,7 @@ def write_set(folder: Path, sizes: Sequence[int], *, name: str = "clips", seed: 
 
 
 def settings_of(**values: object) -> DataSettings:
-    return DataSettings.resolve({"frames": FRAMES, "size": SIZE, "words": 0, **values})
+    return DataSettings.resolve({"frames": FRAMES, "size": SIZE, "context_length": 0, **values})
 
 
 def digest_of(batch: ClipBatch) -> list[str]:

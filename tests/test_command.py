@@ -125,7 +125,7 @@ def test_stats_as_text_and_json(built: dict[str, Path]) -> None:
 
     text = stillreel("stats", built["recipe"]).stdout
     assert "planned 25, written 25, rejected 0, shards 3 of 3" in text
-    said = stillreel("stats", built["recipe"], "format=json").stdout
+    said = stillreel("stats", built["recipe"], "json=true").stdout
     stats = json.loads(said[said.index("{") :])
     assert stats["written"] == 25
     assert sum(stats["captions_per_sample"].values()) == 25

@@ -233,9 +233,9 @@ def _scales(stage: Stage, move: str, draws: ShotDraws, growth: float, largest: f
 def _path(
     stage: Stage, move: str, draws: ShotDraws, growth: float, wide: float, close: float, reach: float, lasts: float
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Centre and scale at the start and at the end of a shot that `lasts` this part of the clip.
+    """Center and scale at the start and at the end of a shot that `lasts` this part of the clip.
 
-    Centres keep `reach` view sides from the edges. No way is longer than the camera's fastest pace allows.
+    Centers keep `reach` view sides from the edges. No way is longer than the camera's fastest pace allows.
     """
     sizes = (stage.width, stage.height)
     if move in ("static", "orbit"):
@@ -274,7 +274,7 @@ def _shares(stage: Stage, move: str, draws: ShotDraws, growth: float) -> tuple[f
 
 
 def _place(size: float, scale: float, reach: float, unit: float) -> float:
-    """A centre on an axis of the picture, `unit` of the way between the first and the last that keep the view inside."""
+    """A center on an axis of the picture, `unit` of the way between the first and the last that keep the view inside."""
     room = scale * reach + _MARGIN
     return between(room, size - room, unit) if size > 2 * room else size / 2
 
@@ -286,7 +286,7 @@ def _view(stage: Stage, place: tuple[float, float, float], roll: float, yaw: flo
 
 
 def _reach(roll: float, yaw: float, pitch: float) -> float:
-    """How far a view with these largest angles extends from its centre along either axis, in view sides."""
+    """How far a view with these largest angles extends from its center along either axis, in view sides."""
     across = along = 0.5
     if yaw or pitch:
         corners = [project(abs(yaw), abs(pitch), u, v) for u, v in _FRAME]
@@ -326,7 +326,7 @@ def _corners(shot: Shot, time: float, width: float, height: float) -> Polygon:
 
 
 def _draw_nested(grammar: Grammar, dice: Dice) -> tuple[Shot, ...]:
-    """Centre crops of growing size, cut to cut, equally long; the last is the largest that the grammar allows."""
+    """Center crops of growing size, cut to cut, equally long; the last is the largest that the grammar allows."""
     count = 1 + pick(grammar.shots, dice.unit("shots"))
     low, high = grammar.scale
     scales = [*sorted(between(low, high, unit) for unit in dice.units("scales", count - 1)), high]
@@ -353,10 +353,10 @@ def _draw_jump(grammar: Grammar, dice: Dice, picture: tuple[int, int]) -> tuple[
 
 def _covered(crops: np.ndarray, grid: int = 32) -> float:
     """Share of the unit square that axis-aligned windows (n, 3, 3), mirrored or not, cover; on a grid."""
-    centres = (np.arange(grid) + 0.5) / grid
+    centers = (np.arange(grid) + 0.5) / grid
     low_x, low_y = crops[:, 0, 2] + np.minimum(crops[:, 0, 0], 0), crops[:, 1, 2]
-    in_x = (centres >= low_x[:, None]) & (centres < (low_x + np.abs(crops[:, 0, 0]))[:, None])
-    in_y = (centres >= low_y[:, None]) & (centres < (low_y + crops[:, 1, 1])[:, None])
+    in_x = (centers >= low_x[:, None]) & (centers < (low_x + np.abs(crops[:, 0, 0]))[:, None])
+    in_y = (centers >= low_y[:, None]) & (centers < (low_y + crops[:, 1, 1])[:, None])
     return float((in_y[:, :, None] & in_x[:, None, :]).any(axis=0).mean())
 
 

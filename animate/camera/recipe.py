@@ -4,7 +4,7 @@
      "shots": [{"move": "zoom_in", "span": [0, 1], "ease": "smoothstep",
                 "start": {"x": 0.5, "y": 0.5, "scale": 1.0}, "end": {"x": 0.42, "y": 0.55, "scale": 0.6}}]}
 
-Time runs from 0 (first frame) to 1 (last frame). Shots that overlap in time dissolve into each other. A view's centre is
+Time runs from 0 (first frame) to 1 (last frame). Shots that overlap in time dissolve into each other. A view's center is
 in fractions of the picture's width and height, its side `scale` in fractions of the picture's short side, angles in
 degrees. `flip` mirrors the picture before it is filmed, so that all views are of the mirrored picture.
 """
@@ -38,7 +38,7 @@ class View(NamedTuple):
 
 
 class Shake(NamedTuple):
-    """Handheld noise on a view's centre: `amount` is its largest excursion in view sides, `seed` gives its phases."""
+    """Handheld noise on a view's center: `amount` is its largest excursion in view sides, `seed` gives its phases."""
 
     amount: float
     seed: int

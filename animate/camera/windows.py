@@ -67,7 +67,7 @@ def _film_shot(recipe: Recipe, number: int, shot: Shot, times: Array, matrices: 
 def advance(shot: Shot, time: Any) -> tuple[Any, Any]:
     """How far a shot has come at a time (a number or an array), 0 to 1: of its path and scale, and of its angles.
 
-    A zoom at constant speed is geometric in scale. Letting the centre move in proportion to the scale keeps the point
+    A zoom at constant speed is geometric in scale. Letting the center move in proportion to the scale keeps the point
     that it zooms at in place, and makes every view a blend of the two end views: inside the picture if they are.
     """
     begin, end = shot.span
@@ -142,9 +142,9 @@ def _matrices(views: Array, picture: tuple[int, int]) -> Array:
 
 
 def perspective(yaw: Array, pitch: Array) -> Array:
-    """Homographies (n, 3, 3) from a centred frame, in view sides, to the centred picture, likewise.
+    """Homographies (n, 3, 3) from a centerd frame, in view sides, to the centerd picture, likewise.
 
-    The camera keeps its distance FOCAL from the view's centre and looks at it, turned about it by yaw and pitch
+    The camera keeps its distance FOCAL from the view's center and looks at it, turned about it by yaw and pitch
     (degrees): an orbit. The middle of the frame stays where it is, at its scale.
     """
     zero = np.zeros_like(yaw)

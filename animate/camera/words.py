@@ -23,7 +23,7 @@ _NAMES = {
     "tilt_down": "tilt down",
     "diagonal": "move across",
     "orbit": "orbit",
-    "crop": "centre crop",
+    "crop": "center crop",
 }
 
 
@@ -43,7 +43,7 @@ def in_words(recipe: Recipe) -> str:
         parts.append(_shot_in_words(shot))
     words = ", ".join(parts)
     if recipe.look:
-        words += "; coloured" if recipe.look.until is None else "; colour drifts"
+        words += "; colored" if recipe.look.until is None else "; color drifts"
     return words + ("; mirrored" if recipe.flip else "")
 
 

@@ -14,7 +14,7 @@ _END = re.compile(rb"\xff\xd9")
 
 
 class JpegHeader(NamedTuple):
-    """`process` is the SOF marker's low byte; `adobe` the colour transform of an Adobe segment; `icc` the joined profile
+    """`process` is the SOF marker's low byte; `adobe` the color transform of an Adobe segment; `icc` the joined profile
     (b"" when there is none, None when its parts do not fit); `orientation` EXIF's, 1 when absent or senseless."""
 
     width: int
@@ -29,7 +29,7 @@ class JpegHeader(NamedTuple):
     scan: int  # where the first scan's header starts
 
     @property
-    def is_plain_colour(self) -> bool:
+    def is_plain_color(self) -> bool:
         """Three components in YCbCr, 8 bits, baseline or progressive: what every decoder shows alike."""
         known = self.process in (_SOF_BASELINE, _SOF_EXTENDED, _SOF_PROGRESSIVE) and self.bits == 8
         return known and len(self.component_ids) == 3 and self.component_ids != b"RGB" and self.adobe in (None, 1)

@@ -90,7 +90,7 @@ class PictureReader:
         if not data:
             raise Rejection("empty", "0 bytes")
         header = read_header(data)
-        if header is not None and header.is_plain_colour:
+        if header is not None and header.is_plain_color:
             self._check_size(header.width, header.height)
             stored = self._read_jpeg(data, header)
             if stored is not None:
@@ -101,7 +101,7 @@ class PictureReader:
         return self._transcode(picture.pixels())
 
     def decode(self, jpeg: bytes, width: int, height: int, level: int = 0, *, strict: bool = True) -> Pixels:
-        """Decode a colour JPEG to RGB (H, W, 3), at 1 / 2^level of its size, into the buffer. ValueError as simplejpeg's."""
+        """Decode a color JPEG to RGB (H, W, 3), at 1 / 2^level of its size, into the buffer. ValueError as simplejpeg's."""
         buffer = self._memory.shaped(-(-height >> level), -(-width >> level))
         return _decode(jpeg, (width, height), level, buffer, strict)
 

@@ -1,4 +1,4 @@
-"""The slow way to pixels, for all that is no plain colour JPEG: any format, mode, profile and orientation, by Pillow.
+"""The slow way to pixels, for all that is no plain color JPEG: any format, mode, profile and orientation, by Pillow.
 
 Whatever the bytes are, the outcome is correct upright sRGB, or a Rejection that names what is wrong.
 """
@@ -156,8 +156,8 @@ def _to_rgb(image: Image.Image) -> Pixels:
         return _array(converted)
     if image.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa") or "transparency" in image.info:
         layered = image.convert("RGBA")
-        colours = _managed(layered.convert("RGB"), image.info.get("icc_profile") if image.mode != "LA" else None)
-        return _over_white(colours, np.asarray(layered.getchannel("A")))
+        colors = _managed(layered.convert("RGB"), image.info.get("icc_profile") if image.mode != "LA" else None)
+        return _over_white(colors, np.asarray(layered.getchannel("A")))
     if image.mode in ("1", "L"):
         return cv2.cvtColor(_array(image.convert("L")), cv2.COLOR_GRAY2RGB)  # type: ignore[return-value]
     return _managed(image if image.mode in ("RGB", "CMYK") else image.convert("RGB"), image.info.get("icc_profile"))
@@ -171,9 +171,9 @@ def _managed(image: Image.Image, profile: bytes | None) -> Pixels:
     return _array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _over_white(colours: Pixels, alpha: Pixels) -> Pixels:
+def _over_white(colors: Pixels, alpha: Pixels) -> Pixels:
     share = alpha.astype(np.uint16)[..., None]
-    return ((colours * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
+    return ((colors * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
 
 
 def _deep_grey(image: Image.Image) -> Pixels:
@@ -206,7 +206,7 @@ def _srgb() -> Any:
 def conversion_to_srgb(profile: bytes, mode: str) -> Convert | None:
     """How pixels of a profile become sRGB; None when they are that already, or the profile cannot be used.
 
-    `mode` is RGB or CMYK. Most files with a profile carry some vendor's sRGB: one whose colours all land within three
+    `mode` is RGB or CMYK. Most files with a profile carry some vendor's sRGB: one whose colors all land within three
     levels of where they were is taken for it.
     """
     try:

@@ -100,15 +100,15 @@ def _outlines(recipe: Recipe, size: tuple[int, int]) -> tuple[Outline, ...]:
 
 
 def _paths(recipe: Recipe, size: tuple[int, int]) -> tuple[tuple[tuple[float, float], ...], ...]:
-    """The way of the view's centre, shot by shot; none for jumps, which go nowhere."""
+    """The way of the view's center, shot by shot; none for jumps, which go nowhere."""
     if recipe.jump:
         return ()
     times = np.linspace(0, 1, _STEPS)
-    centres = _points(_upright_windows(recipe, _STEPS), np.array([[0.5], [0.5], [1.0]]), size)[:, 0].round(1)
+    centers = _points(_upright_windows(recipe, _STEPS), np.array([[0.5], [0.5], [1.0]]), size)[:, 0].round(1)
     paths = []
     for number, shot in enumerate(recipe.shots):
         end = recipe.shots[number + 1].span[0] if number + 1 < len(recipe.shots) else 1.01
-        paths.append(tuple(map(tuple, centres[(times >= shot.span[0]) & (times < end)].tolist())))
+        paths.append(tuple(map(tuple, centers[(times >= shot.span[0]) & (times < end)].tolist())))
     return tuple(path for path in paths if path)
 
 

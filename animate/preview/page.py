@@ -17,7 +17,7 @@ from stillreel.shards.format.plan import Plan
 from stillreel.shards.format.record import REASONS
 
 _SHOT_COLOURS = ("#ff9f1c", "#2ec4b6", "#e8436b", "#8e7cff", "#7cb518", "#3a86ff")
-_MOVE_NAMES = {"static": "hold still", "crop": "centre crop", "jump": "jump", "diagonal": "move across"}
+_MOVE_NAMES = {"static": "hold still", "crop": "center crop", "jump": "jump", "diagonal": "move across"}
 
 
 def render_page(
@@ -127,20 +127,20 @@ def _overlay(card: Card) -> str:
         dash = "" if outline.time == 0 else ' stroke-dasharray="5 4"'
         opacity = 1 if outline.time in (0, 1) else 0.45
         shapes.append(
-            f'<polygon points="{corners}" stroke="{_colour_at(card, outline.time)}" opacity="{opacity}"{dash}/>'
+            f'<polygon points="{corners}" stroke="{_color_at(card, outline.time)}" opacity="{opacity}"{dash}/>'
         )
     for number, path in enumerate(card.paths):
-        colour = _SHOT_COLOURS[number % len(_SHOT_COLOURS)]
+        color = _SHOT_COLOURS[number % len(_SHOT_COLOURS)]
         points = " ".join(f"{x:g},{y:g}" for x, y in path)
         x, y = path[-1]
         shapes.append(f'<polyline points="{points}" stroke="#000" stroke-width="4" opacity="0.45"/>')
-        shapes.append(f'<polyline points="{points}" stroke="{colour}"/>')
-        shapes.append(f'<circle cx="{x:g}" cy="{y:g}" r="4" fill="{colour}" stroke="#000" stroke-width="1"/>')
+        shapes.append(f'<polyline points="{points}" stroke="{color}"/>')
+        shapes.append(f'<circle cx="{x:g}" cy="{y:g}" r="4" fill="{color}" stroke="#000" stroke-width="1"/>')
     return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}">{"".join(shapes)}</svg>'
 
 
-def _colour_at(card: Card, time: float) -> str:
-    """Colour of the shot that is on at a time; a path holds as many points as its shot lasts. Crops take turns."""
+def _color_at(card: Card, time: float) -> str:
+    """Color of the shot that is on at a time; a path holds as many points as its shot lasts. Crops take turns."""
     if not card.paths:
         return _SHOT_COLOURS[int(time * 0.999 * len(_SHOT_COLOURS))]
     ends = list(accumulate(len(path) for path in card.paths))

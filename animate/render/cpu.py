@@ -173,7 +173,7 @@ def plan_warps(recipe: Recipe, frames: int, size: int, deepest: int = DEEPEST_LE
 
 def _in_pixels(views: Array, picture: tuple[int, int], size: int, level: int) -> Array:
     width, height = picture[0] / 2**level, picture[1] / 2**level
-    # Windows lie between unit squares; the centres of pixels lie at their index + 1/2.
+    # Windows lie between unit squares; the centers of pixels lie at their index + 1/2.
     outer = np.array([[width, 0, -0.5], [0, height, -0.5], [0, 0, 1.0]])
     inner = np.array([[1 / size, 0, 0.5 / size], [0, 1 / size, 0.5 / size], [0, 0, 1.0]])
     # Cosines and products differ in their last bits from processor to processor; a grid of 2^-30 hides that.

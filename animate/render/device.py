@@ -58,7 +58,7 @@ class StillBatch(NamedTuple):
 def prepare_still(recipe: Recipe, load: Callable[[int], Pixels], frames: int, size: int) -> Still:
     """What the device needs of one still; `load(level)` decodes its picture at 1 / 2^level of its size.
 
-    ValueError when the recipe has a look: colours change on the CPU only.
+    ValueError when the recipe has a look: colors change on the CPU only.
     """
     if recipe.look:
         names = ", ".join(dict.fromkeys(step.transform for step in recipe.look.steps + (recipe.look.until or ())))
@@ -102,7 +102,7 @@ def render_stills(batch: StillBatch, size: int) -> Tensor:
     return frames.view(clips, count, size, size, 3)
 
 
-def normalised(
+def normalize(
     frames: Tensor,
     mean: Sequence[float] = CLIP_MEAN,
     std: Sequence[float] = CLIP_STD,

@@ -1,4 +1,4 @@
-"""Looks: one change of colour for a whole clip, by albumentations with values that we drew.
+"""Looks: one change of color for a whole clip, by albumentations with values that we drew.
 
 The transforms are built with ranges of zero width, so that none of albumentations' own generators, which repeat their
 draws in forked workers, decides anything.
@@ -23,7 +23,7 @@ Pixels = NDArray[np.uint8]
 
 
 def apply_look(look: LookPlan, clip: Pixels) -> Pixels:
-    """The clip (T, H, W, 3) in another colour; a drifting look fades from its first steps to its last, in 256ths."""
+    """The clip (T, H, W, 3) in another color; a drifting look fades from its first steps to its last, in 256ths."""
     first = _apply(look.steps, clip)
     if look.until is None:
         return first

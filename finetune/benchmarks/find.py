@@ -24,7 +24,7 @@ _MOST_LOOKED_INTO = 64  # files whose names tell nothing
 class Role:
     """A part that a file plays: the setting that names it, and how to know it.
 
-    `names` are globs, lower case, the likeliest first. A file of another name is recognised by its content if it reads in one
+    `names` are globs, lower case, the likeliest first. A file of another name is recognized by its content if it reads in one
     of the dialects, its first id is `like`, and it has one of `sizes` records (any number when there are none).
     With `many`, files that match one of the globs of a name (separated by blanks) complete each other.
     """

@@ -76,7 +76,7 @@ def check_size(size: int, towers: dict[str, Any]) -> None:
     """RequestError where frames are not of the towers' size."""
     expected = towers["vision_cfg"].get("image_size", 224)
     if size != expected and [size, size] != list(expected if isinstance(expected, list | tuple) else [expected]):
-        raise RequestError(f"video.size={size}: the model's image tower reads {expected}; set video.size={expected}")
+        raise RequestError(f"size={size}: the model's image tower reads {expected}; set size={expected}")
 
 
 def _config_of(path: str) -> dict[str, Any] | None:

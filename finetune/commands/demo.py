@@ -80,13 +80,13 @@ def pretrain_settings(out: Path, settings: DemoSettings) -> PretrainSettings:
     values = preset.model_dump()
     values["data"], values["out"], values["steps"] = str(out / TRAINED_ON), str(out / "pretrain"), steps
     values["batch"] = min(preset.batch, settings.stills - settings.heldout)
-    values["stream"]["seed"] = settings.seed
-    values["optimiser"]["warmup"] = scaled(preset.optimiser.warmup)
-    values["evaluation"]["data"] = str(out / HELD_OUT) if settings.heldout else ""
-    values["evaluation"]["every"] = scaled(preset.evaluation.every)
-    values["run"]["save_every"] = scaled(preset.run.save_every)
-    values["run"]["log_every"] = scaled(preset.run.log_every)
-    values["run"]["progress"] = settings.progress
+    values["seed"] = settings.seed
+    values["optimizer"]["warmup_steps"] = scaled(preset.optimizer.warmup(preset.steps))
+    values["eval"]["data"] = str(out / HELD_OUT) if settings.heldout else ""
+    values["eval"]["every"] = scaled(preset.eval.every)
+    values["save_every"] = scaled(preset.save_every)
+    values["log_every"] = scaled(preset.log_every)
+    values["progress"] = settings.progress
     return PretrainSettings.resolve(values)
 
 
@@ -100,10 +100,10 @@ def finetune_settings(out: Path, settings: DemoSettings) -> FinetuneSettings:
     values["steps"] = _scaled(preset.steps, share)
     values["seed"] = settings.seed
     values["batch"] = min(preset.batch, settings.contents)
-    values["optimiser"]["warmup"] = _scaled(preset.optimiser.warmup, share)
-    values["run"]["save_every"] = _scaled(preset.run.save_every, share)
-    values["run"]["log_every"] = _scaled(preset.run.log_every, share)
-    values["run"]["progress"] = settings.progress
+    values["optimizer"]["warmup_steps"] = _scaled(preset.optimizer.warmup(preset.steps), share)
+    values["save_every"] = _scaled(preset.save_every, share)
+    values["log_every"] = _scaled(preset.log_every, share)
+    values["progress"] = settings.progress
     return FinetuneSettings.resolve(values)
 
 

@@ -12,7 +12,7 @@ from stillreel.configs.system.storage import Folder
 from stillreel.finetune.benchmarks import SplitName
 from stillreel.finetune.checkpoints.weights import check_size, load_any, model_folder
 from stillreel.finetune.data.asked import open_asked, store_asked
-from stillreel.finetune.evaluation.evaluator import Examiner
+from stillreel.finetune.evaluation.evaluator import Evaluator
 from stillreel.finetune.evaluation.results import (
     about_checkpoint,
     compare_with,
@@ -21,7 +21,7 @@ from stillreel.finetune.evaluation.results import (
     results_of,
     table_of,
 )
-from stillreel.finetune.evaluation.two_stage import Staged, examine_stages
+from stillreel.finetune.evaluation.two_stage import Staged, evaluate_stages
 from stillreel.pretrain.data.together import Together
 from stillreel.pretrain.engine.distributed import joined
 from stillreel.pretrain.engine.parallel import autocast_of
@@ -41,13 +41,13 @@ def run(name: str, settings: EvaluateSettings) -> int:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         model = load_any(settings).to(ranks.device)
-        check_size(settings.video.size, model_cfg_of(model.clip))
+        check_size(settings.size, model_cfg_of(model.clip))
         if ranks.is_first:
             print(opened.report(), file=sys.stderr, flush=True)
-        together, autocast = Together(ranks.ranks, _PATIENCE_S), autocast_of(settings.engine, ranks.device)
+        together, autocast = Together(ranks.ranks, _PATIENCE_S), autocast_of(settings, ranks.device)
 
-        def examiner_of(split: SplitName) -> Examiner:
-            return Examiner(
+        def examiner_of(split: SplitName) -> Evaluator:
+            return Evaluator(
                 opened.located,
                 split,
                 settings,
@@ -61,7 +61,7 @@ def run(name: str, settings: EvaluateSettings) -> int:
         outcome = examiner.examine(model, autocast=autocast)
         staged = None
         if settings.rerank:
-            staged = examine_stages(
+            staged = evaluate_stages(
                 model, opened.located, settings.split, examiner_of, depth=settings.rerank, autocast=autocast
             )
         if not ranks.is_first:

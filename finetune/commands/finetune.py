@@ -21,17 +21,17 @@ from stillreel.finetune.data.asked import open_asked, store_asked
 from stillreel.finetune.data.loader import Pair, class_text, pair_loader, pairs_of, start_state
 from stillreel.finetune.data.plan import describe_costs, describe_reading, devices
 from stillreel.finetune.data.store import FrameStore
-from stillreel.finetune.evaluation.evaluator import Examiner, Outcome
+from stillreel.finetune.evaluation.evaluator import Evaluator, Outcome
 from stillreel.finetune.evaluation.results import about_checkpoint, publish, results_of, table_of
 from stillreel.pretrain.data import Share
-from stillreel.pretrain.data.tokens import tokenise
-from stillreel.pretrain.engine.loop import Metrics, Pace, Trained, tell_evaluation, train
+from stillreel.pretrain.data.tokens import tokenize
+from stillreel.pretrain.engine.loop import Metrics, Pace, TrainState, tell_evaluation, train
 from stillreel.pretrain.engine.parallel import autocast_of
-from stillreel.pretrain.engine.prefetcher import Fed, Feeder
+from stillreel.pretrain.engine.prefetcher import DeviceBatch, DevicePrefetcher
 from stillreel.pretrain.engine.session import (
     BINDING,
     Session,
-    build_trained,
+    build_train_state,
     describe_run,
     final_weights,
     flops_of,
@@ -53,7 +53,7 @@ def run(name: str, settings: FinetuneSettings) -> int:
     """Train to the last step, from the latest checkpoint in OUT if there is one; choose; test. Returns 0 when that is done."""
     settings = settle(settings)
     described = describe_model(settings)
-    check_size(settings.video.size, described.towers)
+    check_size(settings.size, described.towers)
     store = store_asked(settings)
     opened = open_for_training(name, settings, store)
     pairs = pairs_of(opened.located, "train", settings.prompt)
@@ -78,7 +78,7 @@ def run(name: str, settings: FinetuneSettings) -> int:
         return prepare.run(opened, settings)
     if opened.benchmark.selection:
         metric = "t2v_r1" if opened.benchmark.protocol.task == "retrieval" else "top1"
-        settings = settings.model_copy(update={"run": settings.run.model_copy(update={"best": metric})})
+        settings = settings.model_copy(update={"best_metric": metric})
     with open_session(settings) as session:
         FinetuneRun(settings, opened, store, pairs, session).work()
     return 0
@@ -129,7 +129,7 @@ class FinetuneRun:
         settings, folder = self.settings, self.session.folder
         steps = settings.steps_of(len(self.pairs))
         checkpoint = folder.begin(settings, BINDING | set(_ORDER))
-        trained = build_trained(settings, settings.seed, self.session.ranks)
+        trained = build_train_state(settings, settings.seed, self.session.ranks)
         start = start_weights(settings, trained)
         state = start_state(self.pairs, settings.seed)
         if checkpoint is not None:
@@ -143,14 +143,14 @@ class FinetuneRun:
                 tell_evaluation(records, 0, evaluate)
             if state.steps < steps:
                 # Validation at each checkpoint, so that the best one is there to be taken.
-                pace = Pace(steps, settings.run.save_every, settings.run)
-                flops = flops_of(settings, trained, settings.words)
+                pace = Pace(steps, settings.save_every, settings)
+                flops = flops_of(settings, trained, settings.context_length)
                 train(trained, feed, pace, records, self.session.wish, flops=flops, evaluate=evaluate)
         chosen = self._choose(trained) if evaluate else steps
         folder.finish(trained.task.model, final_weights(settings, trained, start), chosen)
         return self._test()
 
-    def _feed(self, state: State, steps: int) -> Iterator[Fed]:
+    def _feed(self, state: State, steps: int) -> Iterator[DeviceBatch]:
         ranks = self.session.ranks
         loader = pair_loader(
             self.pairs,
@@ -162,21 +162,21 @@ class FinetuneRun:
             pin_memory=ranks.device.type == "cuda",
         )
         dtype, texts = self._autocast or torch.float32, self._class_texts()
-        return iter(Feeder(loader, ranks.device, seed=self.settings.seed, dtype=dtype, texts=texts))
+        return iter(DevicePrefetcher(loader, ranks.device, seed=self.settings.seed, dtype=dtype, texts=texts))
 
     def _class_texts(self) -> ClassTexts | None:
         """None where clips are not told apart by their classes."""
         if not self.settings.objective.classes:
             return None
         texts = [class_text(label, self.settings.prompt) for label in self.opened.benchmark.labels]
-        return ClassTexts(texts, tokenise(texts, self.settings.words))
+        return ClassTexts(texts, tokenize(texts, self.settings.context_length))
 
     @property
     def _autocast(self) -> torch.dtype | None:
-        return autocast_of(self.settings.engine, self.session.ranks.device)
+        return autocast_of(self.settings, self.session.ranks.device)
 
-    def _examiner(self, split: SplitName) -> Examiner:
-        return Examiner(
+    def _examiner(self, split: SplitName) -> Evaluator:
+        return Evaluator(
             self.opened.located,
             split,
             self.settings,
@@ -187,7 +187,7 @@ class FinetuneRun:
             selection=selection_in(self.opened),
         )
 
-    def _validation(self, trained: Trained) -> Callable[[], Metrics] | None:
+    def _validation(self, trained: TrainState) -> Callable[[], Metrics] | None:
         """None where no checkpoint is chosen."""
         if self.opened.benchmark.selection is None:
             return None
@@ -199,12 +199,12 @@ class FinetuneRun:
 
         return evaluate
 
-    def _choose(self, trained: Trained) -> int:
+    def _choose(self, trained: TrainState) -> int:
         """Make it the checkpoint that is best on the validation split; its step."""
         best = self.session.folder.best()
         assert best is not None, "the last step is saved with its metrics"
         restore(trained, best)
-        name = self.settings.run.best
+        name = self.settings.best_metric
         self.session.say(f"chosen: step {best.step:,}, {name} {best.metrics[name]:.4g} on validation")
         return best.step
 

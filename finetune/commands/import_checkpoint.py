@@ -16,7 +16,7 @@ from stillreel.pretrain.model import ModelSettings, VideoTextModel, read_peer
 from stillreel.pretrain.model.checkpoint import check_free, save_model
 from stillreel.pretrain.model.clip_files import is_clip, read_clip
 from stillreel.pretrain.model.files import FORMAT, Checkpoint, read_checkpoint
-from stillreel.pretrain.model.keys import KeyLine, summarise
+from stillreel.pretrain.model.keys import KeyLine, summarize
 from stillreel.pretrain.model.towers import build_towers, model_cfg_of
 
 _REPORT = "report.txt"
@@ -32,11 +32,11 @@ def run(file: str, out: str, settings: ImportSettings) -> int:
     checkpoint.tensors.clear()  # the model has its own: a large one fits in memory twice, and not three times
     origin = {"file": file, "container": checkpoint.container, "settings": settings.model_dump(mode="json")}
     save_model(model, folder, origin)
-    report = [*about, summarise(lines), *map(str, lines)]
+    report = [*about, summarize(lines), *map(str, lines)]
     folder.publish(_REPORT, ("\n".join(report) + "\n").encode())
-    loud = [str(line) for line in lines if line.what in ("initialised", "unused")]
+    loud = [str(line) for line in lines if line.what in ("initialized", "unused")]
     print("\n".join([*about, *loud]))
-    print(f"{summarise(lines)}; each key: {folder.locate(_REPORT)}")
+    print(f"{summarize(lines)}; each key: {folder.locate(_REPORT)}")
     print(f"{folder.url}: {_in_words(model)}")
     return 0
 

@@ -66,21 +66,19 @@ def run(videos: str, out: str, settings: IndexSettings) -> int:
     folder = Folder(out)
     if not folder.is_local:
         raise RequestError(f"{out}: an index is mapped into memory, so it must lie on a disk")
-    source = open_source(videos, settings.video)
+    source = open_source(videos, settings.video_settings())
     files = source.survey()
     checkpoint = model_folder(settings.checkpoint)
     model = open_model(checkpoint, settings.device)
     side = model.clip.visual.image_size[0]
-    if settings.video.size != side:
-        raise RequestError(
-            f"video.size={settings.video.size}: the model's towers read {side} x {side}; set video.size={side}"
-        )
+    if settings.size != side:
+        raise RequestError(f"size={settings.size}: the model's towers read {side} x {side}; set size={side}")
     maker = {
         "model": {
             "path": str(Path(checkpoint).expanduser().absolute()),
             "sha256": model_digest(checkpoint),
         },
-        "settings": settings.video.model_dump(mode="json"),
+        "settings": settings.video_settings().model_dump(mode="json"),
     }
     Path(folder.path).mkdir(parents=True, exist_ok=True)
     with _alone(folder):
@@ -178,7 +176,9 @@ def _encode(
     taken = [int(path.stem.rpartition("-")[2]) for path in Path(work.path).glob("part-*.safetensors")]
     number, begun, done = max(taken, default=-1) + 1, time.monotonic(), 0
     waiting: list[tuple[list[Entry], Arrays]] = []
-    for footage in read_footage(source, files, settings.video, batch=settings.batch, workers=settings.workers):
+    for footage in read_footage(
+        source, files, settings.video_settings(), batch=settings.batch, workers=settings.workers
+    ):
         waiting.append((footage.entries, _features(model, footage)))
         done += len(footage.entries)
         if sum(len(entries) for entries, _ in waiting) >= settings.part or done == len(files):

@@ -14,7 +14,7 @@ def store_asked(settings: ProtocolSettings) -> FrameStore | None:
     if not settings.prepared:
         return None
     store = open_store(settings.prepared)
-    store.check(settings.video, settings.views.segments)
+    store.check(settings.video_settings(), settings.views.segments)
     return store
 
 

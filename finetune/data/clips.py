@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stillreel.configs.system.dice import Dice
 from stillreel.configs.video import VideoSettings
-from stillreel.finetune.video import MIDDLE, Span, VideoClip, VideoReader, VideoTrouble, View
+from stillreel.finetune.video import MIDDLE, Span, VideoClip, VideoError, VideoReader, View
 from stillreel.finetune.video.crop import draw_crop
 
 
@@ -29,7 +29,7 @@ class ClipSource(Protocol):
     """Reads clips, in one process."""
 
     def read(self, clip: Clip, epoch: int | None) -> VideoClip:
-        """The clip as at test (None), or with what its sampler draws in an epoch. VideoTrouble where it has no frame."""
+        """The clip as at test (None), or with what its sampler draws in an epoch. VideoError where it has no frame."""
 
 
 class Draws(NamedTuple):
@@ -59,7 +59,7 @@ class FileSource:
 
     def read(self, clip: Clip, epoch: int | None) -> VideoClip:
         if clip.file is None:
-            raise VideoTrouble(clip.name, "missing", "no file of its name was found")
+            raise VideoError(clip.name, "missing", "no file of its name was found")
         dice = None if epoch is None else self._draws.dice(clip, epoch)
         return self._reader.read(clip.file, clip.span, dice, self._draws.view(clip, epoch))
 
@@ -79,7 +79,7 @@ def empty_clips(count: int, settings: VideoSettings) -> tuple[Tensor, Tensor]:
 def fill_clip(
     source: ClipSource, clip: Clip, frames: NDArray[np.uint8], mask: NDArray[np.bool_], epoch: int | None = None
 ) -> list[str]:
-    """Read a clip into frames (T, H, W, 3) and mask (T,). What is wrong with its file nevertheless; VideoTrouble without any
+    """Read a clip into frames (T, H, W, 3) and mask (T,). What is wrong with its file nevertheless; VideoError without any
     frame."""
     read = source.read(clip, epoch)
     frames[:], mask[:] = read.frames, read.mask

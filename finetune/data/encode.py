@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stillreel.animate.render.device import normalised
+from stillreel.animate.render.device import normalize
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.data.clips import Clip, ClipSource, empty_clips, fill_clip
 from stillreel.finetune.data.store import FrameStore, open_source
-from stillreel.finetune.video import VideoTrouble
+from stillreel.finetune.video import VideoError
 from stillreel.pretrain.data.workers import load_batches
 from stillreel.pretrain.model import VideoTextModel
 from stillreel.pretrain.model.features import VideoFeatures
@@ -69,7 +69,7 @@ class ClipReader(Dataset[DecodedClips]):
             try:
                 troubles += fill_clip(self._source, clip, frames.numpy()[row], mask.numpy()[row])
                 whole.append(True)
-            except VideoTrouble as trouble:
+            except VideoError as trouble:
                 troubles.append(str(trouble))
                 whole.append(False)
         return DecodedClips(first, frames, mask, whole, troubles)
@@ -102,7 +102,7 @@ def encode_frames(
 ) -> VideoFeatures:
     """Features of frames uint8 (B, T, H, W, 3) with mask (B, T), on the model's device."""
     weights = next(model.parameters())
-    seen = normalised(frames.to(weights.device, non_blocking=True), dtype=weights.dtype)
+    seen = normalize(frames.to(weights.device, non_blocking=True), dtype=weights.dtype)
     shown = mask.to(weights.device, non_blocking=True)
     with torch.no_grad(), torch.autocast(weights.device.type, autocast, enabled=autocast is not None):
         features: VideoFeatures = model.encode_video(seen, shown)

@@ -26,9 +26,9 @@ from stillreel.finetune.benchmarks import Located, SplitName
 from stillreel.finetune.benchmarks.classes import plain
 from stillreel.finetune.data.clips import Clip, Draws, empty_clips, fill_clip
 from stillreel.finetune.data.store import FrameStore, open_source
-from stillreel.finetune.video import Span, VideoTrouble
+from stillreel.finetune.video import Span, VideoError
 from stillreel.pretrain.data import BatchDataset, BatchLoader, BatchMaker, ClipBatch, Share, View
-from stillreel.pretrain.data.tokens import tokenise
+from stillreel.pretrain.data.tokens import tokenize
 from stillreel.shards.stream.faults import BadSample, Budget
 from stillreel.shards.stream.order import Ints, permutation
 from stillreel.shards.stream.stream import State, slots_of
@@ -66,7 +66,7 @@ def pairs_of(located: Located, name: SplitName, prompt: str) -> list[Pair]:
 
 def draws_of(settings: FinetuneSettings) -> Draws:
     """What training draws of its videos."""
-    return Draws(settings.seed, crops=settings.crop == "drawn")
+    return Draws(settings.seed, crops=settings.crop == "random")
 
 
 def instants_of(views: ViewSettings) -> list[float | None]:
@@ -128,7 +128,7 @@ class PairDataset(BatchDataset):
         store: FrameStore | None = None,
     ) -> None:
         super().__init__(share, state, steps)
-        tokenise([""], settings.words)  # loads the vocabulary now, once: forked workers have it then
+        tokenize([""], settings.context_length)  # loads the vocabulary now, once: forked workers have it then
         self._pairs, self._settings, self._store = pairs, settings, store
 
     def open(self) -> BatchMaker:
@@ -142,12 +142,12 @@ class _PairMaker:
         self, pairs: Sequence[Pair], settings: FinetuneSettings, share: Share, store: FrameStore | None
     ) -> None:
         self._pairs, self._settings, self._share = pairs, settings, share
-        self._source = open_source(settings.video, store, draws_of(settings))
+        self._source = open_source(settings.video_settings(), store, draws_of(settings))
         self._orders: dict[int, Ints] = {}  # of the latest epochs
 
     def make(self, step: int, consumed: int) -> ClipBatch:
         positions = slots_of(consumed, *self._share).tolist()
-        video = self._settings.video
+        video = self._settings.video_settings()
         frames, mask = empty_clips(len(positions), video)
         found: list[Pair] = []
         whole, damage = [], []
@@ -162,7 +162,7 @@ class _PairMaker:
             [pair.key for pair in found],
             captions,
             [pair.source for pair in found],
-            tokenise(captions, self._settings.words),
+            tokenize(captions, self._settings.context_length),
             frames,
             None,
             View("", video.frames, video.size),
@@ -179,7 +179,7 @@ class _PairMaker:
             pair = self._pairs[int(self._order(epoch)[place])]
             try:
                 return pair, passed, fill_clip(self._source, pair.clip, frames.numpy(), mask.numpy(), epoch)
-            except VideoTrouble as trouble:
+            except VideoError as trouble:
                 passed.append(BadSample(trouble.file, pair.source, f"{trouble.reason}: {trouble.detail}"))
         raise DataError(f"{len(passed)} videos that were tried for one slot are damaged, the first of them {passed[0]}")
 

@@ -15,7 +15,7 @@ from stillreel.configs.system.progress import amount, duration
 from stillreel.finetune.checkpoints.weights import Described
 from stillreel.finetune.data.loader import Pair, draws_of
 from stillreel.finetune.data.store import FrameStore, open_source
-from stillreel.finetune.video import VideoTrouble
+from stillreel.finetune.video import VideoError
 from stillreel.pretrain.engine.session import step_flops
 from stillreel.pretrain.model import VideoTextModel
 from stillreel.pretrain.model.towers import build_towers
@@ -31,7 +31,7 @@ def describe_costs(settings: FinetuneSettings, described: Described, pairs: int,
     with torch.device("meta"):
         model = VideoTextModel(build_towers(described.towers), described.settings)
     weights = sum(tensor.numel() for tensor in model.parameters())
-    step = step_flops(settings, described.settings, described.towers, settings.video.frames, settings.words, classes)
+    step = step_flops(settings, described.settings, described.towers, settings.frames, settings.context_length, classes)
     names = devices()
     peaks = [dense_peak(name) for name in names]
     known = [peak for peak in peaks if peak]
@@ -45,8 +45,8 @@ def describe_costs(settings: FinetuneSettings, described: Described, pairs: int,
         (
             f"{steps:,} steps of {settings.batch:,} clips: {steps * settings.batch / pairs:.3g} epochs of {pairs:,} pairs",
             f"parameters: {weights / 1e6:.1f} M",
-            f"memory, estimated: {amount(weights * _STATE)} of weights and optimiser on each device, and {amount(kept)} of "
-            "activations over all of them" + (" (computed again)" if settings.engine.checkpointing else ""),
+            f"memory, estimated: {amount(weights * _STATE)} of weights and optimizer on each device, and {amount(kept)} of "
+            "activations over all of them" + (" (computed again)" if settings.activation_checkpointing else ""),
             f"operations: {step:.3g} FLOP a step, {steps * step:.3g} in all",
             f"time: {time}",
         )
@@ -55,13 +55,13 @@ def describe_costs(settings: FinetuneSettings, described: Described, pairs: int,
 
 def describe_reading(settings: FinetuneSettings, pairs: Sequence[Pair], store: FrameStore | None, ranks: int) -> str:
     """How fast clips can be read here, by some of them; where it is slower than the device, it is what a run takes."""
-    source = open_source(settings.video, store, draws_of(settings))
+    source = open_source(settings.video_settings(), store, draws_of(settings))
     chosen = pairs[:: max(len(pairs) // _READ, 1)][:_READ]
     start, damaged = time.monotonic(), 0
     for pair in chosen:
         try:
             source.read(pair.clip, 0)
-        except VideoTrouble:
+        except VideoError:
             damaged += 1
     seconds = (time.monotonic() - start) / len(chosen)
     workers = ranks * max(settings.workers, 1)
@@ -79,13 +79,13 @@ def activations(towers: dict[str, object], settings: FinetuneSettings, classes: 
     """
     vision, text = towers["vision_cfg"], towers["text_cfg"]
     assert isinstance(vision, dict) and isinstance(text, dict)
-    side = settings.video.size // vision["patch_size"]
-    rows = min(settings.chunk or settings.batch, settings.batch)
-    seen = rows * settings.video.frames * (1 + side * side) * vision.get("width", 768) * vision.get("layers", 12)
+    side = settings.size // vision["patch_size"]
+    rows = min(settings.micro_batch or settings.batch, settings.batch)
+    seen = rows * settings.frames * (1 + side * side) * vision.get("width", 768) * vision.get("layers", 12)
     texts = rows * (1 + ceil(classes / settings.batch))
-    read = texts * settings.words * text.get("width", 512) * text.get("layers", 12)
-    each = 2 if settings.engine.checkpointing else 34
-    return int((seen + read) * each * (2 if settings.engine.precision == "fp32" else 1))
+    read = texts * settings.context_length * text.get("width", 512) * text.get("layers", 12)
+    each = 2 if settings.activation_checkpointing else 34
+    return int((seen + read) * each * (2 if settings.precision == "fp32" else 1))
 
 
 def devices() -> list[str]:

@@ -33,7 +33,7 @@ from stillreel.finetune.benchmarks import SPLITS, Opened
 from stillreel.finetune.data.clips import Clip, dice_of
 from stillreel.finetune.data.loader import clips_of, instants_of
 from stillreel.finetune.data.store import KIND, kept_settings, positions_in
-from stillreel.finetune.video import VideoTrouble
+from stillreel.finetune.video import VideoError
 from stillreel.finetune.video.container import OpenVideo
 from stillreel.finetune.video.decode import FrameDecoder
 from stillreel.finetune.video.pixels import FrameShaper
@@ -73,7 +73,7 @@ def run(opened: Opened, settings: FinetuneSettings) -> int:
         plan = settle_plan(folder, benchmark.name, clips, settings)
         left = survey(folder, [plan], full=False).open_tasks
         tasks = [_task(plan, task.shard, clips, settings) for task in left]
-        with Progress(plan.samples, "videos", settings.run.progress) as progress:
+        with Progress(plan.samples, "videos", settings.progress) as progress:
             progress.skip(plan.samples - sum(len(task.clips) for task in tasks))
             for receipt in make_shards(tasks, settings.workers):
                 progress.advance(receipt.planned)
@@ -114,7 +114,7 @@ def stored_settings(settings: FinetuneSettings) -> dict[str, Any]:
     drawing = settings.video.sampler in _DRAWING
     return {
         "kind": KIND,
-        **kept_settings(settings.video),
+        **kept_settings(settings.video_settings()),
         "segments": settings.views.segments,
         "instants": instants_of(settings.views),
         "draws": min(ceil(settings.epochs), _MOST_DRAWS) if drawing else 1,
@@ -137,7 +137,9 @@ def _listed(clip: Clip) -> Listed:
 
 def _task(plan: Plan, shard: int, clips: Sequence[Clip], settings: FinetuneSettings) -> FrameTask:
     first = (shard - plan.header.first_shard) * _SHARD_SIZE
-    return FrameTask(plan.folder.url, plan.digest, shard, tuple(clips[first : first + _SHARD_SIZE]), settings.video)
+    return FrameTask(
+        plan.folder.url, plan.digest, shard, tuple(clips[first : first + _SHARD_SIZE]), settings.video_settings()
+    )
 
 
 def make_shards(tasks: Sequence[FrameTask], workers: int) -> Iterator[Receipt]:
@@ -167,13 +169,13 @@ def make_shard(task: FrameTask) -> Receipt:
             try:
                 width, height, members = frames_of(clip, task.video, plan.header.settings)
                 writer.write(_record(planned, WRITTEN)._replace(width=width, height=height), members)
-            except VideoTrouble as trouble:
+            except VideoError as trouble:
                 writer.reject(_record(planned, REJECTED)._replace(reason=trouble.reason, detail=trouble.detail))
         return writer.publish(_library_versions(), 1, {"total": round(perf_counter() - start, 3)})
 
 
 def frames_of(clip: Clip, video: VideoSettings, stored: Mapping[str, Any]) -> tuple[int, int, dict[str, bytes]]:
-    """Width and height of a video's stored frames, and the members of its sample. VideoTrouble where it gives no frame."""
+    """Width and height of a video's stored frames, and the members of its sample. VideoError where it gives no frame."""
     assert clip.file is not None
     file = OpenVideo(clip.file, video.max_pixels)
     decoder = FrameDecoder(file, video.max_seconds)
@@ -184,12 +186,12 @@ def frames_of(clip: Clip, video: VideoSettings, stored: Mapping[str, Any]) -> tu
     ]
     wanted = np.unique(np.concatenate([*test, *train])).tolist()
     if not all(map(len, (*test, *train))):
-        raise VideoTrouble(str(clip.file), "outside", f"no frame to take in {clip.span or 'it'}")
+        raise VideoError(str(clip.file), "outside", f"no frame to take in {clip.span or 'it'}")
     shaper = FrameShaper(video.size, file.sample_aspect if video.square_pixels else None)
     shaped = {number: shaper.whole(frame) for number, frame in decoder.frames(wanted)}
     if not shaped:
         why = "; ".join(map(str, decoder.flaws)) or "the decoder gave none"
-        raise VideoTrouble(str(clip.file), "no_frames", why)
+        raise VideoError(str(clip.file), "no_frames", why)
     numbers = sorted(shaped)
     told = {
         "video": clip.name,

@@ -26,7 +26,7 @@ from stillreel.configs import DataError, RequestError
 from stillreel.configs.system.storage import Folder
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.data.clips import AT_TEST, Clip, ClipSource, Draws, FileSource, dice_of
-from stillreel.finetune.video import VideoClip, VideoTrouble, View
+from stillreel.finetune.video import VideoClip, VideoError, View
 from stillreel.finetune.video.errors import TROUBLES, Flaw
 from stillreel.finetune.video.pixels import cropped, square
 from stillreel.finetune.video.reader import filled, shuffled
@@ -122,7 +122,7 @@ class StoredSource:
         self._views: list[float | None] = list(store.settings["instants"])
 
     def read(self, clip: Clip, epoch: int | None) -> VideoClip:
-        """VideoTrouble where the store has no frame of it; StorageFailure where storage does not answer."""
+        """VideoError where the store has no frame of it; StorageFailure where storage does not answer."""
         members = self._members(clip.name)
         try:
             told = json.loads(members["json"])
@@ -138,7 +138,7 @@ class StoredSource:
             numbers, times = np.array(told["numbers"], np.int64), np.array(told["times"], np.float64)
             flaws, end = tuple(Flaw(*flaw) for flaw in told["flaws"]), float(told["end"])
         except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise VideoTrouble(self._where(clip.name), "corrupt", f"no sample of stored frames: {error!r}") from None
+            raise VideoError(self._where(clip.name), "corrupt", f"no sample of stored frames: {error!r}") from None
         return VideoClip(frames, mask, numbers[places], times[places], flaws, end)
 
     def _members(self, video: str) -> Mapping[str, bytes]:
@@ -147,10 +147,10 @@ class StoredSource:
             reason, _, detail = self._store.rejected.get(video, "missing: the store has no frames of it").partition(
                 ": "
             )
-            raise VideoTrouble(self._where(video), reason if reason in TROUBLES else "corrupt", detail)
+            raise VideoError(self._where(video), reason if reason in TROUBLES else "corrupt", detail)
         (found,) = self._samples.read([place])
         if isinstance(found, BadSample | BadShard):
-            raise VideoTrouble(self._where(video), "corrupt", str(found))
+            raise VideoError(self._where(video), "corrupt", str(found))
         assert isinstance(found, Found)
         return found.members
 

@@ -29,7 +29,7 @@ from stillreel.finetune.data.loader import class_text, clips_of, instants_of
 from stillreel.finetune.data.store import FrameStore
 from stillreel.finetune.video import View
 from stillreel.pretrain.data.together import Together
-from stillreel.pretrain.data.tokens import tokenise
+from stillreel.pretrain.data.tokens import tokenize
 from stillreel.pretrain.evaluation import (
     Matches,
     Recognition,
@@ -78,7 +78,7 @@ class Encoded(NamedTuple):
     whole: Tensor  # bool (B,): videos that are there and could be read
 
 
-class Examiner:
+class Evaluator:
     """A split, to be asked of again and again. All ranks make it, and examine, at the same points."""
 
     def __init__(
@@ -110,9 +110,9 @@ class Examiner:
 
     def describe(self) -> str:
         """The protocol in one line, as it stands beside every number."""
-        video, views = self._settings.video, self._settings.views
+        video, views = self._settings.video_settings(), self._settings.views
         shuffled = ", shuffled" if video.order == "shuffled" else ""
-        seen = f"{video.frames} frames by {video.sampler}{shuffled}, {video.size} px, {self._settings.words} words"
+        seen = f"{video.frames} frames by {video.sampler}{shuffled}, {video.size} px, {self._settings.context_length} tokens"
         many = f", {views.segments} x {views.crops} views" if views.segments * views.crops > 1 else ""
         chosen = f"; selection: {self._selection}" if self._selection else ""
         return f"{self._located.describe(self._split)}; {seen}{many}{chosen}"
@@ -126,7 +126,7 @@ class Examiner:
             rows = (
                 self._retrieve(model, video, whole, damaged, autocast)
                 if self._benchmark.protocol.task == "retrieval"
-                else self._recognise(model, video, whole, damaged, autocast)
+                else self._recognize(model, video, whole, damaged, autocast)
             )
         return Outcome(rows, len(self._videos), damaged, troubles, len(self._videos) / (time.monotonic() - begin))
 
@@ -176,7 +176,7 @@ class Examiner:
             rows.append(evaluate_querybank(logits, bank, matches, scale=QUERYBANK_SCALE))
         return tuple(rows)
 
-    def _recognise(
+    def _recognize(
         self,
         model: VideoTextModel,
         video: VideoFeatures,
@@ -210,7 +210,7 @@ class Examiner:
         batches = encode_clips(
             model,
             clips,
-            self._settings.video,
+            self._settings.video_settings(),
             batch=self._batch,
             workers=self._workers,
             autocast=autocast,
@@ -245,7 +245,7 @@ class Examiner:
 
     def _nothing(self, model: VideoTextModel, autocast: torch.dtype | None) -> EncodedClips:
         """What a rank has that has no batch left: for the others' sake, of the same shape."""
-        frames, mask = empty_clips(1, self._settings.video)
+        frames, mask = empty_clips(1, self._settings.video_settings())
         return EncodedClips(0, encode_frames(model, frames, mask, autocast), [False], [])
 
     def _check_damage(self, whole: Tensor, troubles: Sequence[str]) -> tuple[str, ...]:
@@ -288,7 +288,7 @@ class Examiner:
     ) -> TextFeatures:
         parts = []
         for rows in self._shares(len(texts), _CAPTIONS):
-            ids = tokenise(texts[rows] or [""], self._settings.words).to(device)
+            ids = tokenize(texts[rows] or [""], self._settings.context_length).to(device)
             with torch.autocast(device.type, autocast, enabled=autocast is not None):
                 text = model.encode_text(ids)
             if isinstance(model.head, Dot) and not fine:

@@ -14,7 +14,7 @@ from stillreel.configs import RequestError
 from stillreel.configs.settings import Settings, canonical_json
 from stillreel.configs.system.storage import Folder
 from stillreel.finetune.benchmarks import Opened, SplitName
-from stillreel.finetune.evaluation.evaluator import QUERYBANK_SCALE, Examiner, Outcome
+from stillreel.finetune.evaluation.evaluator import QUERYBANK_SCALE, Evaluator, Outcome
 from stillreel.pretrain.evaluation import Ranks, Retrieval, compare, in_rows
 from stillreel.pretrain.evaluation.results import COLUMNS, TOP_COLUMNS
 from stillreel.pretrain.model.checkpoint import CONFIG, WEIGHTS, in_json
@@ -25,7 +25,7 @@ FORMAT = "stillreel results"
 SCHEMA_VERSION = 1
 
 
-def table_of(examiner: Examiner, outcome: Outcome) -> str:
+def table_of(examiner: Evaluator, outcome: Outcome) -> str:
     """The protocol, and the figures below it."""
     rows = [line for row in outcome.rows for line in (row.rows() if isinstance(row, Retrieval) else [row.row()])]
     columns = COLUMNS if isinstance(outcome.rows[0], Retrieval) else TOP_COLUMNS
@@ -40,7 +40,7 @@ def table_of(examiner: Examiner, outcome: Outcome) -> str:
 def results_of(
     opened: Opened,
     split: SplitName,
-    examiner: Examiner,
+    examiner: Evaluator,
     outcome: Outcome,
     settings: Settings,
     checkpoint: Mapping[str, Any],

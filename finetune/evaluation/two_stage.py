@@ -9,7 +9,7 @@ import torch
 
 from stillreel.configs import RequestError
 from stillreel.finetune.benchmarks import Located, SplitName
-from stillreel.finetune.evaluation.evaluator import Examiner
+from stillreel.finetune.evaluation.evaluator import Evaluator
 from stillreel.pretrain.evaluation.two_stage.stages import has_fine_stage
 from stillreel.pretrain.evaluation.two_stage.sweep import DEPTHS, Sweep, choose_weight, sweep_depths
 from stillreel.pretrain.model import VideoTextModel
@@ -28,11 +28,11 @@ class Staged(NamedTuple):
         return f"{head}\n{self.sweep.table()}"
 
 
-def examine_stages(
+def evaluate_stages(
     model: VideoTextModel,
     located: Located,
     split: SplitName,
-    examiner_of: Callable[[SplitName], Examiner],
+    examiner_of: Callable[[SplitName], Evaluator],
     *,
     depth: int,
     autocast: torch.dtype | None = None,

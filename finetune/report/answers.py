@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stillreel.animate.preview.strip import Strip, make_strip
-from stillreel.animate.render.device import normalised
+from stillreel.animate.render.device import normalize
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.pretrain import PretrainSettings
 from stillreel.pretrain.data.together import Failure
-from stillreel.pretrain.data.tokens import tokenise
+from stillreel.pretrain.data.tokens import tokenize
 from stillreel.pretrain.evaluation.held_out import HeldOutDataset, Spot, choose_samples
 from stillreel.pretrain.evaluation.ranks import rank_rows
 from stillreel.pretrain.evaluation.results import DEPTHS
@@ -64,14 +64,14 @@ def find_answers(run: Path, settings: PretrainSettings, count: int) -> Answers:
 
     On the CPU, in fp32; only these clips are encoded. RequestError or DataError when the set or the model cannot be read.
     """
-    if not settings.evaluation.data:
-        raise RequestError("the run had no held-out set (evaluation.data)")
+    if not settings.eval.data:
+        raise RequestError("the run had no held-out set (eval.data)")
     where = _last_model(run)
     held_out = _read(settings, count)
-    captions, labels = _distinct(held_out.captions, settings.stream.words)
+    captions, labels = _distinct(held_out.captions, settings.context_length)
     model = load_model(where)
     with torch.no_grad():
-        scores = _scores(model, held_out.frames, captions, settings.stream.words)
+        scores = _scores(model, held_out.frames, captions, settings.context_length)
     shown = tuple(
         Answer(make_strip(frames, min(_SIDE, frames.shape[1])), _choices(row, captions, int(labels[at])))
         for frames, row, at in zip(held_out.frames, scores, held_out.shown, strict=True)
@@ -112,10 +112,10 @@ class _HeldOut(NamedTuple):
 
 
 def _read(settings: PretrainSettings, count: int) -> _HeldOut:
-    blend = open_blend(settings.evaluation.data)
+    blend = open_blend(settings.eval.data)
     # What a loader renders agrees with what a device does.
-    data = settings.stream.model_copy(update={"render": "loader"})
-    spots = choose_samples(blend, data.seed, settings.evaluation.clips)
+    data = settings.model_copy(update={"render": "loader"})
+    spots = choose_samples(blend, data.seed, settings.eval.clips)
     wanted = _spread(spots, count)
     batches = HeldOutDataset(blend, data, spots, _AT_ONCE)
     found = _HeldOut([], [], [])
@@ -131,7 +131,7 @@ def _read(settings: PretrainSettings, count: int) -> _HeldOut:
             if is_whole:
                 found.captions.append(batch.captions[slot])
     if not found.frames:
-        raise DataError(f"{settings.evaluation.data}: none of the clips to be shown is whole")
+        raise DataError(f"{settings.eval.data}: none of the clips to be shown is whole")
     return found
 
 
@@ -142,7 +142,7 @@ def _spread(spots: list[Spot], count: int) -> set[int]:
 
 def _distinct(captions: list[str], words: int) -> tuple[list[str], Tensor]:
     """Captions that the tokenizer does not make equal, and which of them each of the given ones is, int64 (N,)."""
-    _, labels = tokenise(captions, words).unique(dim=0, return_inverse=True)
+    _, labels = tokenize(captions, words).unique(dim=0, return_inverse=True)
     first: dict[int, str] = {}
     for label, caption in zip(labels.tolist(), captions, strict=True):
         first.setdefault(label, caption)
@@ -152,9 +152,9 @@ def _distinct(captions: list[str], words: int) -> tuple[list[str], Tensor]:
 def _scores(model: VideoTextModel, frames: list[Pixels], captions: list[str], words: int) -> Tensor:
     """(clips, captions)."""
     dtype = next(model.parameters()).dtype
-    video = model.encode_video(normalised(torch.from_numpy(np.stack(frames)), dtype=dtype))
+    video = model.encode_video(normalize(torch.from_numpy(np.stack(frames)), dtype=dtype))
     blocks = [
-        model.similarity(video, model.encode_text(tokenise(captions[at : at + _AT_ONCE], words)))
+        model.similarity(video, model.encode_text(tokenize(captions[at : at + _AT_ONCE], words)))
         for at in range(0, len(captions), _AT_ONCE)
     ]
     return torch.cat(blocks).T.float()

@@ -17,11 +17,11 @@ _TICKS = 5
 
 
 class Line(NamedTuple):
-    """A curve in one of the page's numbered colours; at `level`, to be compared with, a dashed line across."""
+    """A curve in one of the page's numbered colors; at `level`, to be compared with, a dashed line across."""
 
     name: str
     points: Sequence[Point]
-    colour: int = 0
+    color: int = 0
     level: float | None = None
 
 
@@ -89,7 +89,7 @@ def tick_size(span: float, most: int, least: float = 0.0) -> float:
 
 
 def thinned(points: Sequence[Point]) -> list[Point]:
-    """At most 600 points: means of so many neighbours each, at their last step."""
+    """At most 600 points: means of so many neighbors each, at their last step."""
     group = _grouped(len(points))
     if group == 1:
         return list(points)
@@ -98,7 +98,7 @@ def thinned(points: Sequence[Point]) -> list[Point]:
 
 
 def _grouped(count: int) -> int:
-    """How many neighbours are one point of a line of `count`."""
+    """How many neighbors are one point of a line of `count`."""
     return max(1, math.ceil(count / _MOST_POINTS))
 
 
@@ -111,15 +111,15 @@ def spelt(value: float) -> str:
 
 
 def _drawn(line: Line, across: Axis, up: Axis) -> str:
-    colour = f"c{line.colour}"
+    color = f"c{line.color}"
     level = (
-        "" if line.level is None else f'<path class="level {colour}" d="M0 {_at(1 - up.share(line.level))}H{_WIDTH}"/>'
+        "" if line.level is None else f'<path class="level {color}" d="M0 {_at(1 - up.share(line.level))}H{_WIDTH}"/>'
     )
     places = [f"{_at(across.share(step))} {_at(1 - up.share(value))}" for step, value in line.points]
-    curve = f'<path class="{colour}" d="M{"L".join(places)}"/>' if places else ""
+    curve = f'<path class="{color}" d="M{"L".join(places)}"/>' if places else ""
     # A line of no length with a round end is a dot that the stretching leaves round.
     dots = "".join(f"M{place}h0" for place in places) if len(places) <= _DOTTED else ""
-    return level + curve + (f'<path class="dots {colour}" d="{dots}"/>' if dots else "")
+    return level + curve + (f'<path class="dots {color}" d="{dots}"/>' if dots else "")
 
 
 def _labels(across: Axis, up: Axis, unit: str) -> str:
@@ -138,7 +138,7 @@ def _legend(lines: Sequence[Line]) -> str:
     if len(lines) < 2:
         return ""
     items = (
-        f'<span><svg width="22" height="8"><path class="c{line.colour}" d="M1 4H21"/></svg> {escape(line.name)}</span>'
+        f'<span><svg width="22" height="8"><path class="c{line.color}" d="M1 4H21"/></svg> {escape(line.name)}</span>'
         for line in lines
     )
     return f'<p class="legend">{"".join(items)}</p>'

@@ -44,7 +44,7 @@ class History:
     @property
     def is_finetuning(self) -> bool:
         """Of a benchmark's videos, not of a stream of clips."""
-        return "stream" not in self.settings
+        return "lanes" not in self.settings
 
     @property
     def stage(self) -> str:

@@ -27,7 +27,7 @@ for (const figure of document.querySelectorAll("figure.lines")) {
       if (!point) continue;
       const row = document.createElement("div");
       const dot = document.createElement("em");
-      dot.style.background = `var(--c${line.colour})`;
+      dot.style.background = `var(--c${line.color})`;
       row.append(dot, `${line.name} ${spelt(point[1])}${figure.dataset.unit}`);
       words.append(row);
     }

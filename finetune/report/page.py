@@ -83,7 +83,7 @@ def _curves(told: Told) -> str:
         loss += [Line(name.removeprefix("loss."), history.curve(name), at) for at, name in enumerate(parts, 1)]
     charts = [
         draw_chart("Loss", loss),
-        draw_chart("Learning rate, at its highest", [Line("rate", history.curve("rate"))], from_zero=True),
+        draw_chart("Learning rate, at its highest", [Line("lr", history.curve("lr"))], from_zero=True),
         *(
             draw_chart(f"{name}, held out", _recalls(told, way), unit="%", from_zero=True)
             for way, name in _WAYS.items()
@@ -104,13 +104,13 @@ def _percent(history: History, name: str) -> list[tuple[float, float]]:
 
 def _recalls(told: Told, way: str) -> list[Line]:
     lines = []
-    for colour, depth in enumerate(_DRAWN):
+    for color, depth in enumerate(_DRAWN):
         name, points = f"R@{depth}", told.history.curve(f"{way}_r{depth}")
         if isinstance(told.answers, Answers):
             chance = told.answers.chance[f"{way}_r{depth}"]
-            lines.append(Line(f"{name} (chance {chance:.1f})", points, colour, chance))
+            lines.append(Line(f"{name} (chance {chance:.1f})", points, color, chance))
         else:
-            lines.append(Line(name, points, colour))
+            lines.append(Line(name, points, color))
     return lines
 
 
@@ -140,7 +140,7 @@ def _protocol(told: Told) -> str:
     settings, last = told.history.settings, told.history.evaluations[-1]
     if told.history.is_finetuning:
         return f"Protocol: after step {last['step']:,}; the validation split, by which a checkpoint is chosen"
-    stream, held_out, average = settings["stream"], settings["evaluation"], settings["average"]
+    held_out, ema = settings["eval"], settings["ema"]
     counted = f"the same {held_out['clips']:,} at most" if held_out["clips"] else "all"
     if isinstance(told.answers, Answers):
         counted = f"{told.answers.clips:,} clips, {told.answers.captions:,} captions that differ"
@@ -148,8 +148,8 @@ def _protocol(told: Told) -> str:
         (
             f"Protocol: after step {last['step']:,}",
             f"{held_out['data']} ({counted})",
-            f"T={stream['frames']} frames of {stream['size']} x {stream['size']}, {stream['words']} tokens",
-            *([f"moving average of weights ({average['decay']:g} a step)"] if average["decay"] else []),
+            f"T={settings['frames']} frames of {settings['size']} x {settings['size']}, {settings['context_length']} tokens",
+            *([f"EMA of weights ({ema['decay']:g} a step)"] if ema["decay"] else []),
             "raw scores of the coarse model, no re-ranking",
             "ties at mid-rank; equal captions are one",
             f"{last.get('missing') or 0:,.0f} damaged clips, counted as misses",

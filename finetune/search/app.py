@@ -40,7 +40,7 @@ from stillreel.configs.search import ServeSettings
 from stillreel.finetune.search.guard import Counts, Desk, Refusal, host_is_known, read_chunks
 from stillreel.finetune.search.searcher import Hit, Searcher
 from stillreel.finetune.search.sources import open_source
-from stillreel.finetune.video.sandbox import read_apart
+from stillreel.finetune.video.sandbox import decode_sandboxed
 
 _FPS = 3  # of the mp4s of frames
 _CLIPS_KEPT = 256  # of them in memory, some 50 kB each
@@ -171,7 +171,7 @@ class SearchApp:
                     raise Refusal(400, "the file is empty")
                 begun = time.perf_counter()
                 try:
-                    frames, mask = await self._decode.do(partial(read_apart, file, self._searcher.video))
+                    frames, mask = await self._decode.do(partial(decode_sandboxed, file, self._searcher.video))
                 except DataError as error:
                     raise Refusal(422, str(error)) from None
         finally:
@@ -235,7 +235,7 @@ class SearchApp:
         with self._filming:
             clip = self._source.read(entry)
         frames = clip.frames[clip.mask]
-        side = frames.shape[1] // 2 * 2  # 4:2:0 has half as many colours, both ways
+        side = frames.shape[1] // 2 * 2  # 4:2:0 has half as many colors, both ways
         return encode_video(frames[:, :side, :side].copy(), ClipSettings(fps=_FPS, quality=80))
 
 

@@ -23,7 +23,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 _ROWS = 65536  # added at once
-_OF_A_CELL = 64  # vectors that its centre is learned from
+_OF_A_CELL = 64  # vectors that its center is learned from
 _SHARE = 16  # of the cells, one in so many is read for a query, and at least 8
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.search.sources import Source
 from stillreel.finetune.search.store import Entry
-from stillreel.finetune.video import VideoTrouble
+from stillreel.finetune.video import VideoError
 from stillreel.pretrain.data.workers import load_batches
 
 
@@ -49,7 +49,7 @@ class FootageReader(Dataset[Footage]):
         for file in files:
             try:
                 clip = self._source.read(file)
-            except VideoTrouble as trouble:
+            except VideoError as trouble:
                 entries.append(file._replace(reason=trouble.reason, detail=trouble.detail))
                 continue
             frames[row], mask[row] = torch.from_numpy(clip.frames), torch.from_numpy(clip.mask)

@@ -21,7 +21,7 @@ from stillreel.finetune.search.approximate import FaissSearch
 from stillreel.finetune.search.exact import best_rows
 from stillreel.finetune.search.features import model_digest, open_model, stored_features
 from stillreel.finetune.search.store import VideoIndex
-from stillreel.pretrain.data.tokens import tokenise
+from stillreel.pretrain.data.tokens import tokenize
 from stillreel.pretrain.evaluation.two_stage.order import fused
 from stillreel.pretrain.evaluation.two_stage.stages import (
     coarse_logits,
@@ -128,7 +128,7 @@ class Searcher:
     def _by_texts(self, texts: Sequence[str], k: int, rerank: int) -> list[list[Hit]]:
         words = self.model.clip.context_length
         with torch.no_grad():
-            text = self.model.encode_text(tokenise(texts, words).to(self._device))
+            text = self.model.encode_text(tokenize(texts, words).to(self._device))
         vectors = vectors_of_queries(self.model, text.pooled.float(), text.aligned)
         if not rerank:
             return self._hits(vectors, text.pooled, k)

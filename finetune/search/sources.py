@@ -16,7 +16,7 @@ from stillreel.configs.system.storage import Folder
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.benchmarks.files import VIDEO_ENDINGS, Inventory
 from stillreel.finetune.search.store import Entry
-from stillreel.finetune.video import VideoReader, VideoTrouble
+from stillreel.finetune.video import VideoError, VideoReader
 from stillreel.finetune.video.errors import Flaw
 from stillreel.pretrain.data.film import Filmer, View
 from stillreel.shards.format.manifest import MANIFEST
@@ -65,7 +65,7 @@ class VideoFolder:
         return found
 
     def read(self, entry: Entry) -> Filmed:
-        """The frames of a file. VideoTrouble where it gives none."""
+        """The frames of a file. VideoError where it gives none."""
         clip = self._reader.read(Path(self.root, entry.path))
         return Filmed(clip.frames, clip.mask, clip.times, clip.end, clip.flaws)
 
@@ -110,21 +110,21 @@ class ClipShards:
         return sorted(found)
 
     def read(self, entry: Entry) -> Filmed:
-        """The frames of a sample. VideoTrouble where it is damaged."""
+        """The frames of a sample. VideoError where it is damaged."""
         place = self._places.get(entry.path)
         if place is None:
             shards = (n for n, shard in enumerate(self._corpus.shards) if entry.path.startswith(shard.tar))
             bad = self._reader.index(next(shards, 0))
-            raise VideoTrouble(entry.path, "corrupt", str(bad) if isinstance(bad, BadShard) else "no such sample")
+            raise VideoError(entry.path, "corrupt", str(bad) if isinstance(bad, BadShard) else "no such sample")
         (found,) = self._reader.read([place])
         if not isinstance(found, Found):
-            raise VideoTrouble(entry.path, "corrupt", str(found))
+            raise VideoError(entry.path, "corrupt", str(found))
         frames = np.zeros((self._view.frames, self._view.size, self._view.size, 3), np.uint8)
         try:
             sample = Sample(0, found.key, 0, decode_members(found.key, found.members))
             self._filmer.film(sample, self._view, frames)
         except DataError as error:
-            raise VideoTrouble(entry.path, "corrupt", str(error)) from None
+            raise VideoError(entry.path, "corrupt", str(error)) from None
         count, fps = len(frames), self._fps
         return Filmed(frames, np.ones(count, np.bool_), np.arange(count) / fps, count / fps, ())
 
@@ -138,7 +138,7 @@ class ClipShards:
 
     @cached_property
     def _filmer(self) -> Filmer:
-        return Filmer(self._blend, DataSettings(frames=self._view.frames, size=self._view.size, words=0))
+        return Filmer(self._blend, DataSettings(frames=self._view.frames, size=self._view.size, context_length=0))
 
     @cached_property
     def _places(self) -> dict[str, Place]:

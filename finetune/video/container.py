@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillreel.finetune.video.boxes import claimed_samples
-from stillreel.finetune.video.errors import Flaw, VideoTrouble
+from stillreel.finetune.video.errors import Flaw, VideoError
 from stillreel.finetune.video.timeline import Timeline
 
 # Files only, and only containers that hold their own pictures: a playlist, a list of files or a session description makes
@@ -72,14 +72,14 @@ class OpenVideo:
         with self._opened() as container:
             stream = _pictures_of(container, str(path))
             if stream.codec_context is None:
-                raise VideoTrouble(str(path), "unsupported", "no decoder for its codec")
+                raise VideoError(str(path), "unsupported", "no decoder for its codec")
             self.codec: str = stream.codec_context.name
             self.time_base = stream.time_base
             self.rate = _rate_of(stream)
             self.sample_aspect = stream.sample_aspect_ratio
             width, height = stream.codec_context.width, stream.codec_context.height
             if width * height > max_pixels:
-                raise VideoTrouble(str(path), "too_large", f"{width} x {height} pixels; max_pixels is {max_pixels}")
+                raise VideoError(str(path), "too_large", f"{width} x {height} pixels; max_pixels is {max_pixels}")
             self._origin = _origin_of(container)
             self.packets = list(self._read_packets(container, stream))
             self._times_are_guesses = container.format.name in _WITHOUT_TIMES and stream.codec_context.has_b_frames
@@ -87,7 +87,7 @@ class OpenVideo:
             self._decoder = stream.codec_context
             declared = stream.frames
         if not self.packets:
-            raise VideoTrouble(str(path), "no_frames", "its stream of pictures is empty")
+            raise VideoError(str(path), "no_frames", "its stream of pictures is empty")
         if declared > len(self.packets) and not self.flaws:
             self.flaws.append(Flaw("truncated", f"{len(self.packets)} of {declared} frames are there"))
         self.order = self._presentation_order()
@@ -115,9 +115,9 @@ class OpenVideo:
         try:
             return av.open(f"file:{self.path.absolute()}", options=self._options, **_TOLERANT)
         except av.error.PermissionError as error:
-            raise VideoTrouble(file, "unreadable", _said(error)) from None
+            raise VideoError(file, "unreadable", _said(error)) from None
         except (av.error.FFmpegError, ValueError) as error:
-            raise VideoTrouble(
+            raise VideoError(
                 file, "not_a_video", f"no container of a kind that is read here ({_said(error)})"
             ) from None
 
@@ -193,19 +193,19 @@ def _check_file(path: Path) -> None:
     try:
         found = path.stat()
     except FileNotFoundError:
-        raise VideoTrouble(str(path), "missing", "no such file") from None
+        raise VideoError(str(path), "missing", "no such file") from None
     except OSError as error:
-        raise VideoTrouble(str(path), "unreadable", str(error)) from None
+        raise VideoError(str(path), "unreadable", str(error)) from None
     if not stat.S_ISREG(found.st_mode):  # a pipe or a device may never end
-        raise VideoTrouble(str(path), "unreadable", "not a regular file")
+        raise VideoError(str(path), "unreadable", "not a regular file")
     if not found.st_size:
-        raise VideoTrouble(str(path), "empty", "0 bytes")
+        raise VideoError(str(path), "empty", "0 bytes")
     try:
         claimed = claimed_samples(path)
     except OSError as error:
-        raise VideoTrouble(str(path), "unreadable", str(error)) from None
+        raise VideoError(str(path), "unreadable", str(error)) from None
     if claimed > found.st_size:
-        raise VideoTrouble(str(path), "corrupt", f"it claims {claimed} samples, and has {found.st_size} bytes")
+        raise VideoError(str(path), "corrupt", f"it claims {claimed} samples, and has {found.st_size} bytes")
 
 
 def _pictures_of(container: Any, file: str) -> Any:
@@ -215,7 +215,7 @@ def _pictures_of(container: Any, file: str) -> Any:
     ]
     if not moving:
         kinds = sorted({stream.type for stream in container.streams})
-        raise VideoTrouble(file, "no_video", f"holds {', '.join(kinds) or 'no streams'}")
+        raise VideoError(file, "no_video", f"holds {', '.join(kinds) or 'no streams'}")
     best = container.streams.best("video")
     return best if best in moving else moving[0]
 

@@ -15,7 +15,7 @@ import av.error
 import numpy as np
 
 from stillreel.finetune.video.container import OpenVideo
-from stillreel.finetune.video.errors import Flaw, VideoTrouble
+from stillreel.finetune.video.errors import Flaw, VideoError
 from stillreel.finetune.video.timeline import Timeline
 
 # Decoders whose skip_frame=NONREF leaves out just the frames that no other refers to. (Of HEVC's, lower layers may.)
@@ -96,7 +96,7 @@ class FrameDecoder:
 
     def _send(self, data: Any) -> list[Any]:
         if time.thread_time() > self._until:
-            raise VideoTrouble(
+            raise VideoError(
                 str(self._video.path), "too_slow", f"decoding took over {self._max_seconds:g} s (max_seconds)"
             )
         try:
@@ -122,7 +122,7 @@ class FrameDecoder:
         pts = [frame.pts for frame in self._run(np.full(len(self._video.packets), 2, np.int8))]
         self._errors.clear()  # they come again with the frames
         if not pts:
-            raise VideoTrouble(str(self._video.path), "no_frames", "no packet could be decoded")
+            raise VideoError(str(self._video.path), "no_frames", "no packet could be decoded")
         if None in pts or np.any(np.diff(np.array(pts)) < 0):
             step = 1 / (self._video.rate or 25.0) / float(self._video.time_base)
             pts = [round(number * step) for number in range(len(pts))]

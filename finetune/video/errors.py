@@ -34,7 +34,7 @@ class Flaw(NamedTuple):
         return f"{self.reason}: {self.detail}"
 
 
-class VideoTrouble(DataError):
+class VideoError(DataError):
     """A video that gives no clip: its file, a reason from TROUBLES and what exactly was found."""
 
     def __init__(self, file: str, reason: str, detail: str) -> None:

@@ -32,7 +32,7 @@ _QUARTER_TURNS = np.array([[[1, 0], [0, 1]], [[0, -1], [1, 0]], [[-1, 0], [0, -1
 
 
 class FrameShaper:
-    """Brings frames of one video to size x size; keeps the colour converter that they share."""
+    """Brings frames of one video to size x size; keeps the color converter that they share."""
 
     def __init__(
         self, size: int, sample_aspect: Fraction | None, place: float = 0.5, crop: DrawnCrop | None = None
@@ -61,7 +61,7 @@ class FrameShaper:
 
     def _upright(self, frame: Any) -> tuple[Pixels, float]:
         """All pixels of the frame as a player turns them, and how much wider than high one of them is."""
-        # Matrix and range of the colours are those that the stream tells; without a word BT.601 and limited, as in FFmpeg.
+        # Matrix and range of the colors are those that the stream tells; without a word BT.601 and limited, as in FFmpeg.
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         return turned(np.asarray(rgb, np.uint8), self._stretch, display_matrix(frame))
 

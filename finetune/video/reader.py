@@ -14,7 +14,7 @@ from stillreel.configs.video import VideoSettings
 from stillreel.finetune.video.container import OpenVideo
 from stillreel.finetune.video.crop import DrawnCrop
 from stillreel.finetune.video.decode import FrameDecoder
-from stillreel.finetune.video.errors import Flaw, VideoTrouble
+from stillreel.finetune.video.errors import Flaw, VideoError
 from stillreel.finetune.video.pixels import FrameShaper
 from stillreel.finetune.video.samplers import sample
 from stillreel.finetune.video.timeline import Span
@@ -61,7 +61,7 @@ class VideoReader:
     ) -> VideoClip:
         """The clip of a video, or of a span of it; with dice a sampler that draws in training draws, without as at test.
 
-        Raises VideoTrouble when the file gives no frame at all.
+        Raises VideoError when the file gives no frame at all.
         """
         settings = self._settings
         video = OpenVideo(Path(file), settings.max_pixels)
@@ -70,7 +70,7 @@ class VideoReader:
         if settings.order == "shuffled":
             numbers = shuffled(numbers, dice, Path(file).name)
         if not len(numbers):
-            raise VideoTrouble(
+            raise VideoError(
                 str(file), "outside", f"no frame to take in {span or 'it'}; it has {decoder.timeline.frames}"
             )
         aspect = video.sample_aspect if settings.square_pixels else None
@@ -78,7 +78,7 @@ class VideoReader:
         shaped = {number: shaper(frame) for number, frame in decoder.frames(numbers.tolist())}
         if not shaped:
             why = "; ".join(map(str, decoder.flaws)) or "the decoder gave none"
-            raise VideoTrouble(str(file), "no_frames", why)
+            raise VideoError(str(file), "no_frames", why)
         frames, mask = filled(settings, [shaped[shown_instead(number, shaped)] for number in numbers.tolist()])
         timeline = decoder.timeline
         return VideoClip(frames, mask, numbers, timeline.times[numbers], tuple(decoder.flaws), timeline.end)

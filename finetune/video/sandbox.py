@@ -28,7 +28,7 @@ _PATIENCE_S = 10.0  # beside the decoding itself, which max_seconds limits: star
 Clip = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
 
-def read_apart(file: Path, settings: VideoSettings) -> Clip:
+def decode_sandboxed(file: Path, settings: VideoSettings) -> Clip:
     """Frames uint8 (T, H, W, 3) and mask (T,) of a video or a picture. DataError where it is neither, or costs too much."""
     seconds = settings.max_seconds + _PATIENCE_S
     command = [sys.executable, "-m", "stillreel.finetune.video.sandbox", str(file), settings.model_dump_json()]

@@ -52,7 +52,7 @@ def run(settings: DoctorSettings) -> int:
     times = {}
     if can_model and settings.measure and settings.model != "all":
         times = measure(models[settings.model], costs[settings.model], settings)
-    if settings.format == "json":
+    if settings.json_output:
         machine = [finding._asdict() for finding in findings]
         print(json.dumps({"machine": machine, "flops_per_clip": costs, "times": times}, indent=1))
     else:
@@ -135,7 +135,7 @@ def tell_costs(models: Mapping[str, ModelSettings], settings: DoctorSettings) ->
 
     costs = {}
     for name, model in models.items():
-        flops = clip_flops(model, named_cfg(model.towers.name), settings.frames, settings.words)
+        flops = clip_flops(model, named_cfg(model.towers.name), settings.frames, settings.context_length)
         costs[name] = {**flops._asdict(), "forward": flops.forward, "training": flops.training}
     return costs
 
@@ -146,7 +146,7 @@ def measure(model: ModelSettings, flops: Mapping[str, int], settings: DoctorSett
 
     from stillreel.pretrain.model.timing import time_clip
 
-    times = time_clip(model, settings.frames, settings.words)
+    times = time_clip(model, settings.frames, settings.context_length)
     reached = 1000 * (flops["forward"] + (times.captions - 1) * flops["head"]) / times.model
     peak = dense_peak(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
     return {
@@ -168,7 +168,7 @@ def render(
         if finding.mend:
             yield f"  {'':<14}-> {finding.mend}"
     if costs:
-        yield f"\nGFLOP a clip of {settings.frames} frames with a caption of {settings.words} tokens"
+        yield f"\nGFLOP a clip of {settings.frames} frames with a caption of {settings.context_length} tokens"
         parts = ("image", "temporal", "text", "head", "forward", "training", "rerank")
         yield f"  {'':<16}" + "".join(f"{part:>12}" for part in parts)
         for name, flops in costs.items():

@@ -13,13 +13,13 @@ import torch
 from stillreel.configs.pretrain import PretrainSettings
 from stillreel.pretrain.data import ClipLoader, Share
 from stillreel.pretrain.engine.distributed import Ranks
-from stillreel.pretrain.engine.loop import Metrics, Pace, Trained, tell_evaluation, train
+from stillreel.pretrain.engine.loop import Metrics, Pace, TrainState, tell_evaluation, train
 from stillreel.pretrain.engine.parallel import autocast_of
-from stillreel.pretrain.engine.prefetcher import Fed, Feeder
+from stillreel.pretrain.engine.prefetcher import DeviceBatch, DevicePrefetcher
 from stillreel.pretrain.engine.session import (
     BINDING,
     Session,
-    build_trained,
+    build_train_state,
     describe_run,
     final_weights,
     flops_of,
@@ -32,13 +32,13 @@ from stillreel.pretrain.engine.session import (
 from stillreel.pretrain.evaluation import HeldOut
 from stillreel.shards.stream.stream import Blend, State, open_blend
 
-_ORDER = ("stream.seed", "stream.lanes", "stream.window")
+_ORDER = ("seed", "lanes", "window")
 
 
 def run(_preset: str, settings: PretrainSettings) -> int:
     """Train to the last step, from the latest checkpoint in OUT if there is one. Returns 0 when it is reached."""
     blend = open_blend(settings.data)
-    held_out = open_blend(settings.evaluation.data) if settings.evaluation.data else None
+    held_out = open_blend(settings.eval.data) if settings.eval.data else None
     with open_session(settings) as session:
         _run(settings, blend, held_out, session)
     return 0
@@ -49,9 +49,9 @@ def _run(settings: PretrainSettings, blend: Blend, held_out: Blend | None, sessi
     samples = sum(corpus.samples for corpus in blend.corpora)
     steps = settings.steps_of(samples)
     checkpoint = folder.begin(settings, BINDING | set(_ORDER))
-    trained = build_trained(settings, settings.stream.seed, ranks)
+    trained = build_train_state(settings, settings.seed, ranks)
     start = start_weights(settings, trained)
-    state = blend.start(settings.stream.order(), 0, settings.batch)
+    state = blend.start(settings.order(), 0, settings.batch)
     if checkpoint is not None:
         state = checkpoint.stream
         restore(trained, checkpoint)
@@ -61,38 +61,38 @@ def _run(settings: PretrainSettings, blend: Blend, held_out: Blend | None, sessi
         if evaluate and not state.steps:
             tell_evaluation(records, 0, evaluate)
         if state.steps < steps:
-            pace = Pace(steps, settings.evaluation.every, settings.run)
+            pace = Pace(steps, settings.eval.every, settings)
             feed = _feed(settings, blend, state, steps, ranks)
-            flops = flops_of(settings, trained, settings.stream.words)
+            flops = flops_of(settings, trained, settings.context_length)
             train(trained, feed, pace, records, session.wish, flops=flops, evaluate=evaluate)
         folder.finish(trained.task.model, final_weights(settings, trained, start), steps)
 
 
-def _feed(settings: PretrainSettings, blend: Blend, state: State, steps: int, ranks: Ranks) -> Iterator[Fed]:
+def _feed(settings: PretrainSettings, blend: Blend, state: State, steps: int, ranks: Ranks) -> Iterator[DeviceBatch]:
     loader = ClipLoader(
         blend,
-        settings.stream,
+        settings,
         Share(settings.batch, ranks.rank, ranks.ranks),
         workers=settings.workers,
         state=state,
         steps=steps - state.steps,
         pin_memory=ranks.device.type == "cuda",
     )
-    dtype = autocast_of(settings.engine, ranks.device) or torch.float32
-    return iter(Feeder(loader, ranks.device, seed=settings.stream.seed, dtype=dtype))
+    dtype = autocast_of(settings, ranks.device) or torch.float32
+    return iter(DevicePrefetcher(loader, ranks.device, seed=settings.seed, dtype=dtype))
 
 
-def _evaluation(settings: PretrainSettings, blend: Blend, trained: Trained, ranks: Ranks) -> Callable[[], Metrics]:
+def _evaluation(settings: PretrainSettings, blend: Blend, trained: TrainState, ranks: Ranks) -> Callable[[], Metrics]:
     held_out = HeldOut(
         blend,
-        settings.stream,
+        settings,
         batch=min(64, max(settings.batch // ranks.ranks, 1)),
-        words=settings.stream.words,
-        limit=settings.evaluation.clips,
+        words=settings.context_length,
+        limit=settings.eval.clips,
         workers=settings.workers,
         pin_memory=ranks.device.type == "cuda",
     )
-    autocast = autocast_of(settings.engine, ranks.device)
+    autocast = autocast_of(settings, ranks.device)
 
     def evaluate() -> Metrics:
         with ready_to_evaluate(trained) as model:

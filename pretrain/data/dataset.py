@@ -23,7 +23,7 @@ from stillreel.configs import RequestError, StillreelError
 from stillreel.configs.stream import DataSettings
 from stillreel.pretrain.data.film import Filmer, Told, View, view_at
 from stillreel.pretrain.data.together import Failure
-from stillreel.pretrain.data.tokens import tokenise
+from stillreel.pretrain.data.tokens import tokenize
 from stillreel.shards.stream.stream import Blend, Slot, State, Stream, slots_of
 
 
@@ -43,7 +43,7 @@ class Share(NamedTuple):
 class ClipBatch(NamedTuple):
     """A rank's share of a global batch: B clips of T frames.
 
-    `sources` are the sources' own keys of the pictures, `token_ids` int64 (B, words) those of the captions (None: words=0).
+    `sources` are the sources' own keys of the pictures, `token_ids` int64 (B, L) those of the captions (None: context_length=0).
     `frames` uint8 (B, T, H, W, 3), or `stills`, which `render_stills` makes into frames of `view.size`. `whole` says of each
     slot whether its own sample was; `damage` names those that were passed over. `mask` bool (B, T) is False where a clip has
     no frame (None: it has all).
@@ -106,8 +106,8 @@ class ClipDataset(BatchDataset):
 
     def __init__(self, blend: Blend, settings: DataSettings, share: Share, state: State, steps: int | None) -> None:
         super().__init__(share, state, steps)
-        if settings.words:
-            tokenise([""], settings.words)  # loads the vocabulary now, once: forked workers have it then
+        if settings.context_length:
+            tokenize([""], settings.context_length)  # loads the vocabulary now, once: forked workers have it then
         blend.check(state, settings.order())
         self._blend = blend
         self._settings = settings
@@ -155,7 +155,7 @@ class _ClipMaker:
             [slot.key for slot in slots],
             captions,
             [one.source for one in told],
-            tokenise(captions, self._settings.words) if self._settings.words else None,
+            tokenize(captions, self._settings.context_length) if self._settings.context_length else None,
             frames,
             stills,
             view,

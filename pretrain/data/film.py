@@ -114,7 +114,7 @@ class Filmer:
             raise RequestError("render=device needs pictures, and the shards hold rendered frames; use render=loader")
         script = self._script(sample, view, slot)
         if script.recipe.look:
-            raise RequestError("render=device cannot change colours, and the recipes have looks; use render=loader")
+            raise RequestError("render=device cannot change colors, and the recipes have looks; use render=loader")
         with _Sound(sample):
             still = prepare_still(script.recipe, script.load, view.frames, view.size)
         # A foreign picture lies in the reader's buffer, where the next one will be.

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 
-def tokenise(captions: Sequence[str], words: int) -> Tensor:
+def tokenize(captions: Sequence[str], words: int) -> Tensor:
     """CLIP's token ids, int64 (B, words): start, text, end, then zeros. A long caption is cut, and ends with the end token."""
     ids: Tensor = _tokenizer()(list(captions), context_length=words)
     return ids

@@ -24,26 +24,26 @@ from stillreel.pretrain.model.features import TextFeatures, VideoFeatures
 from stillreel.pretrain.objectives import Batch, Encoded, Losses, Task
 
 
-def backpropagate(wrapped: nn.Module, batch: Batch, *, chunk: int = 0) -> Losses:
-    """Add the gradients of a step to the weights' own, reduced over ranks once. `chunk` clips at a time; 0: all at once.
+def backpropagate(wrapped: nn.Module, batch: Batch, *, micro_batch: int = 0) -> Losses:
+    """Add the gradients of a step to the weights' own, reduced over ranks once. `micro_batch` clips at a time; 0: all at once.
 
     Returns the losses of own rows, without gradient; those of the batch are the means over ranks.
-    `wrapped` is a Task, sharded by FSDP2 or not, or one in DistributedDataParallel (`parallelise` gives it). All ranks must
-    call it, with equal batch and chunk sizes.
+    `wrapped` is a Task, sharded by FSDP2 or not, or one in DistributedDataParallel (`parallelize` gives it). All ranks must
+    call it, with equal batch and micro-batch sizes.
     """
-    if chunk < 0:
-        raise RequestError(f"chunk={chunk}: give a number of clips, or 0 for all at once")
+    if micro_batch < 0:
+        raise RequestError(f"micro_batch={micro_batch}: give a number of clips, or 0 for all at once")
     task = wrapped.module if isinstance(wrapped, DistributedDataParallel) else wrapped
     assert isinstance(task, Task), type(task)
-    if not chunk or chunk >= len(batch.frames):
+    if not micro_batch or micro_batch >= len(batch.frames):
         losses = task.compare(wrapped(batch), batch.identity, batch.classes)
         losses.total.backward()
         return losses._replace(total=losses.total.detach())
-    return _in_chunks(wrapped, task, batch, chunk)
+    return _in_chunks(wrapped, task, batch, micro_batch)
 
 
-def _in_chunks(wrapped: nn.Module, task: Task, batch: Batch, chunk: int) -> Losses:
-    chunks = [batch.rows(slice(start, start + chunk)) for start in range(0, len(batch.frames), chunk)]
+def _in_chunks(wrapped: nn.Module, task: Task, batch: Batch, micro_batch: int) -> Losses:
+    chunks = [batch.rows(slice(start, start + micro_batch)) for start in range(0, len(batch.frames), micro_batch)]
     with torch.no_grad():
         features = [_fields(task(rows)) for rows in chunks]
     cached = [_leaf(parts) for parts in zip(*features, strict=True)]
@@ -52,7 +52,7 @@ def _in_chunks(wrapped: nn.Module, task: Task, batch: Batch, chunk: int) -> Loss
         last = number == len(chunks) - 1
         with nullcontext() if last else unreduced(wrapped):
             again = _fields(wrapped(rows))
-            part = slice(number * chunk, (number + 1) * chunk)
+            part = slice(number * micro_batch, (number + 1) * micro_batch)
             pairs = [
                 (one, wish[part])
                 for one, wish in zip(again, asked, strict=True)

@@ -1,7 +1,7 @@
 """Averages of weights: over the steps of a run, and with the weights it started from.
 
-    WeightAverage      an exponential moving average, updated after each step, swapped in to be evaluated
-    mix_with_start     WiSE-FT: what a run learned, and what CLIP knew, by one number
+    ModelEma      an exponential moving average, updated after each step, swapped in to be evaluated
+    wise_ft     WiSE-FT: what a run learned, and what CLIP knew, by one number
 
 Both are tensors by name. Under FSDP2 each rank averages its own part of every weight.
 """
@@ -16,27 +16,27 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from stillreel.configs import DataError, RequestError
-from stillreel.configs.train import AverageSettings
+from stillreel.configs.train import EmaSettings
 from stillreel.pretrain.engine.parallel import reshard
 from stillreel.pretrain.engine.state import gather_tensors, set_tensors
 from stillreel.pretrain.objectives import Task
 
 
-def decay_at(step: int, settings: AverageSettings) -> float:
+def decay_at(step: int, settings: EmaSettings) -> float:
     """What is kept of the average in step `step` >= 0. With warm-up at most (1 + step) / (10 + step), as TensorFlow has it."""
     return min(settings.decay, (1 + step) / (10 + step)) if settings.warmup else settings.decay
 
 
-class WeightAverage:
+class ModelEma:
     """The exponential moving average of the weights that a task trains. It begins as the weights are when it is made.
 
     Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging (1992), with forgetting. To be made behind
-    `parallelise`. Logit scale and bias are averaged too, as the scores of the averaged model are compared by them.
+    `parallelize`. Logit scale and bias are averaged too, as the scores of the averaged model are compared by them.
     """
 
-    def __init__(self, task: Task, settings: AverageSettings) -> None:
+    def __init__(self, task: Task, settings: EmaSettings) -> None:
         if not settings.decay:
-            raise RequestError("decay=0 keeps no average of weights; give it a decay such as 0.999")
+            raise RequestError("ema.decay=0 keeps no average of weights; give it a decay such as 0.999")
         self._task = task
         self._settings = settings
         self._averages = {name: weight.detach().clone() for name, weight in self._weights().items()}
@@ -77,7 +77,7 @@ class WeightAverage:
                 _local(weight).copy_(_local(tensors[name]))
 
 
-def mix_with_start(start: Mapping[str, Tensor], trained: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+def wise_ft(start: Mapping[str, Tensor], trained: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     """(1 - share) of the start's weights and `share` of the trained ones, name by name; weights that have no start stay trained.
 
     Wortsman et al., Robust fine-tuning of zero-shot models (WiSE-FT, arXiv 2109.01903), whose alpha is `share`. Plain tensors;

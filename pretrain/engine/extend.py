@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from stillreel.configs import RequestError
 from stillreel.configs.model import ModelSettings
 from stillreel.pretrain.model import VideoTextModel
-from stillreel.pretrain.model.initialize import initialise
+from stillreel.pretrain.model.initialize import initialize
 from stillreel.pretrain.run.compare import compare_settings
 
 
@@ -28,14 +28,14 @@ def extend_model(model: VideoTextModel, settings: ModelSettings) -> VideoTextMod
     if found == asked:
         return model
     extended = VideoTextModel(model.clip, settings)
-    initialise(extended)
+    initialize(extended)
     extended.load_state_dict(model.state_dict(), strict=False)
     return extended
 
 
 def _free(settings: ModelSettings) -> Iterator[str]:
     """Settings that decide nothing of a model's weights, by dotted names: those of parts that it lacks."""
-    yield "tau"
+    yield "temperature"
     if settings.temporal == "mean":
         yield from ("temporal", "difference", "stan")
         if settings.head != "tight":

@@ -15,16 +15,24 @@ from torch.optim import Optimizer
 
 from stillreel.configs import DataError, Interrupted
 from stillreel.configs.run import RunSettings
-from stillreel.configs.train import OptimiserSettings
+from stillreel.configs.train import OptimizerSettings
 from stillreel.pretrain.data.together import Together
 from stillreel.pretrain.engine.accumulation import backpropagate
-from stillreel.pretrain.engine.ema import WeightAverage
-from stillreel.pretrain.engine.optimizer import rate_at, set_rates
+from stillreel.pretrain.engine.ema import ModelEma
+from stillreel.pretrain.engine.optimizer import lr_at, set_lr
 from stillreel.pretrain.engine.parallel import clip_gradients
-from stillreel.pretrain.engine.prefetcher import Fed
+from stillreel.pretrain.engine.prefetcher import DeviceBatch
 from stillreel.pretrain.objectives import Losses, Task
 from stillreel.pretrain.objectives.gather import rank_count
-from stillreel.pretrain.run import Display, Journal, Meter, RunFolder, StepValues, StopWish, take_snapshot
+from stillreel.pretrain.run import (
+    Display,
+    Meter,
+    MetricsLogger,
+    PreemptionHandler,
+    RunFolder,
+    StepValues,
+    take_snapshot,
+)
 from stillreel.shards.stream.stream import State
 
 Metrics = Mapping[str, float]
@@ -48,29 +56,29 @@ class Pace(NamedTuple):
 
 
 @dataclass
-class Trained:
+class TrainState:
     """What a step changes, and how."""
 
     task: Task
     wrapped: nn.Module  # the task as a step calls it
-    optimiser: Optimizer
-    settings: OptimiserSettings
-    chunk: int
-    average: WeightAverage | None
+    optimizer: Optimizer
+    settings: OptimizerSettings
+    micro_batch: int
+    ema: ModelEma | None
 
-    def take_step(self, fed: Fed, step: int, steps: int) -> StepValues:
+    def take_step(self, fed: DeviceBatch, step: int, steps: int) -> StepValues:
         """Step 0 <= `step` < `steps`. Does not wait for the device."""
-        share = rate_at(step, steps, self.settings)
-        set_rates(self.optimiser, share)
-        losses: Losses = backpropagate(self.wrapped, fed.batch, chunk=self.chunk)
-        norm = clip_gradients(self.task, self.settings.max_norm)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        share = lr_at(step, steps, self.settings)
+        set_lr(self.optimizer, share)
+        losses: Losses = backpropagate(self.wrapped, fed.batch, micro_batch=self.micro_batch)
+        norm = clip_gradients(self.task, self.settings.grad_clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         self.task.clamp_scale()
-        if self.average is not None:
-            self.average.update(step)
-        rate = max(group["lr"] for group in self.optimiser.param_groups)
-        return StepValues(losses.total, losses.parts, norm, self.task.model.clip.logit_scale.detach().exp(), rate)
+        if self.ema is not None:
+            self.ema.update(step)
+        lr = max(group["lr"] for group in self.optimizer.param_groups)
+        return StepValues(losses.total, losses.parts, norm, self.task.model.clip.logit_scale.detach().exp(), lr)
 
 
 @dataclass
@@ -78,20 +86,20 @@ class Records:
     """Where a run is told of and kept."""
 
     folder: RunFolder
-    journal: Journal | None  # of rank 0
+    journal: MetricsLogger | None  # of rank 0
     display: Display | None  # of rank 0
     meter: Meter
     together: Together
 
 
 def train(
-    trained: Trained,
-    batches: Iterable[Fed],
+    trained: TrainState,
+    batches: Iterable[DeviceBatch],
     pace: Pace,
     records: Records,
-    wish: StopWish,
+    wish: PreemptionHandler,
     *,
-    flops: Callable[[Fed], float],
+    flops: Callable[[DeviceBatch], float],
     evaluate: Callable[[], Metrics] | None,
 ) -> State:
     """Go on through `batches` to the last step; returns where the stream is then. All ranks call it.
@@ -122,7 +130,7 @@ def train(
     return fed.after
 
 
-def _timed(batches: Iterable[Fed], meter: Meter) -> Iterator[Fed]:
+def _timed(batches: Iterable[DeviceBatch], meter: Meter) -> Iterator[DeviceBatch]:
     """Waiting for a batch is the data's time."""
     waiting = iter(batches)
     while True:
@@ -154,10 +162,10 @@ def tell_evaluation(records: Records, step: int, evaluate: Callable[[], Metrics]
     return metrics
 
 
-def _save(records: Records, trained: Trained, after: State, metrics: Metrics) -> None:
+def _save(records: Records, trained: TrainState, after: State, metrics: Metrics) -> None:
     with records.meter.aside():
-        groups = {} if trained.average is None else {"average": trained.average.gather()}
-        snapshot = take_snapshot(trained.task, trained.optimiser, groups)
+        groups = {} if trained.ema is None else {"ema": trained.ema.gather()}
+        snapshot = take_snapshot(trained.task, trained.optimizer, groups)
         records.folder.save(trained.task.model, snapshot, after, metrics)
 
 
@@ -194,7 +202,7 @@ class _Watch:
         if not torch.isfinite(torch.tensor(length)):
             raise DataError(
                 f"step {self._step:,}: the gradient's length is {length}, so the loss is no longer finite. Nothing of this step "
-                "was saved; the last checkpoint is from before. Go on from it with a lower optimiser.rate or a longer "
-                "optimiser.warmup, or look at the data of this step: stillreel stream DATA keys=true start="
+                "was saved; the last checkpoint is from before. Go on from it with a lower optimizer.lr or a longer "
+                "optimizer.warmup_steps, or look at the data of this step: stillreel stream DATA keys=true start="
                 f"{self._step - 1} steps=1"
             )

@@ -1,6 +1,6 @@
 """AdamW over groups of weights, each with its rate and its decay, and the rates' way over the steps.
 
-    part     CLIP's towers have `rate`, a block below another `layer_decay` times its rate; all the rest has `new_rate`
+    part     CLIP's towers have `lr`, a block below another `layer_decay` times its lr; all the rest has `lr_new`
     decay    of matrices and kernels; none of norms, biases, embeddings, logit_scale and the sigmoid's bias
 
 Rates are a function of the step, so there is no schedule to save.
@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from stillreel.configs import RequestError
-from stillreel.configs.train import OptimiserSettings
+from stillreel.configs.train import OptimizerSettings
 from stillreel.pretrain.model import VideoTextModel
 from stillreel.pretrain.objectives import Task
 
@@ -32,10 +32,10 @@ _FIRST = (
 )
 
 
-def build_optimiser(task: Task, settings: OptimiserSettings) -> AdamW:
+def build_optimizer(task: Task, settings: OptimizerSettings) -> AdamW:
     """AdamW (Loshchilov and Hutter, 2019) over what is trained. Each group has its `peak` rate and a `name`.
 
-    To be called behind `parallelise`, which may put other weights in the place of those there were. Towers whose rate is 0 are
+    To be called behind `parallelize`, which may put other weights in the place of those there were. Towers whose rate is 0 are
     frozen. RequestError if nothing is left to train.
     """
     freeze_towers(task, settings)
@@ -52,7 +52,7 @@ def build_optimiser(task: Task, settings: OptimiserSettings) -> AdamW:
         peaks[group] = peak
     if not groups:
         raise RequestError(
-            f"rate={settings.rate} and new_rate={settings.new_rate} leave nothing to train; raise one of them"
+            f"optimizer.lr={settings.lr} and optimizer.lr_new={settings.lr_new} leave nothing to train; raise one of them"
         )
     listed = [
         {
@@ -64,45 +64,46 @@ def build_optimiser(task: Task, settings: OptimiserSettings) -> AdamW:
         }
         for (name, decayed), weights in groups.items()
     ]
-    return AdamW(listed, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=True)
+    return AdamW(listed, betas=settings.betas, eps=settings.eps, fused=True)
 
 
-def freeze_towers(task: Task, settings: OptimiserSettings) -> None:
+def freeze_towers(task: Task, settings: OptimizerSettings) -> None:
     """Take what has a rate of 0 out of training (`requires_grad`). Call it before the task is wrapped: DDP counts gradients."""
     for name, weight in task.named_parameters():
         if not _place(name, task.model, settings)[1]:
             weight.requires_grad_(False)
 
 
-def rate_at(step: int, steps: int, settings: OptimiserSettings) -> float:
-    """What step 0 <= `step` < `steps` has of the peak rate: up evenly over the warm-up, down along half a cosine to `final`.
+def lr_at(step: int, steps: int, settings: OptimizerSettings) -> float:
+    """What step 0 <= `step` < `steps` has of the peak rate: up evenly over the warm-up, down half a cosine to `min_lr_ratio`.
 
-    The first step has the first part of the warm-up, not zero; the last step of all has `final`.
+    The first step has the first part of the warm-up, not zero; the last step of all has `min_lr_ratio`.
     """
-    if step < settings.warmup:
-        return (step + 1) / settings.warmup
-    way = (step - settings.warmup) / max(steps - 1 - settings.warmup, 1)
-    return settings.final + (1 - settings.final) * (1 + math.cos(math.pi * min(way, 1.0))) / 2
+    warmup = settings.warmup(steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    way = (step - warmup) / max(steps - 1 - warmup, 1)
+    return settings.min_lr_ratio + (1 - settings.min_lr_ratio) * (1 + math.cos(math.pi * min(way, 1.0))) / 2
 
 
-def set_rates(optimiser: Optimizer, share: float) -> None:
+def set_lr(optimizer: Optimizer, share: float) -> None:
     """Give each group this share of its peak rate."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = share * group["peak"]
 
 
-def _place(name: str, model: VideoTextModel, settings: OptimiserSettings) -> tuple[str, float]:
+def _place(name: str, model: VideoTextModel, settings: OptimizerSettings) -> tuple[str, float]:
     """The group of a weight of the task, by name, and its peak rate."""
     prefix = "model.clip."
     if not name.startswith(prefix):
-        return "new", settings.new_rate
+        return "new", settings.lr_new
     if settings.layer_decay == 1:
-        return "towers", settings.rate
+        return "towers", settings.lr
     name = name.removeprefix(prefix)
     tower, blocks = ("vision", model.clip.visual) if name.startswith("visual.") else ("text", model.clip)
     count = len(blocks.transformer.resblocks)
     layer = _layer(name, count)
-    return f"{tower} {layer}", settings.rate * settings.layer_decay ** (count + 1 - layer)
+    return f"{tower} {layer}", settings.lr * settings.layer_decay ** (count + 1 - layer)
 
 
 def _layer(name: str, count: int) -> int:

@@ -1,9 +1,9 @@
 """From a task to what a step calls: blocks compiled, then checkpointed; then the task in DDP, or sharded by FSDP2.
 
     freeze_towers(task, ...)               what is not trained, before anyone counts gradients
-    wrapped = parallelise(task, ...)       this module; `wrapped` goes to `backpropagate`, `task` stays the handle of all else
-    build_optimiser(task, ...)             after it: FSDP2 puts sharded weights in the place of the whole ones
-    clip_gradients(task, ...)              between the backward pass and the optimiser's step
+    wrapped = parallelize(task, ...)       this module; `wrapped` goes to `backpropagate`, `task` stays the handle of all else
+    build_optimizer(task, ...)             after it: FSDP2 puts sharded weights in the place of the whole ones
+    clip_gradients(task, ...)              between the backward pass and the optimizer's step
 
 Nothing here renames a weight: blocks keep their places and get another `forward`.
 """
@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from stillreel.configs import RequestError
-from stillreel.configs.train import EngineSettings
+from stillreel.configs.train import EngineSettings, PrecisionSettings
 from stillreel.pretrain.model.blocks import Block
 from stillreel.pretrain.model.temporal.stan import StanLayer
 from stillreel.pretrain.objectives import Task
@@ -38,7 +38,7 @@ _RECOMPILES = (
 )
 
 
-def parallelise(task: Task, settings: EngineSettings) -> nn.Module:
+def parallelize(task: Task, settings: EngineSettings) -> nn.Module:
     """Change a task in place to what the settings say, and give what a step calls: the task itself, or DDP around it.
 
     The task lies on its device, and what is not trained is frozen. All ranks must call it. RequestError where the device, torch
@@ -51,10 +51,10 @@ def parallelise(task: Task, settings: EngineSettings) -> nn.Module:
         _allow_recompiles()
         for block in blocks:
             _compile(block)
-    if settings.checkpointing:
+    if settings.activation_checkpointing:
         for block in blocks:
             block.forward = partial(_recompute, block.forward)
-    if settings.shard == "fsdp":
+    if settings.parallel == "fsdp":
         _shard(task, device)
         return task
     if rank_count() == 1:
@@ -64,7 +64,7 @@ def parallelise(task: Task, settings: EngineSettings) -> nn.Module:
     return DistributedDataParallel(task, device_ids=places, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def autocast_of(settings: EngineSettings, device: torch.device) -> torch.dtype | None:
+def autocast_of(settings: PrecisionSettings, device: torch.device) -> torch.dtype | None:
     """The type that towers compute in; None for that of their weights."""
     if settings.precision == "fp32":
         return None
@@ -132,7 +132,7 @@ def gathered(task: Task) -> Iterator[None]:
 
 
 def reshard(task: nn.Module) -> None:
-    """Have every weight as the optimiser has it: after a forward pass without a backward one, FSDP2 keeps some of them whole."""
+    """Have every weight as the optimizer has it: after a forward pass without a backward one, FSDP2 keeps some of them whole."""
     for module in task.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -169,14 +169,14 @@ def _shard(task: Task, device: torch.device) -> None:
     The rest stays whole from the forward pass to the backward one, as heads and scale are used between them.
     """
     if not (dist.is_available() and dist.is_initialized()):
-        raise RequestError("shard=fsdp splits weights over ranks; start it with torchrun, or set shard=none")
+        raise RequestError("shard=fsdp splits weights over ranks; start it with torchrun, or set parallel=ddp")
     if "ignored_params" not in inspect.signature(fully_shard).parameters:
-        raise RequestError(f"shard=fsdp needs torch 2.7 or newer, and this is {torch.__version__}; set shard=none")
+        raise RequestError(f"shard=fsdp needs torch 2.7 or newer, and this is {torch.__version__}; set parallel=ddp")
     encoders = [task.model.clip, task.model.temporal, task.model.align, task.model.patches]
     if not any(weight.requires_grad for one in encoders if one is not None for weight in one.parameters()):
         raise RequestError(
             "shard=fsdp reduces gradients as they pass the towers, and here only what compares features is trained; "
-            "set shard=none"
+            "set parallel=ddp"
         )
     scalars = {weight for weight in task.parameters() if weight.ndim == 0}  # FSDP2 cannot split them
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))

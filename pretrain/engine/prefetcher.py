@@ -1,6 +1,6 @@
 """From the loader to the device: a batch as the model reads it.
 
-    loader -> frames uint8, or pictures and windows -> device -> render -> normalise -> Batch
+    loader -> frames uint8, or pictures and windows -> device -> render -> normalize -> Batch
 
 On CUDA that happens on a stream of its own. A loop that does not wait for its step asks for the next batch while the device
 still computes, so batches are made one ahead.
@@ -15,13 +15,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stillreel.animate.render.device import normalised, render_stills
+from stillreel.animate.render.device import normalize, render_stills
 from stillreel.pretrain.data import BatchLoader, ClipBatch
 from stillreel.pretrain.objectives import Batch, Classes, ClassTexts, Identity, identify
 from stillreel.shards.stream.stream import State
 
 
-class Fed(NamedTuple):
+class DeviceBatch(NamedTuple):
     """A rank's share of a global batch, on its device; where the stream is after it; and the keys of its samples."""
 
     batch: Batch
@@ -29,7 +29,7 @@ class Fed(NamedTuple):
     keys: list[str]
 
 
-class Feeder:
+class DevicePrefetcher:
     """Iterate once, over what a loader hands out."""
 
     def __init__(
@@ -41,7 +41,7 @@ class Feeder:
         dtype: torch.dtype,
         texts: ClassTexts | None = None,
     ) -> None:
-        """`seed` is of the samples' random draws; `dtype` is what frames are normalised to; `texts` are of the classes that
+        """`seed` is of the samples' random draws; `dtype` is what frames are normalized to; `texts` are of the classes that
         clips are told apart by, if they are."""
         self._loader = loader
         self._texts = texts
@@ -50,12 +50,12 @@ class Feeder:
         self._dtype = dtype
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def __iter__(self) -> Iterator[Fed]:
+    def __iter__(self) -> Iterator[DeviceBatch]:
         for clips in self._loader:
             with torch.cuda.stream(self._side) if self._side else nullcontext():
                 batch = self._batch(clips)
             self._hand_over(batch)
-            yield Fed(batch, self._loader.state, clips.keys)
+            yield DeviceBatch(batch, self._loader.state, clips.keys)
 
     def _batch(self, clips: ClipBatch) -> Batch:
         if clips.stills is not None:
@@ -66,7 +66,7 @@ class Feeder:
         assert clips.token_ids is not None
         identity = identify(clips.keys, clips.captions, clips.sources, seed=self._seed, step=clips.step)
         return Batch(
-            normalised(frames, dtype=self._dtype),
+            normalize(frames, dtype=self._dtype),
             None if clips.mask is None else self._moved(clips.mask),
             self._moved(clips.token_ids),
             None,

@@ -2,7 +2,7 @@
 
 with open_session(settings) as session:
     checkpoint = session.folder.begin(settings, BINDING)
-    trained = build_trained(settings, seed, session.ranks)
+    trained = build_train_state(settings, seed, session.ranks)
     start = start_weights(settings, trained)
     if checkpoint: restore(trained, checkpoint)
     with open_records(session, settings, ...) as records:
@@ -29,18 +29,26 @@ from stillreel.configs.train import TrainSettings
 from stillreel.pretrain.data import Share
 from stillreel.pretrain.data.together import Together
 from stillreel.pretrain.engine.distributed import Ranks, joined
-from stillreel.pretrain.engine.ema import WeightAverage, mix_with_start
+from stillreel.pretrain.engine.ema import ModelEma, wise_ft
 from stillreel.pretrain.engine.extend import extend_model
-from stillreel.pretrain.engine.loop import Records, Trained
-from stillreel.pretrain.engine.optimizer import build_optimiser, freeze_towers
-from stillreel.pretrain.engine.parallel import gathered, parallelise
-from stillreel.pretrain.engine.prefetcher import Fed
+from stillreel.pretrain.engine.loop import Records, TrainState
+from stillreel.pretrain.engine.optimizer import build_optimizer, freeze_towers
+from stillreel.pretrain.engine.parallel import gathered, parallelize
+from stillreel.pretrain.engine.prefetcher import DeviceBatch
 from stillreel.pretrain.engine.state import gather_tensors
 from stillreel.pretrain.model import VideoTextModel, build_model, load_model
 from stillreel.pretrain.model.flops import clip_flops
 from stillreel.pretrain.model.towers import model_cfg_of
 from stillreel.pretrain.objectives import Task
-from stillreel.pretrain.run import Checkpoint, Display, Journal, Meter, RunFolder, StopWish, restore_snapshot
+from stillreel.pretrain.run import (
+    Checkpoint,
+    Display,
+    Meter,
+    MetricsLogger,
+    PreemptionHandler,
+    RunFolder,
+    restore_snapshot,
+)
 from stillreel.shards.stream.stream import State
 
 # What a run cannot change when it goes on: what its weights are. Its data add what is their order.
@@ -57,7 +65,7 @@ class Session(NamedTuple):
     ranks: Ranks
     together: Together
     folder: RunFolder
-    wish: StopWish
+    wish: PreemptionHandler
 
     def say(self, text: str) -> None:
         """One of the ranks speaks for all, beside the output."""
@@ -68,26 +76,26 @@ class Session(NamedTuple):
 @contextmanager
 def open_session(settings: TrainSettings) -> Iterator[Session]:
     """Join the other ranks and take OUT. RequestError where ranks, device or OUT do not fit what is asked."""
-    with StopWish() as wish, joined(settings.device) as ranks:
+    with PreemptionHandler() as wish, joined(settings.device) as ranks:
         Share(settings.batch, ranks.rank, ranks.ranks).check()
         if settings.threads:
             torch.set_num_threads(settings.threads)
         together = Together(ranks.ranks, _PATIENCE_S)
-        with RunFolder(settings.out, settings.run, together, ranks.rank) as folder:
+        with RunFolder(settings.out, settings, together, ranks.rank) as folder:
             yield Session(ranks, together, folder, wish)
 
 
-def build_trained(settings: TrainSettings, seed: int, ranks: Ranks) -> Trained:
+def build_train_state(settings: TrainSettings, seed: int, ranks: Ranks) -> TrainState:
     """The model at its start, on the device, and what trains it; the same on every rank."""
     torch.manual_seed(seed)
     model = _model(settings).to(ranks.device)
     task = Task(model, settings.objective)
     task.train()
-    freeze_towers(task, settings.optimiser)
-    wrapped = parallelise(task, settings.engine)
-    optimiser = build_optimiser(task, settings.optimiser)
-    average = WeightAverage(task, settings.average) if settings.average.decay else None
-    return Trained(task, wrapped, optimiser, settings.optimiser, settings.chunk, average)
+    freeze_towers(task, settings.optimizer)
+    wrapped = parallelize(task, settings)
+    optimizer = build_optimizer(task, settings.optimizer)
+    ema = ModelEma(task, settings.ema) if settings.ema.decay else None
+    return TrainState(task, wrapped, optimizer, settings.optimizer, settings.micro_batch, ema)
 
 
 def _model(settings: TrainSettings) -> VideoTextModel:
@@ -100,38 +108,38 @@ def _model(settings: TrainSettings) -> VideoTextModel:
         raise RequestError(f"init={settings.init} {error}") from None
 
 
-def restore(trained: Trained, checkpoint: Checkpoint) -> None:
+def restore(trained: TrainState, checkpoint: Checkpoint) -> None:
     """Make it what it was when the checkpoint was saved."""
     snapshot = checkpoint.read()
-    restore_snapshot(snapshot, trained.task, trained.optimiser)
-    if trained.average is not None:
-        trained.average.load(snapshot.group("average"))
+    restore_snapshot(snapshot, trained.task, trained.optimizer)
+    if trained.ema is not None:
+        trained.ema.load(snapshot.group("ema"))
 
 
-def start_weights(settings: TrainSettings, trained: Trained) -> dict[str, Tensor] | None:
+def start_weights(settings: TrainSettings, trained: TrainState) -> dict[str, Tensor] | None:
     """Those that the final ones are mixed with, on rank 0; None if they are not asked for. Before anything is restored."""
-    return gather_tensors(trained.task.model.state_dict()) if settings.average.trained < 1 else None
+    return gather_tensors(trained.task.model.state_dict()) if settings.wise_ft_alpha < 1 else None
 
 
 def final_weights(
-    settings: TrainSettings, trained: Trained, start: dict[str, Tensor] | None
+    settings: TrainSettings, trained: TrainState, start: dict[str, Tensor] | None
 ) -> dict[str, Tensor] | None:
     """Of the model at the end, on rank 0: the average's where one is kept, mixed with the start's if asked for."""
-    with trained.average.applied() if trained.average else nullcontext():
+    with trained.ema.applied() if trained.ema else nullcontext():
         weights = gather_tensors(trained.task.model.state_dict())
     if weights is None or start is None:
         return weights
-    return mix_with_start(start, weights, settings.average.trained)
+    return wise_ft(start, weights, settings.wise_ft_alpha)
 
 
 @contextmanager
-def ready_to_evaluate(trained: Trained) -> Iterator[VideoTextModel]:
+def ready_to_evaluate(trained: TrainState) -> Iterator[VideoTextModel]:
     """Within it, the model whole and with the averaged weights, where they are kept."""
-    with trained.average.applied() if trained.average else nullcontext(), gathered(trained.task):
+    with trained.ema.applied() if trained.ema else nullcontext(), gathered(trained.task):
         yield trained.task.model
 
 
-def flops_of(settings: TrainSettings, trained: Trained, words: int) -> Callable[[Fed], float]:
+def flops_of(settings: TrainSettings, trained: TrainState, words: int) -> Callable[[DeviceBatch], float]:
     """`step_flops` of a step, by what it is fed."""
     model, towers = trained.task.model.settings, model_cfg_of(trained.task.model.clip)
 
@@ -139,7 +147,7 @@ def flops_of(settings: TrainSettings, trained: Trained, words: int) -> Callable[
     def of_step(frames: int, classes: int) -> int:
         return step_flops(settings, model, towers, frames, words, classes)
 
-    def of_fed(fed: Fed) -> float:
+    def of_fed(fed: DeviceBatch) -> float:
         return of_step(fed.batch.frames.shape[1], fed.batch.classes.total if fed.batch.classes else 0)
 
     return of_fed
@@ -154,7 +162,7 @@ def step_flops(
     """
     asked, batch = settings.objective, settings.batch
     flops = clip_flops(model, towers, frames, words, patch_dropout=asked.patch_dropout)
-    pairs = 9 * bool(asked.matching) + 2 * asked.candidates * bool(asked.distil)
+    pairs = 9 * bool(asked.matching) + 2 * asked.candidates * bool(asked.distill)
     texts = math.ceil(classes / batch) * batch  # as they are dealt to the rows
     heads = 3 * (batch + texts - 1) * flops.head
     return batch * (flops.training + pairs * flops.rerank + heads) + 3 * texts * flops.text
@@ -170,8 +178,8 @@ def open_records(
     with ExitStack() as stack:
         journal = display = None
         if ranks.is_first:
-            journal = stack.enter_context(Journal(folder.path, settings.run, state.steps))
-            display = stack.enter_context(Display(steps, state.steps, settings.run))
+            journal = stack.enter_context(MetricsLogger(folder.path, settings, state.steps))
+            display = stack.enter_context(Display(steps, state.steps, settings))
         yield Records(folder, journal, display, meter, session.together)
 
 

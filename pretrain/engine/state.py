@@ -1,7 +1,7 @@
 """What a run must find again, as plain tensors by name: the same whether one process had it, DDP or FSDP2, on any ranks.
 
-    gather_state(task, optimiser)     -> State, on rank 0, on the CPU
-    set_state(task, optimiser, state) of a fresh run of any layout; its next step is the one that the first run would have made
+    gather_state(task, optimizer)     -> State, on rank 0, on the CPU
+    set_state(task, optimizer, state) of a fresh run of any layout; its next step is the one that the first run would have made
 
 Rates are functions of the step and draws of (seed, key, step), so neither is here.
 """
@@ -27,46 +27,46 @@ _MODEL = "model."
 
 
 class State(NamedTuple):
-    """Of a task and its optimiser."""
+    """Of a task and its optimizer."""
 
     model: dict[str, Tensor]  # the model's, by the names that `save_model` writes
     task: dict[str, Tensor]  # the task's own, such as the sigmoid's bias
-    optimiser: dict[str, Tensor]  # KIND.NAME: AdamW's step, exp_avg and exp_avg_sq of the task's weight NAME
+    optimizer: dict[str, Tensor]  # KIND.NAME: AdamW's step, exp_avg and exp_avg_sq of the task's weight NAME
 
 
-def gather_state(task: Task, optimiser: Optimizer) -> State | None:
+def gather_state(task: Task, optimizer: Optimizer) -> State | None:
     """Copies of everything on rank 0, None on the others. All ranks must call it, between two steps."""
     reshard(task)
     own = gather_tensors(task.state_dict())
-    moments = gather_tensors(_moments(task, optimiser))
+    moments = gather_tensors(_moments(task, optimizer))
     if own is None or moments is None:
         return None
     model = {name.removeprefix(_MODEL): tensor for name, tensor in own.items() if name.startswith(_MODEL)}
     return State(model, {name: tensor for name, tensor in own.items() if not name.startswith(_MODEL)}, moments)
 
 
-def set_state(task: Task, optimiser: Optimizer, state: State) -> None:
+def set_state(task: Task, optimizer: Optimizer, state: State) -> None:
     """Make a state this run's, in place. Every rank needs the whole state. DataError where names or shapes are not this run's."""
     reshard(task)
     given = {_MODEL + name: tensor for name, tensor in state.model.items()} | state.task
     set_tensors(task.state_dict(), given)
-    groups = {id(weight): group for group in optimiser.param_groups for weight in group["params"]}
+    groups = {id(weight): group for group in optimizer.param_groups for weight in group["params"]}
     trained = {name: weight for name, weight in task.named_parameters() if id(weight) in groups}
     by_weight: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in state.optimiser.items():
+    for key, tensor in state.optimizer.items():
         kind, _, name = key.partition(".")
         by_weight.setdefault(name, {})[kind] = tensor
     if by_weight and by_weight.keys() != trained.keys():
         strange = sorted(by_weight.keys() ^ trained.keys())
         raise DataError(
-            f"the optimiser's state is of other weights than those that are trained: {len(strange)} of them, such as "
+            f"the optimizer's state is of other weights than those that are trained: {len(strange)} of them, such as "
             f"{strange[0]}; train what was trained before, or start anew from the model alone"
         )
-    optimiser.state.clear()
+    optimizer.state.clear()
     for name, moments in by_weight.items():
         weight = trained[name]
         for kind, tensor in moments.items():
-            optimiser.state[weight][kind] = _placed(name, kind, tensor, weight, groups[id(weight)])
+            optimizer.state[weight][kind] = _placed(name, kind, tensor, weight, groups[id(weight)])
 
 
 def gather_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
@@ -91,11 +91,11 @@ def set_tensors(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
             local.copy_(_part(given[name], tensor))
 
 
-def _moments(task: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]:
+def _moments(task: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     return {
         f"{kind}.{name}": tensor
         for name, weight in task.named_parameters()
-        for kind, tensor in sorted(optimiser.state.get(weight, {}).items())
+        for kind, tensor in sorted(optimizer.state.get(weight, {}).items())
     }
 
 

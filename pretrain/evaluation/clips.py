@@ -22,12 +22,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from stillreel.animate.render.device import normalised, render_stills
+from stillreel.animate.render.device import normalize, render_stills
 from stillreel.configs import DataError, RequestError, StillreelError
 from stillreel.configs.stream import DataSettings
 from stillreel.pretrain.data.film import View
 from stillreel.pretrain.data.together import Failure, Together
-from stillreel.pretrain.data.tokens import tokenise
+from stillreel.pretrain.data.tokens import tokenize
 from stillreel.pretrain.data.workers import PATIENCE_S, load_batches
 from stillreel.pretrain.evaluation.held_out import HeldOutBatch, HeldOutDataset, choose_samples, empty_frames
 from stillreel.pretrain.evaluation.ranks import Groups, Ranked, as_ranks, rank_rows
@@ -122,8 +122,8 @@ class HeldOut:
             self._together.agree((), error)
             batch = batch or self._nothing()
             damage += batch.damage
-            token_ids = tokenise(batch.captions, self._words).to(weights.device)
-            frames = normalised(_frames_of(batch, self._view, weights.device), dtype=weights.dtype)
+            token_ids = tokenize(batch.captions, self._words).to(weights.device)
+            frames = normalize(_frames_of(batch, self._view, weights.device), dtype=weights.dtype)
             with torch.autocast(weights.device.type, autocast, enabled=autocast is not None):
                 video, text = model.encode_video(frames), model.encode_text(token_ids)
             if isinstance(model.head, Dot):  # compares vectors: frames and words need not be kept

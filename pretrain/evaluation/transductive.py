@@ -40,7 +40,7 @@ def dual_softmax(scores: Tensor, queries: Literal["captions", "videos"], *, scal
 def querybank_norm(scores: Tensor, bank: Tensor, *, scale: float, nearest: int = 1) -> Tensor:
     """Scores (A, B) of test captions, less what each video scores with a bank of training captions, bank (M, B).
 
-    Bogolin et al., Cross Modal Retrieval with Querybank Normalisation (CVPR 2022), the dynamic inverted softmax, in
+    Bogolin et al., Cross Modal Retrieval with Querybank Normalization (CVPR 2022), the dynamic inverted softmax, in
     logarithms: scale * s(q, v) - log sum_b exp(scale * s(b, v)), for those captions whose best video is among the `nearest`
     videos of some caption of the bank; the others keep their scores. `scale` is 20 for cosines, as published; for scores
     that CLIP's learned scale has multiplied, the published CLIP2Video runs have 1 / 1.99. NaN stays NaN; a video without any

@@ -3,13 +3,13 @@
     towers -> temporal (mean, seq, lstm, tdb + tab, stan) -> heads (dot, mug, tight): model.VideoTextModel, top to bottom
     rerank                                         words ask of frames: a logit for each of few pairs
     blocks, features, patches3d, draws, losses     what these are made of
-    initialise                                     a fresh model starts from CLIP, as published
+    initialize                                     a fresh model starts from CLIP, as published
     peers                                          published checkpoints load strictly, and give the published numbers
     files, pickles, clip_files, keys               checkpoints of any kind as tensors, and what became of every key
     checkpoint, pretrained                         a model of ours on the disk; towers by name, tag or file
     flops                                          what a clip costs
 What each computes is compared with the published code's numbers (tests/parity.py). Where that code has a bug, the right
-behaviour is the default; `faithful` brings the bug back.
+behavior is the default; `faithful` brings the bug back.
 """
 
 from stillreel.configs.model import ModelSettings, PeerOptions

@@ -1,6 +1,6 @@
 """Transformer blocks of the temporal modules.
 
-Parameters are named and shaped as in the blocks of OpenAI's text tower, from which the published models initialise them. The
+Parameters are named and shaped as in the blocks of OpenAI's text tower, from which the published models initialize them. The
 arithmetic is written out here because these blocks, unlike the towers', have masks that differ between the clips of a batch.
 """
 

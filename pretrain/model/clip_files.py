@@ -56,7 +56,7 @@ def read_clip(checkpoint: Checkpoint, *, quick_gelu: bool | None = None) -> Clip
     except (AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
         raise DataError(f"the configuration beside it describes no CLIP ({type(error).__name__}: {error})") from None
     if told is None:
-        extras.append(KeyLine("initialised", "", "quick_gelu", "no: not in the file, nor beside it"))
+        extras.append(KeyLine("initialized", "", "quick_gelu", "no: not in the file, nor beside it"))
     with torch.device("meta"):
         towers = build_towers(model_cfg)
     expected = {name: tensor.shape for name, tensor in towers.state_dict().items()}

@@ -13,7 +13,7 @@ from torch import Tensor
 class Frames(NamedTuple):
     """What the image tower says of B clips of T frames."""
 
-    features: Tensor  # (B, T, E), not normalised
+    features: Tensor  # (B, T, E), not normalized
     mask: Tensor  # (B, T) bool, False for padding
     blocks: tuple[
         Tensor, ...
@@ -27,18 +27,18 @@ class Frames(NamedTuple):
 class VideoFeatures(NamedTuple):
     """What heads compare of a clip."""
 
-    frames: Tensor  # (B, T, E) after the temporal module, not normalised
+    frames: Tensor  # (B, T, E) after the temporal module, not normalized
     mask: Tensor  # (B, T) bool
     pooled: Tensor  # (B, E)
-    aligned: Tensor | None  # (B, E) of length one, by the centres of TAB
-    patches: Tensor | None = None  # (B, T, n * n, E), not normalised, for the re-ranker
+    aligned: Tensor | None  # (B, E) of length one, by the centers of TAB
+    patches: Tensor | None = None  # (B, T, n * n, E), not normalized, for the re-ranker
     draws: Tensor | None = None  # (B,) int64, what random draws are made of
 
 
 class TextFeatures(NamedTuple):
     """What heads compare of a caption."""
 
-    tokens: Tensor  # (B, W, E) of all words, projected, not normalised
+    tokens: Tensor  # (B, W, E) of all words, projected, not normalized
     mask: Tensor  # (B, W) bool, start and end of text included
     pooled: Tensor  # (B, E), the token at the end of text
     aligned: Tensor | None  # (B, E) as of a clip

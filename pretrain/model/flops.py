@@ -116,7 +116,7 @@ def _stan_layer(settings: ModelSettings, frames: int, places: int, width: int, r
 
 
 def _align(settings: ModelSettings, frames: int, words: int, joint: int) -> int:
-    """TAB: each token's shares of the centres and the sums by them; slow frames through a block of their own first."""
+    """TAB: each token's shares of the centers and the sums by them; slow frames through a block of their own first."""
     slow = (frames + 1) // 2
     tokens = frames + words - 1
     cost = 0
@@ -125,7 +125,7 @@ def _align(settings: ModelSettings, frames: int, words: int, joint: int) -> int:
         cost = _block(slow, joint)
     if settings.align == "slow_tdb":
         cost = _block(2 * slow - 1, joint) + _differences(settings, slow, joint)
-    return cost + 2 * _product(tokens, joint, settings.tab.centres)
+    return cost + 2 * _product(tokens, joint, settings.tab.centers)
 
 
 def _head(settings: ModelSettings, frames: int, words: int, joint: int) -> int:

@@ -25,13 +25,13 @@ _STD = 0.02
 
 
 def build_model(settings: ModelSettings) -> VideoTextModel:
-    """A model of the zoo on the towers that the settings name, initialised from them, on the CPU."""
+    """A model of the zoo on the towers that the settings name, initialized from them, on the CPU."""
     model = VideoTextModel(load_towers(settings.towers), settings)
-    initialise(model)
+    initialize(model)
     return model
 
 
-def initialise(model: VideoTextModel) -> None:
+def initialize(model: VideoTextModel) -> None:
     """Fill all that is not CLIP's own. RequestError where CLIP's text tower has another width than the joint space."""
     with torch.no_grad():
         _fill(model)
@@ -39,8 +39,8 @@ def initialise(model: VideoTextModel) -> None:
 
 def _fill(model: VideoTextModel) -> None:
     clip, temporal = model.clip, model.temporal
-    if model.settings.tau:
-        clip.logit_scale.fill_(math.log(1 / model.settings.tau))
+    if model.settings.temperature:
+        clip.logit_scale.fill_(math.log(1 / model.settings.temperature))
     if model.patches is not None:
         # The frame's own kernel in the middle, nothing before and after: 3-D patches start as the 2-D ones.
         model.patches.conv.weight.zero_()[:, :, 1] = clip.visual.conv1.weight
@@ -51,7 +51,7 @@ def _fill(model: VideoTextModel) -> None:
     if isinstance(temporal, Stan):
         _stan(temporal)
     if model.align is not None:
-        _centres(model.align, clip)
+        _centers(model.align, clip)
     if isinstance(model.head, Tight):
         _from_text_tower(model.head.blocks, model.head.positions, clip)
         _normal(model.head.dense)
@@ -90,9 +90,9 @@ def _difference(temporal: TemporalDifference, clip: CLIP) -> None:
         temporal.projection.copy_(clip.visual.proj[:joint])
 
 
-def _centres(align: TemporalAlignment, clip: CLIP) -> None:
-    for centres in (align.near, align.centres):
-        nn.init.normal_(centres, std=64**-0.5)
+def _centers(align: TemporalAlignment, clip: CLIP) -> None:
+    for centers in (align.near, align.centres):
+        nn.init.normal_(centers, std=64**-0.5)
     _from_text_tower(align.slow, None, clip)
 
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from stillreel.configs import DataError
 
 Shapes = Mapping[str, Sequence[int]]
-Fate = Literal["kept", "renamed", "merged", "initialised", "unused"]
+Fate = Literal["kept", "renamed", "merged", "initialized", "unused"]
 _SHOWN = 8
 
 
@@ -26,7 +26,7 @@ class KeyLine(NamedTuple):
         return f"{self.what:<12}{arrow}" + (f"  ({self.note})" if self.note else "")
 
 
-def summarise(lines: Iterable[KeyLine]) -> str:
+def summarize(lines: Iterable[KeyLine]) -> str:
     """'302 kept, 3 unused': how many keys had which fate."""
     counts = Counter(line.what for line in lines)
     return ", ".join(f"{count} {what}" for what, count in counts.items())

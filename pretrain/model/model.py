@@ -47,7 +47,7 @@ from stillreel.pretrain.model.towers import (
 class VideoTextModel(nn.Module):
     """One of the zoo. `build_model` makes a fresh one, `load_peer` one from a published checkpoint.
 
-    Frames are floats, normalised by CLIP's mean and deviation. Masks are True (or 1) where there is a frame or a word; None
+    Frames are floats, normalized by CLIP's mean and deviation. Masks are True (or 1) where there is a frame or a word; None
     means that there is no padding among frames, and that captions end at their end-of-text token.
     """
 
@@ -67,7 +67,7 @@ class VideoTextModel(nn.Module):
         number_modules(self)
         # What the towers have and this model does not use gets no gradient, and DDP would wait for one.
         clip.visual.conv1.weight.requires_grad_(self.patches is None)
-        clip.logit_scale.requires_grad_(self.head.scaled and not settings.tau)
+        clip.logit_scale.requires_grad_(self.head.scaled and not settings.temperature)
 
     def forward(
         self, frames: Tensor, frame_mask: Tensor | None, token_ids: Tensor, token_mask: Tensor | None
@@ -141,7 +141,7 @@ class VideoTextModel(nn.Module):
         """The head's scores and, with TAB, those of the aligned vectors, each (texts, videos), in fp32."""
         with without_autocast(text.pooled.device.type):
             video, text = in_fp32(video), in_fp32(text)
-            scale = self.clip.logit_scale.exp() if self.head.scaled and not self.settings.tau else 1.0
+            scale = self.clip.logit_scale.exp() if self.head.scaled and not self.settings.temperature else 1.0
             main = scale * self.head(video, text)
             if text.aligned is None or video.aligned is None:
                 return main, None
@@ -149,12 +149,12 @@ class VideoTextModel(nn.Module):
 
     def logits(self, scores: Tensor) -> Tensor:
         """Scores as the loss takes them: over the fixed temperature, where there is one."""
-        return scores / self.settings.tau if self.settings.tau else scores
+        return scores / self.settings.temperature if self.settings.temperature else scores
 
     @property
     def sums_directions(self) -> bool:
         """Whether the published loss is the sum of its two directions, not their mean: STAN's, with its fixed temperature."""
-        return self.settings.faithful != "no" and self.settings.tau > 0
+        return self.settings.faithful != "no" and self.settings.temperature > 0
 
     def loss(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
         """The published loss of B clips and their captions. With TAB, two losses are mixed, not one of the mixed scores."""
@@ -221,7 +221,7 @@ class VideoTextModel(nn.Module):
             or not frames.is_floating_point()
         ):
             raise RequestError(
-                f"frames are {frames.dtype} {tuple(frames.shape)}; expected normalised floats (B, T, 3, {size[0]}, {size[1]})"
+                f"frames are {frames.dtype} {tuple(frames.shape)}; expected normalized floats (B, T, 3, {size[0]}, {size[1]})"
             )
         if mask is None:
             return torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)

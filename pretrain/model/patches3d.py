@@ -26,7 +26,7 @@ class Patches3d(nn.Module):
 def convolve_in_time(conv: nn.Conv3d, frames: Tensor) -> Tensor:
     """A convolution of three frames with zeros around the clip: frames (B, T, C, H, W) -> (B, T, D, h, w).
 
-    Computed as one 2-D convolution for the three frames' kernels and a sum over neighbours: in fp32 its rounding error is a
+    Computed as one 2-D convolution for the three frames' kernels and a sum over neighbors: in fp32 its rounding error is a
     quarter of torch's 3-D convolution on a CPU, and in bf16 on a GPU the latter may lack a fast kernel.
     """
     assert conv.kernel_size[0] == 3 and conv.padding[0] == conv.stride[0] == 1, conv

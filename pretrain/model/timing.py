@@ -1,4 +1,4 @@
-"""Where the time of one clip goes on this machine: decode, render, normalise, the model. A few seconds, not a benchmark."""
+"""Where the time of one clip goes on this machine: decode, render, normalize, the model. A few seconds, not a benchmark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stillreel.animate.camera.draw import draw_recipe
 from stillreel.animate.camera.recipe import Recipe
 from stillreel.animate.pictures.picture import stored_pixels
 from stillreel.animate.render.cpu import Renderer
-from stillreel.animate.render.device import Still, batch_stills, normalised, prepare_still, render_stills
+from stillreel.animate.render.device import Still, batch_stills, normalize, prepare_still, render_stills
 from stillreel.animate.scenes import caption_of, draw_scene, plan_scene
 from stillreel.configs.grammar import load_grammar
 from stillreel.configs.model import ModelSettings
@@ -51,9 +51,9 @@ def time_clip(settings: ModelSettings, frames: int, words: int) -> ClipTimes:
     size = model.clip.visual.image_size[0]
     clips = _BATCH_CUDA if device.type == "cuda" else 1
     pixels = torch.zeros((clips, frames, size, size, 3), dtype=torch.uint8, device=device)
-    seen = normalised(pixels, dtype=torch.float32)
+    seen = normalize(pixels, dtype=torch.float32)
     steps, loader = _time_stills(frames, size, device)
-    steps["normalise"] = _time(lambda: normalised(pixels, dtype=torch.float32)) / clips
+    steps["normalize"] = _time(lambda: normalize(pixels, dtype=torch.float32)) / clips
     of_model = _time(_forward(model, seen, words)) / clips
     steps[f"model, forward, {'bf16' if seen.is_cuda else 'fp32'} on {device}"] = of_model
     return ClipTimes(steps, loader, of_model, captions=clips)

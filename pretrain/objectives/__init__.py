@@ -3,7 +3,7 @@
     keys, captions, sources -> identity           who is who in a batch: pairs that are no negatives, numbers for draws
     features of own rows -> gather                all rows on each rank, in the order of the batch, with gradient
     classes                                       texts of all classes, dealt to the rows of a batch
-    contrast, matching, distil                    the losses, over own rows against all
+    contrast, matching, distillation               the losses, over own rows against all
     task                                          the model with its objectives: what DDP wraps and a step calls
 
 Each rank's loss is the mean over its own rows; the mean over ranks, which DDP takes of the gradients, is the batch's.

@@ -17,7 +17,7 @@ from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, in_fp
 from stillreel.pretrain.model.heads import Dot
 from stillreel.pretrain.objectives.classes import Classes, gather_classes, share_of
 from stillreel.pretrain.objectives.contrast import info_nce, sigmoid_loss
-from stillreel.pretrain.objectives.distil import distil_loss
+from stillreel.pretrain.objectives.distillation import distillation_loss
 from stillreel.pretrain.objectives.gather import gather_features, rank_count
 from stillreel.pretrain.objectives.identity import Identity, Truth, tell_truth
 from stillreel.pretrain.objectives.matching import draw_negatives, matching_loss
@@ -26,7 +26,7 @@ from stillreel.pretrain.objectives.matching import draw_negatives, matching_loss
 class Batch(NamedTuple):
     """A rank's b rows of a global batch, on its device. T and W must be equal on all ranks."""
 
-    frames: Tensor  # (b, T, 3, H, W), normalised
+    frames: Tensor  # (b, T, 3, H, W), normalized
     frame_mask: Tensor | None  # (b, T)
     token_ids: Tensor  # (b, W)
     token_mask: Tensor | None  # (b, W)
@@ -69,7 +69,7 @@ class Task(nn.Module):
         autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        asked = {name: getattr(settings, name) for name in ("matching", "distil") if getattr(settings, name)}
+        asked = {name: getattr(settings, name) for name in ("matching", "distill") if getattr(settings, name)}
         if asked and model.reranker is None:
             wrong = " and ".join(f"{name}={weight}" for name, weight in asked.items())
             raise RequestError(
@@ -88,7 +88,7 @@ class Task(nn.Module):
         self.autocast = autocast
         if model.reranker is not None and not settings.matching:
             model.reranker.requires_grad_(False)
-        if settings.scale == "fixed":
+        if settings.logit_scale == "fixed":
             model.clip.logit_scale.requires_grad_(False)  # DDP would wait for its gradient
 
     def forward(self, batch: Batch) -> Encoded:
@@ -119,10 +119,10 @@ class Task(nn.Module):
         return Losses(total, {name: loss.detach() for name, loss in losses.items()})
 
     def clamp_scale(self) -> None:
-        """To be called after each step of the optimiser."""
+        """To be called after each step of the optimizer."""
         scale = self.model.clip.logit_scale
         if scale.requires_grad:
-            scale.data.clamp_(0, math.log(self.settings.max_scale))
+            scale.data.clamp_(0, math.log(self.settings.max_logit_scale))
 
     def _contrast(self, own: Encoded, identity: Identity) -> dict[str, Tensor]:
         """The losses of clips and captions with each other."""
@@ -178,9 +178,9 @@ class Task(nn.Module):
                 clips = draw_negatives(by_caption, truth, units[:, 0])
                 captions = draw_negatives(by_clip, truth, units[:, 1])
                 losses["matching"] = matching_loss(reranker, whole.video, whole.text, truth, clips, captions)
-            if self.settings.distil:
+            if self.settings.distill:
                 count = self.settings.candidates
-                losses["distil"] = distil_loss(reranker, own[:2], whole[:2], by_caption, by_clip, truth, count)
+                losses["distill"] = distillation_loss(reranker, own[:2], whole[:2], by_caption, by_clip, truth, count)
         return losses
 
     def _casting(self, device: torch.device) -> AbstractContextManager[None]:

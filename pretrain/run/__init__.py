@@ -12,20 +12,20 @@ No training here: a loop calls these parts. Rank 0 writes, and all ranks hear wh
 from stillreel.pretrain.run.checkpoint import Checkpoint
 from stillreel.pretrain.run.folder import RunFolder
 from stillreel.pretrain.run.meter import Meter, Reading, StepValues
-from stillreel.pretrain.run.metrics import Display, Journal
-from stillreel.pretrain.run.preemption import StopWish
+from stillreel.pretrain.run.metrics import Display, MetricsLogger
+from stillreel.pretrain.run.preemption import PreemptionHandler
 from stillreel.pretrain.run.snapshot import Snapshot, restore_snapshot, take_snapshot
 
 __all__ = [
     "Checkpoint",
     "Display",
-    "Journal",
     "Meter",
+    "MetricsLogger",
+    "PreemptionHandler",
     "Reading",
     "RunFolder",
     "Snapshot",
     "StepValues",
-    "StopWish",
     "restore_snapshot",
     "take_snapshot",
 ]

@@ -56,9 +56,9 @@ class RunFolder:
         with RunFolder(out, settings.run, together, rank) as folder:
             checkpoint = folder.begin(settings, binding={"model", "data.seed"})
             if checkpoint is not None:
-                restore_snapshot(checkpoint.read(), task, optimiser)
+                restore_snapshot(checkpoint.read(), task, optimizer)
             ...
-            folder.save(model, take_snapshot(task, optimiser), loader.state, metrics)
+            folder.save(model, take_snapshot(task, optimizer), loader.state, metrics)
 
     All ranks make the same calls, see the same files, and raise the same errors.
     """
@@ -158,7 +158,7 @@ class RunFolder:
 
         def choose() -> None:
             nonlocal found
-            values = {step: (metrics_of(self._home / step_name(step)) or {}).get(self._settings.best)
+            values = {step: (metrics_of(self._home / step_name(step)) or {}).get(self._settings.best_metric)
                       for step in steps_in(self._home)}  # fmt: skip
             known = {step: value for step, value in values.items() if value is not None}
             if known:
@@ -265,7 +265,9 @@ class RunFolder:
     def _tidy(self, latest: int) -> None:
         """Remove what need not stay. That it cannot be removed stops no run."""
         steps = steps_in(self._home)
-        values = {step: (metrics_of(self._home / step_name(step)) or {}).get(self._settings.best) for step in steps}
+        values = {
+            step: (metrics_of(self._home / step_name(step)) or {}).get(self._settings.best_metric) for step in steps
+        }
         for step in steps:
             if step not in kept_steps(values, self._settings) | {latest}:
                 try:
@@ -312,11 +314,11 @@ def find_given(path: Path) -> Checkpoint:
 
 def kept_steps(values: Mapping[int, float | None], settings: RunSettings) -> set[int]:
     """Which checkpoints stay, of the steps that there are with their value of the metric `best` (None where unknown)."""
-    latest = set(sorted(values)[-settings.keep :])
-    milestones = {step for step in values if settings.milestones and step % settings.milestones == 0}
+    latest = set(sorted(values)[-settings.keep_last :])
+    milestones = {step for step in values if settings.keep_every and step % settings.keep_every == 0}
     known = {step: value for step, value in values.items() if value is not None}
     # Of equal ones the earliest, so that it stays the same.
-    best = {max(sorted(known), key=lambda step: known[step])} if settings.best and known else set()
+    best = {max(sorted(known), key=lambda step: known[step])} if settings.best_metric and known else set()
     return latest | milestones | best
 
 

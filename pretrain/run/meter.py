@@ -25,7 +25,7 @@ class StepValues(NamedTuple):
     parts: Mapping[str, Tensor]  # each objective's
     grad_norm: Tensor
     logit_scale: Tensor
-    rate: float
+    lr: float
 
 
 class Reading(NamedTuple):
@@ -35,7 +35,7 @@ class Reading(NamedTuple):
     steps: int  # in the whole run
     clips: int  # that the run has consumed
     epoch: float
-    values: Mapping[str, float]  # of the last step: loss, loss.PART, grad_norm, logit_scale, rate
+    values: Mapping[str, float]  # of the last step: loss, loss.PART, grad_norm, logit_scale, lr
     clips_per_s: float
     mfu: float | None  # share of the devices' dense peak; None where that is not known
     data_wait: float  # share of time, of the rank that waited longest
@@ -57,9 +57,9 @@ class Reading(NamedTuple):
             (
                 f"step {self.step:,}/{self.steps:,}",
                 f"loss {values['loss']:.4f}" + f" ({parts})" * bool(parts),
-                f"rate {values['rate']:.2e}",
-                f"grad {values['grad_norm']:.3g}",
-                f"scale {values['logit_scale']:.4g}",
+                f"lr {values['lr']:.2e}",
+                f"grad_norm {values['grad_norm']:.3g}",
+                f"logit_scale {values['logit_scale']:.4g}",
                 f"{self.clips_per_s:,.1f} clips/s",
                 f"MFU {'-' if self.mfu is None else f'{self.mfu:.1%}'}",
                 f"data wait {self.data_wait:.1%}",
@@ -152,7 +152,7 @@ class Meter:
         sums = torch.stack([one.detach().to(self._device, torch.float64) for one in tensors.values()])
         if rank_count() > 1:
             dist.all_reduce(sums)
-        return {**dict(zip(tensors, (sums / rank_count()).tolist(), strict=True)), "rate": values.rate}
+        return {**dict(zip(tensors, (sums / rank_count()).tolist(), strict=True)), "lr": values.lr}
 
     def _most(self, values: list[float]) -> list[float]:
         """The largest of any rank."""

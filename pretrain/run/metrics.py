@@ -21,7 +21,7 @@ from stillreel.pretrain.run.meter import Reading
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
-class Journal:
+class MetricsLogger:
     """metrics.jsonl in a run's folder, one JSON object a line, and TensorBoard if asked. A context manager.
 
     It reads as of one run: what a killed run told of steps after its last checkpoint is cut off, for those steps come again.

@@ -17,10 +17,10 @@ TERMINATED, INTERRUPTED = 75, 130
 _CODES = {signal.SIGTERM: TERMINATED, signal.SIGUSR1: TERMINATED, signal.SIGINT: INTERRUPTED}
 
 
-class StopWish:
+class PreemptionHandler:
     """As a context manager it hears SIGTERM and SIGUSR1 (exit 75) and Ctrl-C (exit 130; a second one stops at once).
 
-        with StopWish() as wish:
+        with PreemptionHandler() as wish:
             for batch in loader:
                 step(batch)
                 if code := wish.agreed(together):

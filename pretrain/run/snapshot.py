@@ -2,7 +2,7 @@
 
     weights     the model's state dict, by its own names
     training    task.NAME                the task's weights that are not the model's
-                optimiser.FIELD.NAME     AdamW's exp_avg, exp_avg_sq and step of the weight NAME of the task
+                optimizer.FIELD.NAME     AdamW's exp_avg, exp_avg_sq and step of the weight NAME of the task
                 GROUP.NAME               what the caller adds, such as the average of the weights
 
 By name and not by number, so that a checkpoint outlives another order of groups; and whole, so that it outlives another
@@ -39,22 +39,22 @@ class Snapshot(NamedTuple):
 
 
 def take_snapshot(
-    task: Task, optimiser: Optimizer, groups: Mapping[str, Mapping[str, Tensor] | None] | None = None
+    task: Task, optimizer: Optimizer, groups: Mapping[str, Mapping[str, Tensor] | None] | None = None
 ) -> Snapshot | None:
-    """Copies of the tensors of a task (not wrapped in DDP), of its optimiser, and of `groups`, on rank 0; None on the others,
+    """Copies of the tensors of a task (not wrapped in DDP), of its optimizer, and of `groups`, on rank 0; None on the others,
     which must call it, too: shards are gathered."""
-    state = gather_state(task, optimiser)
+    state = gather_state(task, optimizer)
     if state is None:
         return None
-    named = {"task": state.task, "optimiser": state.optimiser, **(groups or {})}
+    named = {"task": state.task, "optimizer": state.optimizer, **(groups or {})}
     training = {f"{group}.{name}": one for group, tensors in named.items() for name, one in (tensors or {}).items()}
     return Snapshot(state.model, training)
 
 
-def restore_snapshot(snapshot: Snapshot, task: Task, optimiser: Optimizer) -> None:
+def restore_snapshot(snapshot: Snapshot, task: Task, optimizer: Optimizer) -> None:
     """Put the tensors back, in place. All ranks call it. DataError names tensors that are missing, unexpected or of another
     shape. Groups that the caller added are the caller's to put back."""
     try:
-        set_state(task, optimiser, State(snapshot.weights, snapshot.group("task"), snapshot.group("optimiser")))
+        set_state(task, optimizer, State(snapshot.weights, snapshot.group("task"), snapshot.group("optimizer")))
     except DataError as error:
         raise DataError(f"the checkpoint does not fit this run: {error}") from None

@@ -3,7 +3,7 @@
     OUT/catalog.json        where the tars lie; samples, bytes and digest of each; what was left out. Written last
     OUT/index/NAME.idx      key, offset, length, sha256 of each sample: the same as beside our own shards
 
-Samples are found as webdataset finds them: neighbouring members of one key. Each tar is read once, whole. After that the
+Samples are found as webdataset finds them: neighboring members of one key. Each tar is read once, whole. After that the
 stream reads it as it reads ours: any later cut, hole or flipped byte is seen. What is wrong already is said here: a cut
 tar, a sample in two pieces, fewer samples than img2dataset's own count. A tar that holds a pickle is refused.
 """

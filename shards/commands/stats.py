@@ -31,7 +31,7 @@ def run(out: str, settings: StatsSettings) -> int:
         raise DataError(f"{folder.url} holds no plan: it is not a data set of stillreel's")
     found = survey(folder, plans, full=False)
     stats = collect(folder, plans, found)
-    print(json.dumps(stats, indent=1) if settings.format == "json" else render(stats))
+    print(json.dumps(stats, indent=1) if settings.json_output else render(stats))
     return 0 if not found.open_tasks else 1
 
 

@@ -16,7 +16,7 @@ exact whatever the sizes are: fewer shards than lanes, one sample, empty shards.
     order                                                                                 1.0 0.0 1.1 0.1 0.2
 
 Lanes lie on the line in the order of their reversed bits. So the lanes l of one remainder l mod R, which are what one of R
-ranks reads, are neighbours on the line when R is a power of two: a rank's share is one run of whole shards, but for its ends.
+ranks reads, are neighbors on the line when R is a power of two: a rank's share is one run of whole shards, but for its ends.
 
 Randomness is counter-based: SplitMix64 of a counter, keyed by BLAKE2b of (seed, what is drawn). No library's generator
 enters, so no library's version can change an order. Golden tests pin it; a change of it is a change of ORDER_VERSION.

@@ -22,7 +22,7 @@ def zoom(ease: str = "linear") -> Shot:
 
 
 def view_of(window: np.ndarray) -> tuple[float, float, float]:
-    """Centre (as fractions) and scale of an upright window."""
+    """Center (as fractions) and scale of an upright window."""
     middle = window @ (0.5, 0.5, 1)
     return middle[0] / middle[2], middle[1] / middle[2], window[1, 1] * PICTURE[1] / min(PICTURE)
 
@@ -119,8 +119,8 @@ def test_perspective_is_a_pinhole_camera(yaw: float, pitch: float, u: float, v: 
 
 def test_shake_is_bounded_smooth_and_moves() -> None:
     shaken = Shot("static", (0.0, 1.0), View(0.5, 0.5, 0.8), View(0.5, 0.5, 0.8), shake=Shake(0.01, 42))
-    centres = np.array([view_of(matrix)[:2] for matrix in windows(film(shaken), 400)[0][:, 0]])
-    sides = (centres - 0.5) * np.array(PICTURE) / min(PICTURE) / 0.8
+    centers = np.array([view_of(matrix)[:2] for matrix in windows(film(shaken), 400)[0][:, 0]])
+    sides = (centers - 0.5) * np.array(PICTURE) / min(PICTURE) / 0.8
     assert np.abs(sides).max() <= 0.01
     assert np.ptp(sides, axis=0).min() > 0.002
     assert np.abs(np.diff(sides, axis=0)).max() < 0.01 * 2 * np.pi * 3 / 399 * 1.01  # the fastest sine has 3 cycles

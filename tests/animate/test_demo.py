@@ -68,9 +68,9 @@ def test_captions_are_true_of_where_things_are() -> None:
                 assert before.y > after.y
 
 
-@pytest.mark.parametrize("colour", ["red", "green", "blue", "yellow"])
-def test_colours_are_as_the_caption_says(colour: str) -> None:
-    """The middle of a plain, filled thing has the colour that is spoken of, more than any other."""
+@pytest.mark.parametrize("color", ["red", "green", "blue", "yellow"])
+def test_colors_are_as_the_caption_says(color: str) -> None:
+    """The middle of a plain, filled thing has the color that is spoken of, more than any other."""
     from stillreel.animate.scenes import COLOURS
 
     checked = 0
@@ -78,12 +78,12 @@ def test_colours_are_as_the_caption_says(colour: str) -> None:
         scene = plan_scene(0, number)
         thing = scene.things[0]
         filled = thing.shape in ("circle", "square", "hexagon", "diamond", "heart")
-        if len(scene.things) == 1 and filled and (thing.colour, thing.finish) == (colour, "plain"):
+        if len(scene.things) == 1 and filled and (thing.color, thing.finish) == (color, "plain"):
             drawn = draw_scene(scene)
             x, y = int(thing.x * scene.width), int(thing.y * scene.height)
             middle = drawn[y - 5 : y + 5, x - 5 : x + 5].mean(axis=(0, 1))
             distances = {name: float(np.abs(middle - value).sum()) for name, value in COLOURS.items()}
-            assert min(distances, key=lambda name: distances[name]) == colour
+            assert min(distances, key=lambda name: distances[name]) == color
             checked += 1
     assert checked
 

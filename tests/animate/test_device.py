@@ -19,7 +19,7 @@ from tests.making import SHARED, jpeg, needs_shared
 
 torch = pytest.importorskip("torch", reason="the device renderer is torch's: pip install '.[train]'")
 
-from stillreel.animate.render.device import Still, batch_stills, normalised, prepare_still, render_stills  # noqa: E402
+from stillreel.animate.render.device import Still, batch_stills, normalize, prepare_still, render_stills  # noqa: E402
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -90,7 +90,7 @@ def test_nothing_is_asked_of_the_device() -> None:
     dissolving = batch._replace(weights=weights, strengths=strengths)
     frames = render_stills(dissolving.to("meta"), 32)
     assert frames.is_meta and frames.shape == (30, 5, 32, 32, 3)
-    assert normalised(frames).shape == (30, 5, 3, 32, 32)
+    assert normalize(frames).shape == (30, 5, 3, 32, 32)
 
 
 def test_recipes_with_a_look_are_refused() -> None:
@@ -100,15 +100,15 @@ def test_recipes_with_a_look_are_refused() -> None:
         prepare_still(recipe, lambda level: stored_pixels(data, level), 4, 64)
 
 
-def test_normalised_frames_are_what_clip_eats() -> None:
+def test_normalized_frames_are_what_clip_eats() -> None:
     frames = torch.randint(0, 256, (2, 3, 8, 8, 3), dtype=torch.uint8)
-    ready = normalised(frames, dtype=torch.float32)
+    ready = normalize(frames, dtype=torch.float32)
     assert ready.shape == (2, 3, 3, 8, 8)
     expected = (frames[1, 2, 4, 5].double() / 255 - torch.tensor([0.48145466, 0.4578275, 0.40821073])) / torch.tensor(
         [0.26862954, 0.26130258, 0.27577711]
     )
     assert torch.allclose(ready[1, 2, :, 4, 5].double(), expected, atol=1e-5)
-    assert normalised(frames).dtype == torch.bfloat16
+    assert normalize(frames).dtype == torch.bfloat16
 
 
 def test_a_batch_keeps_each_picture_once() -> None:

@@ -50,8 +50,8 @@ def corners(matrices: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def measured_area(recipe: Recipe, frames: int = 12, grid: int = 120) -> float:
     """Share of the picture in any of the frames, by looking at points of it: slow, and independent of `seen_area`."""
-    centres = (np.arange(grid) + 0.5) / grid
-    points = np.stack([*(axis.ravel() for axis in np.meshgrid(centres, centres)), np.ones(grid * grid)])
+    centers = (np.arange(grid) + 0.5) / grid
+    points = np.stack([*(axis.ravel() for axis in np.meshgrid(centers, centers)), np.ones(grid * grid)])
     seen = np.zeros(grid * grid, bool)
     for window in windows(recipe, frames)[0].reshape(-1, 3, 3):
         back = np.linalg.inv(window) @ points

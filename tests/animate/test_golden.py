@@ -80,11 +80,11 @@ def test_rendering_is_pinned(grammar: str) -> None:
 def test_threads_and_vector_instructions_change_nothing(grammar: str) -> None:
     try:
         for threads in (1, 2):
-            for optimised in (True, False):
+            for optimized in (True, False):
                 Renderer()  # sets the threads itself, so before they are set here
                 cv2.setNumThreads(threads)
-                cv2.setUseOptimized(optimised)
-                assert rendered(grammar) == RENDERED[grammar], (threads, optimised)
+                cv2.setUseOptimized(optimized)
+                assert rendered(grammar) == RENDERED[grammar], (threads, optimized)
     finally:
         cv2.setUseOptimized(True)
         cv2.setNumThreads(1)

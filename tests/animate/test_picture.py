@@ -69,7 +69,7 @@ def test_plain_upright_jpeg_is_kept_byte_for_byte() -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("orientation", range(1, 10))
-def test_orientation_is_honoured(orientation: int, order: str) -> None:
+def test_orientation_is_honored(orientation: int, order: str) -> None:
     upright = picture(1, 160, 120)
     stored_as = {
         2: upright[:, ::-1],
@@ -134,7 +134,7 @@ def test_modes_become_correct_rgb() -> None:
     assert close(read(as_grey_jpeg).pixels(), three, 3)
     header = read_header(read(as_grey_jpeg).jpeg)
     assert header is not None
-    assert header.is_plain_colour, "loaders get three channels"
+    assert header.is_plain_color, "loaders get three channels"
     deep = encoded((grey.astype(np.uint16) * 257), "PNG")
     assert close(read(deep).pixels(), three, 3)
     assert close(read(encoded((grey > 127), "PNG")).pixels(), np.repeat(((grey > 127) * 255)[..., None], 3, axis=2), 4)
@@ -163,7 +163,7 @@ def test_cmyk_is_converted_with_and_without_a_profile() -> None:
 
 @needs_shared
 def test_profiles_are_undone() -> None:
-    """A photograph in Adobe RGB, as it lies among COCO's: its colours are duller than meant until it is converted."""
+    """A photograph in Adobe RGB, as it lies among COCO's: its colors are duller than meant until it is converted."""
     data = (SHARED / "data/images/coco_mini/val2017_000000020247.jpg").read_bytes()
     expected = ImageCms.profileToProfile(
         Image.open(io.BytesIO(data)),

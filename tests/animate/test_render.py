@@ -142,8 +142,8 @@ def test_no_jitter_in_a_slow_pan() -> None:
     pixels = np.repeat(blob[..., None], 3, axis=2)
     pan = Shot("pan_right", (0.0, 1.0), View(0.48, 0.5, 0.6), View(0.52, 0.5, 0.6))
     clip = Renderer().render(Recipe("test", (300, 200), shots=(pan,)), pixels, 40, 100)[..., 0].astype(float)
-    centres = (clip * np.arange(100)).sum(axis=(1, 2)) / clip.sum(axis=(1, 2))
-    steps = np.diff(centres)
+    centers = (clip * np.arange(100)).sum(axis=(1, 2)) / clip.sum(axis=(1, 2))
+    steps = np.diff(centers)
     assert steps.mean() == pytest.approx(-0.04 * 300 / (0.6 * 200 / 100) / 39, rel=0.02)
     assert np.abs(steps - steps.mean()).max() < 0.03
 

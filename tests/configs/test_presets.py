@@ -56,8 +56,8 @@ def test_words_change_what_a_preset_says_and_a_preset_what_its_base_says() -> No
     assert given == ["cc12m-stan-b16"]
     assert settings.batch == 64 and settings.model.stan.depth == 2  # words
     assert settings.model.temporal == "stan"  # the preset's
-    assert settings.optimiser.warmup == 5000  # its base's
-    assert settings.stream.fresh and settings.epochs == 4  # that one's base's
+    assert settings.optimizer.warmup_steps == 5000  # its base's
+    assert settings.fresh and settings.epochs == 4  # that one's base's
 
 
 def test_a_model_is_named_by_one_word_or_changed_by_several() -> None:
@@ -91,7 +91,7 @@ def test_a_finetuning_preset_resolves_and_its_header_says_how_it_is_run(name: st
         assert word in comments, word
     assert f"preset={name}" in comments or name == "demo"
     if name.startswith("stan-"):
-        assert settings.model.temporal == "stan" and settings.model.tau and settings.video.sampler == "segments"
+        assert settings.model.temporal == "stan" and settings.model.temperature and settings.video.sampler == "segments"
     if name.startswith("clip2video-"):
         assert settings.model.align == "slow_tdb" and settings.video.sampler == "clip2video"
 
@@ -105,6 +105,6 @@ def test_finetuning_presets_warm_up_and_save_as_their_data_s_sizes_ask() -> None
         if count is None:
             continue
         steps = settings.steps_of(count)
-        assert steps / 25 <= settings.run.save_every <= steps, name
+        assert steps / 25 <= settings.save_every <= steps, name
         if name.startswith("clip"):
-            assert settings.optimiser.warmup == pytest.approx(steps / 10, rel=0.02), name
+            assert settings.optimizer.warmup(steps) == pytest.approx(steps / 10, rel=0.02), name

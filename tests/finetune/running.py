@@ -25,14 +25,14 @@ SMALL = {
     "device": "cpu",
     "batch": 8,
     "steps": 6,
-    "video.frames": 2,
-    "words": 16,
-    "optimiser.warmup": 2,
-    "run.save_every": 3,
-    "run.log_every": 1,
-    "run.progress": "lines",
+    "frames": 2,
+    "context_length": 16,
+    "optimizer.warmup_steps": 2,
+    "save_every": 3,
+    "log_every": 1,
+    "progress": "lines",
 }
-OF_TRAINING = {"batch", "steps", "optimiser.warmup", "run.save_every", "run.log_every", "run.progress"}
+OF_TRAINING = {"batch", "steps", "optimizer.warmup_steps", "save_every", "log_every", "progress"}
 
 
 def finetune_words(data: Path, out: Path, **settings: object) -> list[str]:

@@ -36,7 +36,7 @@ def finished(moving: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_results_hold_the_protocol_the_counts_the_settings_and_every_query_s_rank(finished: Path) -> None:
     found = results_in(finished)
     assert "test: 12 videos, 12 queries (one caption a video)" in found["protocol"]
-    assert "2 frames by segments, 64 px, 16 words" in found["protocol"]
+    assert "2 frames by segments, 64 px, 16 tokens" in found["protocol"]
     assert found["counts"] == {"videos": 12, "queries": 12, "missing": 0, "damaged": 0}
     assert [row["label"] for row in found["rows"]] == ["raw", "dual softmax (transductive)"]
     for row in found["rows"]:
@@ -60,7 +60,7 @@ def test_the_checkpoint_is_the_best_on_validation_and_never_chosen_on_test(finis
 
 
 def test_without_a_validation_split_the_last_step_is_taken(moving: Path, tmp_path: Path) -> None:
-    assert finetune(moving, tmp_path / "run", select="last", run__save_every=2) == 0
+    assert finetune(moving, tmp_path / "run", select="last", save_every=2) == 0
     assert json.loads((tmp_path / "run" / "final" / "config.json").read_text())["origin"]["step"] == 6
     assert "selection: last step" in results_in(tmp_path / "run")["protocol"]
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()
@@ -72,7 +72,7 @@ def test_a_second_stage_is_swept_with_the_weight_that_validation_chose(
 ) -> None:
     assert evaluate(moving, finished, rerank=4) == 2
     assert "rerank=4: the model has no fine stage" in capsys.readouterr().err
-    fine = {"model__rerank__layers": 2, "objective__matching": 1, "steps": 2, "run__save_every": 2}
+    fine = {"model__rerank__layers": 2, "objective__matching": 1, "steps": 2, "save_every": 2}
     assert finetune(moving, tmp_path / "run", **fine) == 0
     capsys.readouterr()
     assert evaluate(moving, tmp_path / "run", rerank=4, out=tmp_path / "told") == 0
@@ -112,9 +112,9 @@ def test_stored_frames_train_as_the_videos_do(moving: Path, tmp_path: Path, caps
         lines = [json.loads(line) for line in (tmp_path / out / "metrics.jsonl").read_text().splitlines()]
         losses.append([line["loss"] for line in lines if "loss" in line])
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
-    assert finetune(annotations, tmp_path / "x", **words, prepared=store, video__frames=3) == 2
+    assert finetune(annotations, tmp_path / "x", **words, prepared=store, frames=3) == 2
     assert "frames is 2 there, 3 here" in capsys.readouterr().err
-    assert finetune(moving, store, **words, prepare="true", video__frames=3) == 2
+    assert finetune(moving, store, **words, prepare="true", frames=3) == 2
     assert "stored with other settings" in capsys.readouterr().err
 
 
@@ -129,7 +129,7 @@ def test_a_dry_run_says_what_a_run_would_be_and_does_nothing(
         "test: 12 videos, 12 queries",
         "9 steps of 8 clips: 4 epochs of 18 pairs",
         "parameters:",
-        "of weights and optimiser on each device",
+        "of weights and optimizer on each device",
         "FLOP a step",
         "reading:",
         "time:",
@@ -170,8 +170,8 @@ def test_any_clip_and_any_peer_s_file_is_evaluated_without_training(moving: Path
         words += [
             f"data={moving}",
             f"out={tmp_path / name}.out",
-            "video.size=64",
-            "video.frames=2",
+            "size=64",
+            "frames=2",
             "workers=0",
             "threads=1",
         ]
@@ -183,7 +183,7 @@ def test_any_clip_and_any_peer_s_file_is_evaluated_without_training(moving: Path
 
 def test_two_ranks_find_what_one_finds(moving: Path, finished: Path, tmp_path: Path) -> None:
     words = evaluate_words(moving, finished, split="train", out=tmp_path / "two", querybank=5, batch=4)
-    done = torchrun("finetune", words, ranks=2, timeout=240)
+    done = torchrun("stillreel", words, ranks=2, timeout=240)
     assert done.returncode == 0, done.stderr
     assert evaluate(moving, finished, split="train", out=tmp_path / "one", querybank=5, batch=4) == 0
     assert results_in(tmp_path / "two")["rows"] == results_in(tmp_path / "one")["rows"]
@@ -202,7 +202,7 @@ def directions(moving: Path, tmp_path: Path) -> Path:
 
 
 def test_recognition_is_trained_and_told_by_its_classes(moving: Path, directions: Path, tmp_path: Path) -> None:
-    words = {"videos": moving, "prompt": "it goes {}", "video__frames": 4}
+    words = {"videos": moving, "prompt": "it goes {}", "frames": 4}
     assert finetune(directions, tmp_path / "run", **words, views__segments=2, views__crops=3) == 0
     found = results_in(tmp_path / "run")
     (row,) = found["rows"]
@@ -270,7 +270,7 @@ def test_what_cannot_be_is_said_before_anything_is_done(
     moving: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for settings, said in (
-        ({"video__size": 224}, "the model's image tower reads 64"),
+        ({"size": 224}, "the model's image tower reads 64"),
         ({"init": tmp_path}, "is no model of stillreel's"),
         ({"prepared": tmp_path}, "holds neither manifest.json"),
         ({"prompt": "nothing"}, "has no {} for the name"),

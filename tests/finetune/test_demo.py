@@ -91,13 +91,13 @@ def test_the_preset_is_kept_and_other_steps_scale_what_it_counts_in_steps(tmp_pa
     preset = PretrainSettings.resolve(load_preset("demo", "pretrain"))
     whole = pretrain_settings(tmp_path, DemoSettings())
     placed = {"data": str(tmp_path / "clips"), "out": str(tmp_path / "pretrain")}
-    held_out = preset.evaluation.model_copy(update={"data": str(tmp_path / "clips-heldout")})
-    assert whole == preset.model_copy(update={**placed, "evaluation": held_out})
+    held_out = preset.eval.model_copy(update={"data": str(tmp_path / "clips-heldout")})
+    assert whole == preset.model_copy(update={**placed, "eval": held_out})
     tuned = FinetuneSettings.resolve(load_preset("demo", "finetune"))
     placed = {"data": str(tmp_path / "moving"), "out": str(tmp_path / "finetune"), "init": str(tmp_path / "pretrain")}
     assert finetune_settings(tmp_path, DemoSettings()) == tuned.model_copy(update=placed)
     assert finetune_settings(tmp_path, DemoSettings(steps=preset.steps // 3)).steps == tuned.steps // 3
     third = pretrain_settings(tmp_path, DemoSettings(steps=preset.steps // 3, seed=7, stills=100, heldout=0))
-    assert third.optimiser.warmup == round(preset.optimiser.warmup / 3)
-    assert third.evaluation.every == round(preset.evaluation.every / 3)
-    assert (third.batch, third.stream.seed, third.evaluation.data) == (100, 7, "")
+    assert third.optimizer.warmup_steps == round((preset.optimizer.warmup_steps or 0) / 3)
+    assert third.eval.every == round(preset.eval.every / 3)
+    assert (third.batch, third.seed, third.eval.data) == (100, 7, "")

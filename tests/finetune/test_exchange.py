@@ -32,7 +32,7 @@ def assert_same_model(found: VideoTextModel, model: VideoTextModel) -> None:
     """The same tensors to the bit, and the same scores."""
     state, expected = found.state_dict(), model.state_dict()
     assert state.keys() == expected.keys()
-    unused = {"clip.logit_scale"} if model.settings.tau else set()
+    unused = {"clip.logit_scale"} if model.settings.temperature else set()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items() if name not in unused)
     batch = inputs()
     assert torch.equal(found.score(*batch), model.score(*batch))
@@ -79,18 +79,18 @@ def test_a_published_file_scores_as_published_once_imported(kind: str, container
 def test_the_report_has_every_key_of_the_file_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, state = published("STAN")
     state["text_backbone.text_model.embeddings.position_ids"] = torch.arange(77)[None]
-    import_file(containers.write_mmengine(tmp_path / "best.pth", state), tmp_path / "out", peer={"tau": 0.05})
+    import_file(containers.write_mmengine(tmp_path / "best.pth", state), tmp_path / "out", peer={"temperature": 0.05})
     report = (tmp_path / "out" / "report.txt").read_text()
     given = [
         line.split()[1] for line in report.splitlines() if line.startswith(("kept", "renamed", "merged", "unused"))
     ]
     assert sorted(given) == sorted(state)
     said = capsys.readouterr().out
-    for part in ("taken: its entry 'state_dict'", "left: 'meta', 'message_hub'", "position_ids", "tau", "0.05"):
+    for part in ("taken: its entry 'state_dict'", "left: 'meta', 'message_hub'", "position_ids", "temperature", "0.05"):
         assert part in said
     config = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert config["model"]["tau"] == 0.05
-    assert config["origin"]["settings"]["peer"]["tau"] == 0.05
+    assert config["model"]["temperature"] == 0.05
+    assert config["origin"]["settings"]["peer"]["temperature"] == 0.05
     assert config["towers"]["vision_cfg"]["width"] == 64
 
 
@@ -166,7 +166,7 @@ def test_commands_say_what_is_wrong_with_a_request(tmp_path: Path) -> None:
     for file, out, settings, message in (
         (peer, ours, {}, "holds a config.json already"),
         (ours, tmp_path / "new", {}, "is a model of stillreel's already"),
-        (clip, tmp_path / "new", {"peer": {"tau": 0.5}}, "is a CLIP alone"),
+        (clip, tmp_path / "new", {"peer": {"temperature": 0.5}}, "is a CLIP alone"),
         (peer, tmp_path / "new", {"quick_gelu": "no"}, "is a video model"),
         (tmp_path / "none", tmp_path / "new", {}, "no such file"),
     ):

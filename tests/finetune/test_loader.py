@@ -15,14 +15,14 @@ from stillreel.finetune.data.clips import Clip, Draws, FileSource
 from stillreel.finetune.data.loader import Pair, pair_loader, start_state
 from stillreel.finetune.data.prepare import run as prepare_run
 from stillreel.finetune.data.store import StoredSource, open_store
-from stillreel.finetune.video import VideoTrouble, View
+from stillreel.finetune.video import VideoError, View
 from stillreel.pretrain.data import ClipBatch, Share
 from stillreel.pretrain.objectives.identity import identify, tell_truth
 from tests.finetune.video.making import write_video
 
 SETTINGS = FinetuneSettings.resolve(
-    {"out": "run", "batch": 4, "words": 12, "workers": 0, "epochs": 3,
-     "video": {"sampler": "segments", "frames": 3, "size": 64}}
+    {"out": "run", "batch": 4, "context_length": 12, "workers": 0, "epochs": 3,
+     "video": {"sampler": "segments"}, "frames": 3, "size": 64}
 )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def test_an_epoch_has_every_caption_once_whoever_reads_it(pairs: list[Pair]) -> 
 
 
 def test_drawn_crops_are_the_same_for_any_ranks_and_workers(pairs: list[Pair]) -> None:
-    drawn = SETTINGS.model_copy(update={"crop": "drawn"})
+    drawn = SETTINGS.model_copy(update={"crop": "random"})
     (whole,) = batches(pairs, Share(4), 1, settings=drawn)
     (by_worker,) = batches(pairs, Share(4), 1, settings=drawn.model_copy(update={"workers": 1}))
     (second,) = batches(pairs, Share(4, 1, 2), 1, settings=drawn)
@@ -130,8 +130,8 @@ def test_a_store_gives_the_frames_that_the_videos_give(stored: tuple[FinetuneSet
     JPEG's rounding."""
     settings, clips = stored
     store = open_store(settings.out)
-    kept = settings.video.model_copy(update={"order": "kept"})
-    for video, crops in ((settings.video, False), (kept, False), (kept, True)):
+    kept = settings.video_settings().model_copy(update={"order": "kept"})
+    for video, crops in ((settings.video_settings(), False), (kept, False), (kept, True)):
         draws = Draws(settings.seed, crops)
         source, right = StoredSource(video, store, draws), FileSource(video, draws)
         for clip in clips[:3]:
@@ -148,7 +148,7 @@ def test_crops_are_drawn_anew_each_epoch_one_for_a_clip_and_never_at_test(
     stored: tuple[FinetuneSettings, list[Clip]],
 ) -> None:
     settings, clips = stored
-    still = settings.video.model_copy(update={"sampler": "fps", "slice": "head", "frames": 2, "order": "kept"})
+    still = settings.video_settings().model_copy(update={"sampler": "fps", "slice": "head", "frames": 2, "order": "kept"})
     plain, drawn = FileSource(still), FileSource(still, Draws(5, crops=True))
     for clip in clips[:3]:
         assert np.array_equal(drawn.read(clip, None).frames, plain.read(clip, None).frames)
@@ -163,15 +163,15 @@ def test_crops_are_drawn_anew_each_epoch_one_for_a_clip_and_never_at_test(
 def test_what_a_store_lacks_is_named_as_the_video_s_trouble(stored: tuple[FinetuneSettings, list[Clip]]) -> None:
     settings, clips = stored
     store = open_store(settings.out)
-    source = StoredSource(settings.video, store)
-    with pytest.raises(VideoTrouble, match=r"video bad\.mp4: not_a_video"):
+    source = StoredSource(settings.video_settings(), store)
+    with pytest.raises(VideoError, match=r"video bad\.mp4: not_a_video"):
         source.read(clips[3], None)
-    with pytest.raises(VideoTrouble, match="missing"):
+    with pytest.raises(VideoError, match="missing"):
         source.read(Clip("other", None), None)
     tar = Path(settings.out) / "shards" / "folder-000000.tar"
     data = bytearray(tar.read_bytes())
     data[2000] ^= 1
     tar.write_bytes(data)
-    damaged = StoredSource(settings.video, store)
-    with pytest.raises(VideoTrouble, match=r"corrupt: .*not the bytes that were written"):
+    damaged = StoredSource(settings.video_settings(), store)
+    with pytest.raises(VideoError, match=r"corrupt: .*not the bytes that were written"):
         damaged.read(clips[0], None)

@@ -40,7 +40,7 @@ def test_each_content_has_each_motion_once_and_lies_in_one_split() -> None:
 
 
 def test_what_moves_moves_as_the_caption_says() -> None:
-    """By the centre and the size of what differs from the background, whose median over the frames it is."""
+    """By the center and the size of what differs from the background, whose median over the frames it is."""
     for one in plan_videos(3, {"test": 4}):
         frames = draw_video(one).astype(int)
         moved = np.abs(frames[[0, -1]] - np.median(frames, axis=0)).sum(axis=-1) > 60

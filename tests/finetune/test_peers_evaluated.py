@@ -14,7 +14,7 @@ from torch import Tensor
 from stillreel.cli import main
 from stillreel.configs.finetune import ProtocolSettings
 from stillreel.finetune.benchmarks import Benchmark, Located, Protocol, Split, Video
-from stillreel.finetune.evaluation.evaluator import Examiner
+from stillreel.finetune.evaluation.evaluator import Evaluator
 from stillreel.pretrain.data.together import Together
 from stillreel.pretrain.model import VideoTextModel, load_model
 from stillreel.pretrain.model.features import TextFeatures, VideoFeatures
@@ -36,7 +36,7 @@ CASES = [
 ]
 
 
-class Fed(Examiner):
+class DeviceBatch(Evaluator):
     """The evaluator, behind its decoder and its tokenizer: it has the reference's frames and token ids instead."""
 
     def __init__(self, reference: Reference) -> None:
@@ -86,7 +86,7 @@ def test_an_imported_file_has_the_published_scores_and_their_ranks_in_the_evalua
     words = [f"peer.{key}={value}" for key, value in options.items()]
     assert main(["import-checkpoint", str(file), str(tmp_path / "model"), *words]) == 0
 
-    examiner = Fed(reference)
+    examiner = DeviceBatch(reference)
     outcome = examiner.examine(load_model(tmp_path / "model"))
     published = reference.arrays[name]
     assert (examiner.scores - published).abs().max() <= 1e-5

@@ -17,15 +17,15 @@ from tests.making import SHARED, needs_shared
 
 VIDEOS = SHARED / "data" / "videos"
 LEARNING = {
-    "video__frames": 2,
+    "frames": 2,
     "batch": 16,
     "steps": 0,
     "epochs": 30,
-    "words": 24,
+    "context_length": 24,
     "workers": 1,
-    "optimiser__warmup": 40,
-    "run__save_every": 300,
-    "run__log_every": 10,
+    "optimizer__warmup_steps": 40,
+    "save_every": 300,
+    "log_every": 10,
 }
 
 pytestmark = needs_shared
@@ -62,7 +62,7 @@ def test_it_fits_its_training_clips_across_a_kill_and_tells_the_held_out_figure_
     low, high = held_out["rows"][0]["t2v"]["intervals"]["r1"]
     assert 0 <= low <= held_out["metrics"]["t2v_r1"] <= high <= 100
 
-    asked = {key: settings[key] for key in ("video__frames", "words", "prepared")}
+    asked = {key: settings[key] for key in ("frames", "context_length", "prepared")}
     assert evaluate(captioned, out, **asked, split="train", out=tmp_path / "train", dual_softmax="false") == 0
     known = results_in(tmp_path / "train")
     assert known["counts"]["videos"] == 48

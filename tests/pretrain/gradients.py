@@ -265,7 +265,7 @@ def _measure(home: Path, case: str, rank: int, ranks: int, chunk: int) -> dict[s
 
     wrapped.register_comm_hook(None, counted)
     before = torch.get_rng_state()
-    losses = backpropagate(wrapped, share_of(whole_batch(), rank, ranks), chunk=chunk)
+    losses = backpropagate(wrapped, share_of(whole_batch(), rank, ranks), micro_batch=chunk)
     drew = not torch.equal(torch.get_rng_state(), before)
     right = torch.load(home / f"{case}.pt", weights_only=True, mmap=True)
     error, worst = worst_error(gradients_of(wrapped.module), right)

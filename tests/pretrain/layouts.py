@@ -16,21 +16,21 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 
-from stillreel.configs.train import AverageSettings, EngineSettings, OptimiserSettings
+from stillreel.configs.train import EmaSettings, EngineSettings, OptimizerSettings
 from stillreel.pretrain.engine.accumulation import backpropagate
-from stillreel.pretrain.engine.ema import WeightAverage
-from stillreel.pretrain.engine.optimizer import build_optimiser, freeze_towers
-from stillreel.pretrain.engine.parallel import clip_gradients, gathered, parallelise
+from stillreel.pretrain.engine.ema import ModelEma
+from stillreel.pretrain.engine.optimizer import build_optimizer, freeze_towers
+from stillreel.pretrain.engine.parallel import clip_gradients, gathered, parallelize
 from stillreel.pretrain.engine.state import State, gather_state, set_state
 from stillreel.pretrain.objectives import Task
 from stillreel.pretrain.objectives.gather import rank_count
 from tests.pretrain.gradients import build_task, share_of, whole_batch, worst_error
 
 MODULE = "tests.pretrain.layouts"
-RATES = OptimiserSettings(rate=1e-3, new_rate=1e-3)
-AVERAGE = AverageSettings(decay=0.9)
+RATES = OptimizerSettings(lr=1e-3, lr_new=1e-3)
+AVERAGE = EmaSettings(decay=0.9)
 CASE = "clip2video, all"
-SHARDS: dict[str, Literal["none", "fsdp"]] = {"ddp": "none", "fsdp": "fsdp"}
+SHARDS: dict[str, Literal["ddp", "fsdp"]] = {"ddp": "ddp", "fsdp": "fsdp"}
 MOVES = [("alone", "fsdp"), ("ddp", "fsdp"), ("fsdp", "ddp")]
 
 
@@ -40,24 +40,24 @@ class Run:
     def __init__(self, case: str = CASE, **engine: Any) -> None:
         self.task: Task = build_task(case)
         freeze_towers(self.task, RATES)
-        self.wrapped: nn.Module = parallelise(self.task, EngineSettings(**engine))
-        self.optimiser: AdamW = build_optimiser(self.task, RATES)
-        self.average = WeightAverage(self.task, AVERAGE)
+        self.wrapped: nn.Module = parallelize(self.task, EngineSettings(**engine))
+        self.optimizer: AdamW = build_optimizer(self.task, RATES)
+        self.average = ModelEma(self.task, AVERAGE)
 
     def backward(self, chunk: int = 0) -> float:
         rank = dist.get_rank() if rank_count() > 1 else 0
-        self.optimiser.zero_grad()
-        return backpropagate(self.wrapped, share_of(whole_batch(), rank, rank_count()), chunk=chunk).total.item()
+        self.optimizer.zero_grad()
+        return backpropagate(self.wrapped, share_of(whole_batch(), rank, rank_count()), micro_batch=chunk).total.item()
 
     def step(self, number: int, chunk: int = 0) -> None:
         self.backward(chunk)
         clip_gradients(self.task, 0.5)
-        self.optimiser.step()
+        self.optimizer.step()
         self.task.clamp_scale()
         self.average.update(number)
 
     def save(self, path: Path) -> None:
-        state, average = gather_state(self.task, self.optimiser), self.average.gather()
+        state, average = gather_state(self.task, self.optimizer), self.average.gather()
         assert (state is None) == (average is None)
         if state is not None:
             torch.save({**state._asdict(), "average": average}, path)
@@ -65,7 +65,7 @@ class Run:
     def load(self, path: Path) -> None:
         found = torch.load(path, weights_only=True)
         self.average.load(found.pop("average"))
-        set_state(self.task, self.optimiser, State(**found))
+        set_state(self.task, self.optimizer, State(**found))
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def measure(home: Path, case: str, shard: str, chunk: int) -> dict[str, Any]:
     """The worst error of gradients, the names of weights, and what clipping says and does."""
-    run = Run(case, shard=shard, checkpointing=True)
+    run = Run(case, parallel=shard, activation_checkpointing=True)
     if shard == "fsdp":  # evaluation may come before the first step
         with gathered(run.task), torch.no_grad():
             run.task.model.encode_video(whole_batch().frames[:2])
@@ -94,13 +94,13 @@ def measure(home: Path, case: str, shard: str, chunk: int) -> dict[str, Any]:
 def move(home: Path) -> None:
     """Save after two steps in each layout; load each, and what `alone` saved, in another one, and go on for two steps."""
     for name, shard in SHARDS.items():
-        run = Run(shard=shard)
+        run = Run(parallel=shard)
         for number in range(2):
             run.step(number, chunk=3 * number)
         run.save(home / name)
     dist.barrier()
     for start, end in MOVES:
-        run = Run(shard=SHARDS[end])
+        run = Run(parallel=SHARDS[end])
         run.load(home / start)
         for number in (2, 3):
             run.step(number, chunk=3 * (number - 2))

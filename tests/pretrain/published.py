@@ -19,8 +19,8 @@ PUBLISHED: dict[str, tuple[str, str, dict[str, object]]] = {
     "CLIP4Clip seqTransf": ("clip4clip", "seq", {"eps": PUBLISHED_EPS}),
     "CLIP4Clip tightTransf": ("clip4clip", "tight", {"eps": PUBLISHED_EPS}),
     "CLIP2Video": ("clip2video", "clip2video", {"eps": PUBLISHED_EPS}),
-    "STAN": ("stan", "stan", {"tau": 0.01}),
-    "STAN conv": ("stan", "stan, conv", {"tau": 0.01, "pool": "plain"}),
+    "STAN": ("stan", "stan", {"temperature": 0.01}),
+    "STAN conv": ("stan", "stan, conv", {"temperature": 0.01, "pool": "plain"}),
 }
 
 

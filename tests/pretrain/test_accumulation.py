@@ -21,7 +21,7 @@ def step(case: str, number: int, chunk: int) -> Task:
     draws = identify(
         [f"clip {slot}" for slot in range(CLIPS)], [""] * CLIPS, [""] * CLIPS, seed=SEED, step=number
     ).draws
-    backpropagate(task, batch._replace(identity=batch.identity._replace(draws=draws)), chunk=chunk)
+    backpropagate(task, batch._replace(identity=batch.identity._replace(draws=draws)), micro_batch=chunk)
     return task
 
 
@@ -36,9 +36,9 @@ def test_chunks_draw_what_the_whole_batch_draws_and_each_step_anew(case: str) ->
 
 def test_gradients_add_up_as_after_any_backward_pass() -> None:
     once, twice = (Task(copy.deepcopy(shaken("mean")), ObjectiveSettings()).double() for _ in range(2))
-    backpropagate(once, whole_batch(), chunk=3)
+    backpropagate(once, whole_batch(), micro_batch=3)
     for _ in range(2):
-        backpropagate(twice, whole_batch(), chunk=3)
+        backpropagate(twice, whole_batch(), micro_batch=3)
     doubled = {name: 2 * gradient for name, gradient in gradients_of(once).items()}
     assert worst_error(gradients_of(twice), doubled)[0] < 1e-6
 
@@ -49,11 +49,11 @@ def test_frozen_towers_take_no_part(frozen: str) -> None:
     for task, chunk in ((whole, 0), (chunked, 3)):
         for name, weight in task.named_parameters():
             weight.requires_grad_(not name.startswith(frozen))
-        backpropagate(task, whole_batch(), chunk=chunk)
+        backpropagate(task, whole_batch(), micro_batch=chunk)
     assert gradients_of(whole)
     assert worst_error(gradients_of(chunked), gradients_of(whole))[0] < 1e-6
 
 
 def test_a_chunk_below_zero_is_refused() -> None:
-    with pytest.raises(RequestError, match="chunk=-1"):
-        backpropagate(Task(copy.deepcopy(shaken("mean")), ObjectiveSettings()), whole_batch(), chunk=-1)
+    with pytest.raises(RequestError, match="micro_batch=-1"):
+        backpropagate(Task(copy.deepcopy(shaken("mean")), ObjectiveSettings()), whole_batch(), micro_batch=-1)

@@ -50,7 +50,7 @@ def test_openai_and_open_clip_files_make_the_towers(write: object, state: dict[s
     assert_same(read.state, state)
     # Only the archive of OpenAI says of itself that it has QuickGELU.
     assert read.model_cfg["quick_gelu"] == (write is containers.write_torchscript)
-    assumed = [line.became for line in read.lines if line.what == "initialised"]
+    assumed = [line.became for line in read.lines if line.what == "initialized"]
     assert assumed == ([] if write is containers.write_torchscript else ["quick_gelu"])
     assert sum(line.what == "kept" for line in read.lines) == len(state)
     build_towers(read.model_cfg).load_state_dict(read.state, strict=True)

@@ -15,7 +15,7 @@ from stillreel.pretrain.model import load_model
 from tests.pretrain.trainer import losses_of, tensors_of, words_of
 from tests.streaming import write_set
 
-SHORT = {"steps": 4, "workers": 0, "run__save_every": 2, "optimiser__warmup": 1}
+SHORT = {"steps": 4, "workers": 0, "save_every": 2, "optimizer__warmup_steps": 1}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_the_last_checkpoint_and_the_final_model_are_models(finished: Path) -> N
 
 def test_held_out_clips_are_searched_before_between_and_in_the_end(data: Path, tmp_path: Path) -> None:
     held_out = write_set(tmp_path / "held out", [6], name="others")
-    settings = {"evaluation.data": held_out, "evaluation.every": 3, "evaluation.clips": 5}
+    settings = {"eval.data": held_out, "eval.every": 3, "eval.clips": 5}
     assert run(data, tmp_path / "run", **settings) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     found = {line["step"]: line for line in lines if "t2v_r1" in line}
@@ -64,13 +64,13 @@ def test_a_finished_run_is_not_run_again_and_a_longer_one_goes_on(data: Path, tm
 
 
 def test_an_average_of_weights_is_kept_across_a_resume_and_is_the_final_model(data: Path, tmp_path: Path) -> None:
-    kept = {"average__decay": 0.5, "average__warmup": "false"}
+    kept = {"ema__decay": 0.5, "ema__warmup": "false"}
     assert run(data, tmp_path / "whole", **kept) == 0
-    assert run(data, tmp_path / "parts", steps=4, **kept, run__save_every=1) == 0
+    assert run(data, tmp_path / "parts", steps=4, **kept, save_every=1) == 0
     final = load_file(tmp_path / "whole" / "final" / "model.safetensors")
     steps = [tensors_of(tmp_path / "parts", step) for step in (2, 3, 4)]
     name = "clip.visual.proj"
-    before = steps[0][f"average.model.{name}"]
+    before = steps[0][f"ema.model.{name}"]
     expected = before.lerp(steps[1][name], 0.5).lerp(steps[2][name], 0.5)
     assert torch.allclose(final[name], expected, atol=1e-7)
     assert not torch.equal(final[name], steps[2][name])
@@ -80,7 +80,7 @@ def test_the_mean_with_the_start_goes_from_the_start_to_what_was_trained(
     data: Path, finished: Path, tmp_path: Path
 ) -> None:
     for share in (0, 0.25):
-        assert run(data, tmp_path / str(share), average__trained=share) == 0
+        assert run(data, tmp_path / str(share), wise_ft_alpha=share) == 0
     start, quarter = (load_file(tmp_path / share / "final" / "model.safetensors") for share in ("0", "0.25"))
     trained = load_file(finished / "final" / "model.safetensors")
     name = "clip.visual.proj"
@@ -92,7 +92,7 @@ def test_a_run_begins_from_a_model_of_ours_that_is_the_one_asked_for(
     data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # A rate of nothing moves nothing: what comes out is what went in.
-    still = {"optimiser__rate": 1e-30, "optimiser__new_rate": 1e-30, "optimiser__weight_decay": 0}
+    still = {"optimizer__lr": 1e-30, "optimizer__lr_new": 1e-30, "optimizer__weight_decay": 0}
     assert run(data, tmp_path / "run", init=finished / "final", steps=1, **still) == 0
     began, ended = (load_file(out / "final" / "model.safetensors") for out in (finished, tmp_path / "run"))
     assert all(torch.allclose(began[name], ended[name], atol=1e-6) for name in began)
@@ -103,7 +103,7 @@ def test_a_run_begins_from_a_model_of_ours_that_is_the_one_asked_for(
 def test_a_model_is_given_the_parts_that_it_lacks_which_begin_as_on_its_own_towers(
     data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    still = {"optimiser__rate": 1e-30, "optimiser__new_rate": 1e-30, "optimiser__weight_decay": 0, "steps": 1}
+    still = {"optimizer__lr": 1e-30, "optimizer__lr_new": 1e-30, "optimizer__weight_decay": 0, "steps": 1}
     asked = {"init": finished / "final", "model__rerank__layers": 2, "model__temporal": "seq", **still}
     asked |= {"objective__matching": 1}
     assert run(data, tmp_path / "run", **asked) == run(data, tmp_path / "again", **asked) == 0
@@ -133,16 +133,16 @@ def test_other_settings_are_told_and_another_order_or_model_is_refused(
 ) -> None:
     out = tmp_path / "run"
     assert run(data, out) == 0
-    assert run(data, out, steps=5, optimiser__rate=2e-4) == 0
+    assert run(data, out, steps=5, optimizer__lr=2e-4) == 0
     said = capsys.readouterr().err
-    assert "optimiser.rate: 0.001 -> 0.0002" in said and "steps: 4 -> 5" in said
+    assert "optimizer.lr: 0.001 -> 0.0002" in said and "steps: 4 -> 5" in said
     for wrong, named in (
-        ({"stream__seed": 1}, "stream.seed was 0, is 1"),
+        ({"seed": 1}, "seed was 0, is 1"),
         ({"model__temporal": "seq"}, "model.temporal was mean, is seq"),
     ):
         assert run(data, out, steps=6, **wrong) == 2
         assert named in capsys.readouterr().err
-    assert run(data, out, run__resume="never") == 2
+    assert run(data, out, resume="never") == 2
     assert "holds a run already" in capsys.readouterr().err
 
 
@@ -150,8 +150,8 @@ def test_what_cannot_be_is_said_before_anything_is_done(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cases = {
-        "evaluation.data": (str(data), "give clips that are not"),
-        "stream__words": (0, "training needs captions"),
+        "eval.data": (str(data), "give clips that are not"),
+        "context_length": (0, "training needs captions"),
         "objective__matching": (1, "needs a re-ranker"),
         "device": ("cuda", "needs a CUDA device of its own"),
         "model__towers__name": ("ViT-B-33", "ViT-B-32"),

@@ -24,7 +24,7 @@ def test_the_page_has_machine_costs_and_times() -> None:
 
 
 def test_json_tells_every_preset_and_measures_none() -> None:
-    said = stillreel("doctor", "model=all", "format=json").stdout
+    said = stillreel("doctor", "model=all", "json=true").stdout
     told = json.loads(said[said.index("{") :])
     assert told["flops_per_clip"]["mean-b32"]["training"] == pytest.approx(322.0e9, rel=0.001)
     assert told["flops_per_clip"]["stan-b32"]["forward"] > 1.4 * told["flops_per_clip"]["mean-b32"]["forward"]

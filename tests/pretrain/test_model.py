@@ -208,7 +208,7 @@ def test_settings_that_do_not_fit_are_refused(values: dict[str, str], expected: 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:
     model, given = tiny("seq"), inputs()
-    with pytest.raises(RequestError, match=r"expected normalised floats \(B, T, 3, 64, 64\)"):
+    with pytest.raises(RequestError, match=r"expected normalized floats \(B, T, 3, 64, 64\)"):
         model.score(given.frames[..., :32], None, given.token_ids, None)
     with pytest.raises(RequestError, match="uint8"):
         model.score(given.frames.to(torch.uint8), None, given.token_ids, None)

@@ -62,7 +62,7 @@ def test_towers_in_bf16_leave_weights_gradients_and_logits_in_fp32() -> None:
     batch = batch_of()
     exact = backpropagate(task_of("clip2video"), batch)
     task = Task(copy.deepcopy(shaken("clip2video")), ObjectiveSettings(), autocast=torch.bfloat16)
-    losses = backpropagate(task, batch, chunk=2)
+    losses = backpropagate(task, batch, micro_batch=2)
     assert losses.total.dtype == torch.float32
     assert {one.grad.dtype for one in task.parameters() if one.requires_grad} == {torch.float32}
     assert losses.total != exact.total
@@ -103,8 +103,8 @@ def test_what_cannot_be_asked_is_refused() -> None:
         ObjectiveSettings.resolve({"infonce": "0", "matching": "1"})
     with pytest.raises(RequestError, match=r"max_scale=0.5 is below 1"):
         ObjectiveSettings.resolve({"max_scale": "0.5"})
-    with pytest.raises(RequestError, match=r"matching=1.0 and distil=2.0 needs a re-ranker"):
-        Task(tiny(), ObjectiveSettings(matching=1.0, distil=2.0))
+    with pytest.raises(RequestError, match=r"matching=1.0 and distill=2.0 needs a re-ranker"):
+        Task(tiny(), ObjectiveSettings(matching=1.0, distill=2.0))
     with pytest.raises(RequestError, match=r"objective.classes=1.0 compares vectors, and model.head=tight"):
         Task(tiny("tight"), ObjectiveSettings(classes=1.0))
     with pytest.raises(RequestError, match=r"objective.classes=1.0: captions are no classes"):

@@ -14,7 +14,7 @@ from torch import Tensor
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.train import EngineSettings
 from stillreel.pretrain.engine.accumulation import backpropagate
-from stillreel.pretrain.engine.parallel import autocast_of, blocks_of, clip_gradients, parallelise
+from stillreel.pretrain.engine.parallel import autocast_of, blocks_of, clip_gradients, parallelize
 from stillreel.pretrain.engine.state import State, gather_state, set_state
 from tests.making import torchrun
 from tests.pretrain.gradients import build_task, gradients_of, slow_gradients, whole_batch, worst_error
@@ -60,10 +60,10 @@ def test_sharded_and_replicated_gradients_are_those_of_one_process(right: Path) 
 @pytest.mark.parametrize(
     ("case", "engine"),
     [
-        ("tight, dropping", {"compile": "on", "checkpointing": True}),
-        ("tight, dropping", {"checkpointing": True}),
+        ("tight, dropping", {"compile": "on", "activation_checkpointing": True}),
+        ("tight, dropping", {"activation_checkpointing": True}),
         pytest.param("stan, dropping", {"compile": "on"}, marks=pytest.mark.slow),
-        pytest.param("stan, dropping", {"compile": "on", "checkpointing": True}, marks=pytest.mark.slow),
+        pytest.param("stan, dropping", {"compile": "on", "activation_checkpointing": True}, marks=pytest.mark.slow),
     ],
 )
 def test_compiled_and_checkpointed_blocks_change_no_gradient_and_no_name(
@@ -72,10 +72,10 @@ def test_compiled_and_checkpointed_blocks_change_no_gradient_and_no_name(
     compiler = torch.compile
     monkeypatch.setattr(torch, "compile", lambda *given, **words: compiler(*given, backend="aot_eager", **words))
     plain, task = build_task(case), build_task(case)
-    backpropagate(plain, whole_batch(), chunk=3)
+    backpropagate(plain, whole_batch(), micro_batch=3)
     names = [*task.state_dict()]
-    wrapped = parallelise(task, EngineSettings(**engine))
-    backpropagate(wrapped, whole_batch(), chunk=3)
+    wrapped = parallelize(task, EngineSettings(**engine))
+    backpropagate(wrapped, whole_batch(), micro_batch=3)
     assert [*wrapped.state_dict()] == names
     assert worst_error(gradients_of(task), gradients_of(plain))[0] < 1e-6
 
@@ -90,12 +90,12 @@ def test_checkpointing_keeps_fewer_activations() -> None:
             return tensor
 
         task = build_task("clip2video")
-        wrapped = parallelise(task, EngineSettings(**engine))
+        wrapped = parallelize(task, EngineSettings(**engine))
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             wrapped(whole_batch())
         return total
 
-    assert kept(checkpointing=True) < 0.5 * kept()
+    assert kept(activation_checkpointing=True) < 0.5 * kept()
 
 
 @pytest.mark.parametrize("case", ["stan", "tight", "clip2video"])
@@ -114,7 +114,7 @@ def test_precision_is_what_was_asked_for() -> None:
     assert autocast_of(EngineSettings(precision="fp32"), cpu) is None
     assert autocast_of(EngineSettings(precision="bf16"), cpu) is torch.bfloat16
     task = build_task("mean").float()
-    parallelise(task, EngineSettings(precision="bf16"))
+    parallelize(task, EngineSettings(precision="bf16"))
     assert task.autocast is torch.bfloat16
 
 
@@ -133,8 +133,8 @@ def test_a_gradient_is_cut_to_its_length_or_left() -> None:
 
 
 def test_sharding_without_ranks_is_refused() -> None:
-    with pytest.raises(RequestError, match="start it with torchrun, or set shard=none"):
-        parallelise(build_task("mean"), EngineSettings(shard="fsdp"))
+    with pytest.raises(RequestError, match="start it with torchrun, or set parallel=ddp"):
+        parallelize(build_task("mean"), EngineSettings(parallel="fsdp"))
 
 
 def test_a_run_goes_on_to_the_bit(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_run_goes_on_in_any_layout(tmp_path: Path) -> None:
     ends["fsdp-alone"] = tmp_path / "fsdp-alone"
     states = {name: torch.load(path, weights_only=True) for name, path in ends.items()}
     for name, state in states.items():
-        for part in ("model", "task", "optimiser", "average"):
+        for part in ("model", "task", "optimizer", "average"):
             assert state[part].keys() == states["right"][part].keys() and state[part], (name, part)
             for key, tensor in state[part].items():
                 torch.testing.assert_close(tensor, states["right"][part][key], rtol=1e-6, atol=1e-8)
@@ -182,10 +182,10 @@ def test_another_run_s_state_is_refused() -> None:
     run, other = Run("mean"), Run("clip2video")
     for one in (run, other):
         one.step(0)
-    state, strange = gather_state(run.task, run.optimiser), gather_state(other.task, other.optimiser)
+    state, strange = gather_state(run.task, run.optimizer), gather_state(other.task, other.optimizer)
     assert state is not None and strange is not None
     with pytest.raises(DataError, match="temporal"):
-        set_state(run.task, run.optimiser, strange)
-    fewer = {key: one for key, one in state.optimiser.items() if not key.endswith("visual.proj")}
+        set_state(run.task, run.optimizer, strange)
+    fewer = {key: one for key, one in state.optimizer.items() if not key.endswith("visual.proj")}
     with pytest.raises(DataError, match=r"1 of them, such as model\.clip\.visual\.proj"):
-        set_state(run.task, run.optimiser, State(state.model, state.task, fewer))
+        set_state(run.task, run.optimizer, State(state.model, state.task, fewer))

@@ -81,6 +81,6 @@ def test_bf16_autocast_keeps_cosines_within_a_hundredth(path: Path) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = reference.scores(model)
     assert rounded.dtype == torch.float32
-    scaled = model.head.scaled and not model.settings.tau
+    scaled = model.head.scaled and not model.settings.temperature
     scale = model.clip.logit_scale.exp().item() if scaled else 1.0
     assert (rounded - exact).abs().max().item() / scale <= 0.01 * (1 if model.head.scaled else 2)

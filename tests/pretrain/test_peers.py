@@ -13,7 +13,7 @@ from torch import Tensor
 from stillreel.configs import DataError
 from stillreel.configs.model import PUBLISHED_EPS, ModelSettings, PeerOptions
 from stillreel.pretrain.model import VideoTextModel, load_peer, read_peer
-from stillreel.pretrain.model.initialize import initialise
+from stillreel.pretrain.model.initialize import initialize
 from stillreel.pretrain.model.peers import FAMILIES
 from stillreel.pretrain.model.towers import TowerConfig, build_towers, infer_tower
 from tests.making import SHARED, needs_shared
@@ -47,10 +47,10 @@ def real_size(path: Path) -> dict[str, Tensor]:
             "temporal": "tdb",
             "align": "slow_tdb",
             "layers": 4,
-            "centres": 5,
+            "centers": 5,
             "patch": 32,
         },
-        "clip2video_vatex_vitb32": {"temporal": "tdb", "align": "slow_tdb", "layers": 4, "centres": 7, "patch": 32},
+        "clip2video_vatex_vitb32": {"temporal": "tdb", "align": "slow_tdb", "layers": 4, "centers": 7, "patch": 32},
         "clip4clip_meanP_3d_vitb32": {"temporal": "mean", "patches": "3d", "patch": 32},
         "clip4clip_meanP_vitb32": {"temporal": "mean", "patches": "2d", "patch": 32},
         "clip4clip_seqLSTM_vitb32": {"temporal": "lstm", "patch": 32},
@@ -68,7 +68,7 @@ def test_a_checkpoint_of_real_size_makes_the_right_model(name: str, expected: di
     settings, visual = model.settings, model.clip.visual
     found = {
         **settings.model_dump(),
-        "centres": settings.tab.centres,
+        "centers": settings.tab.centers,
         "depth": settings.stan.depth,
         "patch": visual.patch_size[0],
     }
@@ -78,7 +78,7 @@ def test_a_checkpoint_of_real_size_makes_the_right_model(name: str, expected: di
     assert model.clip.context_length == 77 and model.clip.vocab_size == 49408
     loaded = sum(parameter.numel() for parameter in model.parameters())
     unused = sum(state[line.given].numel() for line in lines if line.what == "unused")
-    temperature = int(settings.tau > 0)  # STAN's is not in the file
+    temperature = int(settings.temperature > 0)  # STAN's is not in the file
     assert loaded + unused - temperature == sum(tensor.numel() for tensor in state.values())
 
 
@@ -109,11 +109,11 @@ def test_what_the_file_cannot_tell_is_taken_from_the_options_and_reported() -> N
     state = weights("clip2video_full")
     model, lines = read_peer(state)
     assert (model.settings.align, model.settings.tab.weight) == ("slow_tdb", 0.5)
-    assert {"center_weight", "center_proj"} == {line.became for line in lines if line.what == "initialised"}
+    assert {"center_weight", "center_proj"} == {line.became for line in lines if line.what == "initialized"}
     model = load_peer(state, PeerOptions(center_proj="TAB", center_weight=0.25))
     assert (model.settings.align, model.settings.tab.weight) == ("slow", 0.25)
-    model = load_peer(weights("stan_retrieval"), PeerOptions(tau=0.02, head="mug", mug="frame_text"))
-    assert (model.settings.tau, model.settings.head, model.settings.mug) == (0.02, "mug", "frame_text")
+    model = load_peer(weights("stan_retrieval"), PeerOptions(temperature=0.02, head="mug", mug="frame_text"))
+    assert (model.settings.temperature, model.settings.head, model.settings.mug) == (0.02, "mug", "frame_text")
     assert model.clip.logit_scale.exp().item() == pytest.approx(50)
 
 
@@ -199,12 +199,12 @@ OTHER_SIZES = {
         {"patches": "3d"},
     ],
     "clip2video": [
-        {"temporal": "tdb", "align": "slow_tdb", "tab": {"centres": 3}},
+        {"temporal": "tdb", "align": "slow_tdb", "tab": {"centers": 3}},
         {"temporal": "tdb", "difference": "mlp"},
     ],
     "stan": [
-        {"temporal": "stan", "stan": {"depth": 2, "frames": 9}, "pool": "plain", "tau": 0.01},
-        {"temporal": "stan", "stan": {"depth": 1, "time": "conv"}, "pool": "plain", "tau": 0.01},
+        {"temporal": "stan", "stan": {"depth": 2, "frames": 9}, "pool": "plain", "temperature": 0.01},
+        {"temporal": "stan", "stan": {"depth": 1, "time": "conv"}, "pool": "plain", "temperature": 0.01},
     ],
 }
 
@@ -216,7 +216,7 @@ def test_a_model_of_any_size_survives_its_published_names(family: str, chosen: d
     torch.manual_seed(5)
     towers = build_towers(TowerConfig(128, 24, 8, 192, 2, 128, 3, 11, 90).model_cfg())
     model = VideoTextModel(towers, ModelSettings.resolve({**chosen, "eps": PUBLISHED_EPS}))
-    initialise(model)
+    initialize(model)
     published = {
         theirs: part.contiguous()
         for name, tensor in model.state_dict().items()

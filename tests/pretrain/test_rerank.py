@@ -23,9 +23,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.system.storage import Folder
-from stillreel.configs.train import ObjectiveSettings, OptimiserSettings
+from stillreel.configs.train import ObjectiveSettings, OptimizerSettings
 from stillreel.pretrain.engine.accumulation import backpropagate
-from stillreel.pretrain.engine.optimizer import build_optimiser
+from stillreel.pretrain.engine.optimizer import build_optimizer
 from stillreel.pretrain.model import VideoTextModel, load_model, save_model
 from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
 from stillreel.pretrain.model.rerank import cut_padding
@@ -238,9 +238,9 @@ def batch_of(clips: int = 4, step: int = 0) -> Batch:
 
 
 def task_of(kind: str, rate: float, autocast: torch.dtype | None = None, **asked: Any) -> tuple[Task, Any]:
-    """A task, and its optimiser: towers at this rate, all else faster."""
+    """A task, and its optimizer: towers at this rate, all else faster."""
     task = Task(copy.deepcopy(shaken(kind)), ObjectiveSettings(**asked), autocast=autocast)
-    return task, build_optimiser(task, OptimiserSettings(rate=rate, new_rate=1e-3))
+    return task, build_optimizer(task, OptimizerSettings(lr=rate, lr_new=1e-3))
 
 
 @pytest.fixture
@@ -258,19 +258,19 @@ def alone(tmp_path: Path) -> Iterator[None]:
         ("rerank, patches", 1e-4, {}),
         ("rerank, patches", 1e-4, {"matching": 1}),
         ("rerank", 0, {"matching": 1}),
-        ("rerank, patches", 0, {"matching": 1, "distil": 1}),
-        ("rerank", 1e-4, {"distil": 1}),
+        ("rerank, patches", 0, {"matching": 1, "distill": 1}),
+        ("rerank", 1e-4, {"distill": 1}),
     ],
 )
 def test_ddp_waits_for_no_gradient(kind: str, rate: float, asked: dict[str, int], chunk: int) -> None:
     """It complains in the step after the one in which a weight got none."""
-    task, optimiser = task_of(kind, rate, **asked)
+    task, optimizer = task_of(kind, rate, **asked)
     wrapped = DistributedDataParallel(task)
     for _ in range(2):
-        optimiser.zero_grad()
-        backpropagate(wrapped, batch_of(), chunk=chunk)
+        optimizer.zero_grad()
+        backpropagate(wrapped, batch_of(), micro_batch=chunk)
         assert [name for name, one in task.named_parameters() if one.requires_grad != (one.grad is not None)] == []
-        optimiser.step()
+        optimizer.step()
     assert any(name.startswith("model.reranker.") and one.requires_grad for name, one in task.named_parameters()) == (
         "matching" in asked
     )
@@ -278,16 +278,16 @@ def test_ddp_waits_for_no_gradient(kind: str, rate: float, asked: dict[str, int]
 
 @pytest.mark.parametrize("kind", ["rerank", "rerank, patches"])
 def test_on_frozen_towers_it_learns_which_pairs_match(kind: str) -> None:
-    task, optimiser = task_of(kind, 0, matching=1)
+    task, optimizer = task_of(kind, 0, matching=1)
     before = {name: tensor.clone() for name, tensor in task.model.clip.state_dict().items()}
     batch, losses = batch_of(), []
     with torch.no_grad():  # so that all wrong pairs are drawn alike
         task.model.clip.logit_scale.fill_(0)
         before["logit_scale"].fill_(0)
     for step in range(60):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         losses.append(backpropagate(task, batch_of(step=step)).parts["matching"].item())
-        optimiser.step()
+        optimizer.step()
     assert losses[-1] < 0.2 * losses[0], losses
     fine = task.model.score(batch.frames, None, batch.token_ids, None, fine=True)
     assert torch.equal(fine.argmax(dim=1), torch.arange(4)) and torch.equal(fine.argmax(dim=0), torch.arange(4))
@@ -299,7 +299,7 @@ def test_in_bf16_its_logits_are_in_fp32() -> None:
         backpropagate(task_of("rerank", 1e-4, autocast, matching=1, distil=1)[0], batch_of())
         for autocast in (None, torch.bfloat16)
     )
-    for name in ("matching", "distil"):
+    for name in ("matching", "distill"):
         assert rough.parts[name].dtype == torch.float32
         assert rough.parts[name].item() != exact.parts[name].item()
         assert rough.parts[name].item() == pytest.approx(exact.parts[name].item(), rel=0.1, abs=0.02)
@@ -307,13 +307,13 @@ def test_in_bf16_its_logits_are_in_fp32() -> None:
 
 def test_the_coarse_model_learns_the_order_of_the_re_ranker() -> None:
     """Of a teacher that is left as it is."""
-    task, optimiser = task_of("rerank", 1e-4, infonce=1e-6, distil=1)
+    task, optimizer = task_of("rerank", 1e-4, infonce=1e-6, distil=1)
     before = copy.deepcopy(task.model.reranker.state_dict())
     losses = []
     for _ in range(20):
-        optimiser.zero_grad()
-        losses.append(backpropagate(task, batch_of(6)).parts["distil"].item())
-        optimiser.step()
+        optimizer.zero_grad()
+        losses.append(backpropagate(task, batch_of(6)).parts["distill"].item())
+        optimizer.step()
     assert losses[0] > 0.3 and losses[-1] < 0.3 * losses[0], losses
     assert all(torch.equal(tensor, before[name]) for name, tensor in task.model.reranker.state_dict().items())
 

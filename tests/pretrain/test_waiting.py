@@ -60,7 +60,7 @@ class Watch(TorchDispatchMode):
 def test_a_step_asks_nothing_of_the_device(case: str, chunk: int) -> None:
     task, batch = build_task(case), whole_batch()
     with Watch() as watch:
-        backpropagate(task, batch, chunk=chunk)
+        backpropagate(task, batch, micro_batch=chunk)
         clip_gradients(task, 1.0)
         task.clamp_scale()
     assert watch.asked == []

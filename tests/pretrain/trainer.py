@@ -29,20 +29,20 @@ SMALL = {
     "workers": 1,
     "threads": 1,
     "device": "cpu",
-    "stream.frames": 2,
-    "stream.words": 8,
-    "stream.lanes": 4,
-    "optimiser.warmup": 4,
-    "run.save_every": 3,
-    "run.log_every": 1,
-    "run.progress": "lines",
+    "frames": 2,
+    "context_length": 8,
+    "lanes": 4,
+    "optimizer.warmup_steps": 4,
+    "save_every": 3,
+    "log_every": 1,
+    "progress": "lines",
 }
 
 
 def words_of(data: Path, out: Path, **settings: object) -> list[str]:
     """The command's words; dots of names are written as two underscores."""
     given = {key.replace("__", "."): value for key, value in settings.items()}
-    values = {**SMALL, "data": data, "evaluation.data": "", "out": out, **given}
+    values = {**SMALL, "data": data, "eval.data": "", "out": out, **given}
     return ["pretrain", "demo", *(f"{key}={value}" for key, value in values.items())]
 
 
@@ -105,12 +105,12 @@ def tensors_of(out: Path, step: int) -> dict[str, Tensor]:
 
 
 def _spied(home: Path, spoil: list[int] | None, stop: int) -> type:
-    from stillreel.pretrain.engine.prefetcher import Fed, Feeder
+    from stillreel.pretrain.engine.prefetcher import DeviceBatch, DevicePrefetcher
 
     rank = int(os.environ.get("RANK", "0"))
 
-    class Spied(Feeder):
-        def __iter__(self) -> Iterator[Fed]:
+    class Spied(DevicePrefetcher):
+        def __iter__(self) -> Iterator[DeviceBatch]:
             with (home / f"keys-{rank}.jsonl").open("a") as file:
                 for fed in super().__iter__():
                     if spoil == [rank, fed.after.steps]:
@@ -127,7 +127,7 @@ def _main(job: dict[str, Any]) -> int:
     import stillreel.cli
     from stillreel.pretrain.commands import pretrain as command
 
-    command.Feeder = _spied(Path(job["home"]), job["spoil"], job["stop"])  # type: ignore[misc]
+    command.DevicePrefetcher = _spied(Path(job["home"]), job["spoil"], job["stop"])  # type: ignore[misc]
     return stillreel.cli.main(job["words"])
 
 

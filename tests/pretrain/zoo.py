@@ -12,7 +12,7 @@ from stillreel.pretrain.model import ModelSettings, VideoTextModel, build_model
 
 ZOO: dict[str, dict[str, Any]] = {
     "mean": {},
-    "mean, plain": {"pool": "plain", "tau": 0.05},
+    "mean, plain": {"pool": "plain", "temperature": 0.05},
     "3d": {"patches": "3d"},
     "seq": {"temporal": "seq"},
     "lstm": {"temporal": "lstm"},
@@ -22,9 +22,9 @@ ZOO: dict[str, dict[str, Any]] = {
     "tab": {"align": "frames"},
     "tab, slow": {"temporal": "seq", "align": "slow"},
     "clip2video": {"temporal": "tdb", "align": "slow_tdb"},
-    "stan": {"temporal": "stan", "pool": "plain", "tau": 0.05},
+    "stan": {"temporal": "stan", "pool": "plain", "temperature": 0.05},
     "stan, conv": {"temporal": "stan", "stan": {"time": "conv"}},
-    "mug": {"temporal": "stan", "head": "mug", "tau": 0.05},
+    "mug": {"temporal": "stan", "head": "mug", "temperature": 0.05},
     "mug, attended": {"head": "mug", "mug": "frame_token"},
     "mug, pooled": {"head": "mug", "mug": "frame_text"},
     "mug, weighted": {"head": "mug", "mug": "wti"},

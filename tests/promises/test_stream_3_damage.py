@@ -142,7 +142,7 @@ def test_stand_ins_are_the_same_for_every_layout(tmp_path: Path) -> None:
 
 
 def test_stand_in_is_what_its_lane_has_later(tmp_path: Path) -> None:
-    """A stand-in comes from a position of the same lane, never from its neighbour's."""
+    """A stand-in comes from a position of the same lane, never from its neighbor's."""
     data = write_set(tmp_path / "set", [40, 40])
     rules = settings_of(lanes=2, window=8, **FORGIVING)
     stream = Stream(open_blend(str(data)), rules)
@@ -198,7 +198,7 @@ def test_budget_is_a_run() -> None:
 
 
 def test_storage_that_does_not_answer_is_tried_again_and_then_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says nothing about the data: a run that went on without would read other samples than its neighbour."""
+    """It says nothing about the data: a run that went on without would read other samples than its neighbor."""
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
     calls: list[int] = []

@@ -37,7 +37,7 @@ def whole(data: Path) -> Path:
 
 
 def assert_same_run(home: Path, whole: Path) -> None:
-    """To the bit: the losses of all steps, the weights, and the optimiser's state."""
+    """To the bit: the losses of all steps, the weights, and the optimizer's state."""
     assert losses_of(home / "out") == losses_of(whole / "out")
     assert list(losses_of(home / "out")) == list(range(1, STEPS + 1))
     found, right = tensors_of(home / "out", STEPS), tensors_of(whole / "out", STEPS)
@@ -70,13 +70,13 @@ def test_a_run_that_was_killed_again_and_again_ends_as_one_that_was_not(data: Pa
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda one: one.name)
 def test_a_signal_ends_the_step_and_saves_it(number: signal.Signals, data: Path, whole: Path) -> None:
     home = data.parent / number.name
-    process = start(words_of(data, home / "out", run__save_every=100, **MODEL), home)
+    process = start(words_of(data, home / "out", save_every=100, **MODEL), home)
     wait_for_step(home, 4)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else 75), said
     assert "run again to go on" in said and "Traceback" not in said
-    code, said = finish(words_of(data, home / "out", run__save_every=100, **MODEL), home)
+    code, said = finish(words_of(data, home / "out", save_every=100, **MODEL), home)
     assert code == 0, said
     assert_same_run(home, whole)
 
@@ -96,9 +96,9 @@ def test_other_ranks_and_workers_go_on_with_the_same_batches_and_losses(data: Pa
 
 def test_weights_in_shards_go_on_from_whole_ones_and_back(data: Path, whole: Path) -> None:
     home = data.parent / "shards"
-    evaluated = {"evaluation.data": write_set(home / "held out", [7], name="others"), "evaluation.every": 5}
+    evaluated = {"eval.data": write_set(home / "held out", [7], name="others"), "eval.every": 5}
     for stop, ranks, shard in ((4, 1, "none"), (9, 2, "fsdp"), (0, 1, "none")):
-        words = words_of(data, home / "out", engine__shard=shard, **evaluated, **MODEL)
+        words = words_of(data, home / "out", parallel=shard, **evaluated, **MODEL)
         code, said = finish(words, home / f"to-{stop}", ranks=ranks if shard == "fsdp" else 0, stop=stop)
         assert code == (0 if not stop else 1 if shard == "fsdp" else 75), said
     assert losses_of(home / "out") == pytest.approx(losses_of(whole / "out"), rel=1e-5)

@@ -76,7 +76,7 @@ def test_lanes_own_their_shards() -> None:
 
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8, 16, 32, 64])
 def test_a_rank_reads_its_share_of_shards_alone(ranks: int) -> None:
-    """Uneven shards lie across cuts; of a rank whose lanes are neighbours on the line, two at most do."""
+    """Uneven shards lie across cuts; of a rank whose lanes are neighbors on the line, two at most do."""
     sizes = permutation(200, 3, "sizes") + 900
     order = Order(sizes.tolist(), seed=0)
     positions = np.arange(order.samples)

@@ -42,7 +42,7 @@ def coarse_scores(model: VideoTextModel, video: VideoFeatures, text: TextFeature
 
 def coarse_logits(model: VideoTextModel, products: Tensor) -> Tensor:
     """Products of vectors over the temperature, which makes them logits as the fine ones are."""
-    tau = model.settings.tau
+    tau = model.settings.temperature
     return products / tau if tau else model.clip.logit_scale.detach().exp() * products
 
 

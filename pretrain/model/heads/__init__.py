@@ -15,7 +15,7 @@ __all__ = ["Dot", "Head", "Mug", "Tight", "build_head"]
 
 
 def build_head(settings: ModelSettings, clip: CLIP) -> Head:
-    """The head that the settings name, not yet initialised from CLIP."""
+    """The head that the settings name, not yet initialized from CLIP."""
     match settings.head:
         case "dot":
             return Dot()

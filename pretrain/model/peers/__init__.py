@@ -69,10 +69,10 @@ def read_peer(
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     tensors, found = collect(state, shapes, family.place, family.unused(tower, settings))
     lines += [line._replace(given=given[line.given]) for line in found]
-    lines += [KeyLine("initialised", "", name, f"{value}: not in the file") for name, value in family.assumed(settings)]
-    if settings.tau:
+    lines += [KeyLine("initialized", "", name, f"{value}: not in the file") for name, value in family.assumed(settings)]
+    if settings.temperature:
         device = tensors["clip.positional_embedding"].device
-        tensors["clip.logit_scale"] = torch.tensor(math.log(1 / settings.tau), device=device)
+        tensors["clip.logit_scale"] = torch.tensor(math.log(1 / settings.temperature), device=device)
     assign_tensors(model, tensors)
     return model, lines
 

@@ -33,14 +33,14 @@ def settings(state: Mapping[str, Tensor], options: PeerOptions) -> ModelSettings
     """TDB, its projection and TAB are told by their tensors; whether TAB's slow frames have differences is not."""
     blocks = count_blocks(state, "transformerClip.resblocks.")
     slow = any(name.startswith("actionClip.") for name in state)
-    centres = [len(state[name]) for name in ("weight_center", "emb_center") if name in state and state[name].ndim]
+    centers = [len(state[name]) for name in ("weight_center", "emb_center") if name in state and state[name].ndim]
     attention = any(name.startswith("frame2t_attention.") for name in state)
     differences = attention or "frame2t_projection" in state or "type_position_embeddings.weight" in state
     return ModelSettings(
         temporal="tdb" if differences else "seq" if blocks else "mean",
         difference="attention" if attention else "mlp" if "frame2t_projection" in state else "plain",
-        align=("slow_tdb" if options.center_proj == "TAB_TDB" else "slow") if slow else "frames" if centres else "none",
-        tab=TabSettings(centres=max(1, *centres), weight=options.center_weight) if centres else TabSettings(),
+        align=("slow_tdb" if options.center_proj == "TAB_TDB" else "slow") if slow else "frames" if centers else "none",
+        tab=TabSettings(centers=max(1, *centers), weight=options.center_weight) if centers else TabSettings(),
         layers=max(1, blocks),
         eps=PUBLISHED_EPS,  # the weights were trained with it, so it is theirs in every mode
         faithful=options.faithful,

@@ -74,7 +74,7 @@ def settings(state: Mapping[str, Tensor], options: PeerOptions) -> ModelSettings
         head="mug" if weighted else options.head,
         mug="wti" if weighted else options.mug,
         pool="plain",
-        tau=options.tau,
+        temperature=options.temperature,
         faithful=options.faithful,
     )
 
@@ -103,4 +103,4 @@ def unused(tower: TowerConfig, chosen: ModelSettings) -> dict[str, tuple[int, ..
 def assumed(chosen: ModelSettings) -> list[tuple[str, str]]:
     """What the file cannot tell, and was taken from the options."""
     head = f"mug, {chosen.mug}" if chosen.head == "mug" else chosen.head
-    return [("tau", str(chosen.tau)), ("head", head)]
+    return [("temperature", str(chosen.temperature)), ("head", head)]

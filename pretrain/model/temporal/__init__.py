@@ -31,7 +31,7 @@ __all__ = [
 
 
 def build_temporal(settings: ModelSettings, clip: CLIP) -> TemporalModule:
-    """The module that the settings name, not yet initialised from CLIP."""
+    """The module that the settings name, not yet initialized from CLIP."""
     match settings.temporal:
         case "mean":
             return Mean()

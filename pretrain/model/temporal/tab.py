@@ -1,4 +1,4 @@
-"""TAB, the temporal alignment block of CLIP2Video: words and frames meet at shared centres."""
+"""TAB, the temporal alignment block of CLIP2Video: words and frames meet at shared centers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stillreel.pretrain.model.temporal.tdb import TemporalDifference
 
 
 class TemporalAlignment(nn.Module):
-    """A second vector of a clip and of a caption, each summed over tokens by the K centres they are near to.
+    """A second vector of a clip and of a caption, each summed over tokens by the K centers they are near to.
 
     Fang et al., CLIP2Video (arXiv 2106.11097). The tokens of a clip are its frames; with `align=slow` also every second
     frame, through a block of its own; with `align=slow_tdb` these with their differences, as TDB makes them.
@@ -22,8 +22,8 @@ class TemporalAlignment(nn.Module):
     def __init__(self, settings: ModelSettings, clip: CLIP) -> None:
         super().__init__()
         width = clip.text_projection.shape[1]
-        self.near = nn.Parameter(torch.zeros(settings.tab.centres, width))  # whose softmax shares a token out
-        self.centres = nn.Parameter(torch.zeros(settings.tab.centres, width))  # which are subtracted from it
+        self.near = nn.Parameter(torch.zeros(settings.tab.centers, width))  # whose softmax shares a token out
+        self.centres = nn.Parameter(torch.zeros(settings.tab.centers, width))  # which are subtracted from it
         self.with_differences = settings.align == "slow_tdb"
         self.slow = nn.ModuleList([] if settings.align == "frames" else [new_block(settings, clip)])
 
@@ -42,10 +42,10 @@ class TemporalAlignment(nn.Module):
         return self.gather(tokens[:, 1:], mask[:, 1:])
 
     def gather(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Tokens (B, L, E) under mask (B, L) -> (B, E): by centre, their distance from it; then the centres' mean."""
+        """Tokens (B, L, E) under mask (B, L) -> (B, E): by center, their distance from it; then the centers' mean."""
         shares = (tokens @ self.near.T).softmax(dim=-1) * mask[:, :, None]
-        by_centre = shares.mT @ tokens - shares.sum(dim=1)[:, :, None] * self.centres
-        return unit(unit(by_centre).mean(dim=1))
+        by_center = shares.mT @ tokens - shares.sum(dim=1)[:, :, None] * self.centres
+        return unit(unit(by_center).mean(dim=1))
 
     def _slow(self, features: Tensor, mask: Tensor, temporal: SequenceTransformer) -> Tensor:
         if not self.with_differences:

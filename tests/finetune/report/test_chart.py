@@ -43,7 +43,7 @@ def test_the_horizontal_axis_ends_at_the_last_step_and_ticks_are_steps(last: int
     assert 2 <= len(axis.ticks) <= 6
 
 
-def test_long_lines_are_means_of_neighbours_that_end_at_the_last_step() -> None:
+def test_long_lines_are_means_of_neighbors_that_end_at_the_last_step() -> None:
     points = [(float(step), float(step % 2)) for step in range(1, 5001)]
     thin = thinned(points)
     assert 500 <= len(thin) <= 600

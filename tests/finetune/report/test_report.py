@@ -54,11 +54,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "threads": 1,
         "device": "cpu",
         "model": "tiny",
-        "stream": {"frames": 2, "size": 64, "words": 32, "lanes": 4, "fresh": True},
+        "frames": 2,
+        "size": 64,
+        "context_length": 32,
+        "lanes": 4,
+        "fresh": True,
         "objective": {"infonce": 1, "sigmoid": 0.5},
-        "optimiser": {"rate": 1e-3, "warmup": 2},
-        "evaluation": {"data": str(home / "held-out"), "every": 3, "clips": 0},
-        "run": {"save_every": 3, "log_every": 1, "progress": "off"},
+        "optimizer": {"lr": 1e-3, "warmup_steps": 2},
+        "eval": {"data": str(home / "held-out"), "every": 3, "clips": 0},
+        "save_every": 3,
+        "log_every": 1,
+        "progress": "off",
     }
     assert command.run("", PretrainSettings.resolve(values)) == 0
     return home / "run"
@@ -105,7 +111,7 @@ def test_page_tells_what_the_run_wrote(run: Path, page: Path) -> None:
         assert f"</svg> {name}</span>" in text
     settings = dict(re.findall(r"<tr><th>([^<]*)</th><td>([^<]*)</td>", text.split('class="settings"')[1]))
     assert (settings["batch"], settings["steps"], settings["objective.sigmoid"]) == ("8", "6", "0.5")
-    assert "optimiser.beta1" not in settings, "it is the default"
+    assert "optimizer.betas" not in settings, "it is the default"
     assert json.loads((run / "run.json").read_text())["settings_digest"] in text
     assert "finished after step 6" in text
 
@@ -145,7 +151,7 @@ def test_chance_is_what_all_orders_give_on_average(sizes: list[int]) -> None:
 def test_what_cannot_be_asked_is_said_on_the_page(run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     told = json.loads((copy / "run.json").read_text())
-    told["settings"]["evaluation"]["data"] = "/none/at/all"
+    told["settings"]["eval"]["data"] = "/none/at/all"
     (copy / "run.json").write_text(json.dumps(told))
     write_report(copy, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()

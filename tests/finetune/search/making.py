@@ -37,8 +37,8 @@ def index(videos: Path, out: Path, checkpoint: Path, **settings: Any) -> int:
     """Run `stillreel index`."""
     values = {
         "checkpoint": checkpoint,
-        "video.frames": FRAMES,
-        "video.size": SIZE,
+        "frames": FRAMES,
+        "size": SIZE,
         "video.per_second": 2,
         "device": "cpu",
         **{key.replace("__", "."): value for key, value in settings.items()},

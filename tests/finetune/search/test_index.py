@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from stillreel.animate.render.device import normalised
+from stillreel.animate.render.device import normalize
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.search.features import stored_features
@@ -43,7 +43,7 @@ def test_an_index_holds_what_the_model_makes_of_each_video(made: Path, videos: P
     found, model = opened(made), shaken("rerank")
     assert len(found) == VIDEOS and [entry.path for entry in found.entries()] == names_in(videos)
     clips = [VideoReader(SETTINGS).read(videos / entry.path) for entry in found.entries()]
-    frames = normalised(torch.from_numpy(np.stack([clip.frames for clip in clips])), dtype=torch.float32)
+    frames = normalize(torch.from_numpy(np.stack([clip.frames for clip in clips])), dtype=torch.float32)
     with torch.no_grad():
         video = model.encode_video(frames, torch.from_numpy(np.stack([clip.mask for clip in clips])))
     assert np.allclose(found.vectors, vectors_of_clips(video), atol=2e-3)
@@ -91,12 +91,12 @@ def test_other_folders_models_and_settings_are_refused(
     for folder, by, settings in (
         (other, checkpoint, {}),
         (videos, model, {}),
-        (videos, checkpoint, {"video__frames": 3}),
+        (videos, checkpoint, {"frames": 3}),
     ):
         assert index(folder, out, by, **settings) == 2
         assert "give another OUT, or remove it" in capsys.readouterr().err
-    assert index(videos, tmp_path / "x", checkpoint, video__size=32) == 2
-    assert "the model's towers read 64 x 64; set video.size=64" in capsys.readouterr().err
+    assert index(videos, tmp_path / "x", checkpoint, size=32) == 2
+    assert "the model's towers read 64 x 64; set size=64" in capsys.readouterr().err
     assert index(tmp_path / "nothing", tmp_path / "x", checkpoint) == 2
     assert index(model, tmp_path / "x", checkpoint) == 2
     assert "holds no videos" in capsys.readouterr().err
@@ -142,7 +142,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_features(
     videos: Path, checkpoint: Path, made: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "index"
-    words = ["index", videos, out, f"checkpoint={checkpoint}", f"video.frames={FRAMES}", f"video.size={SIZE}"]
+    words = ["index", videos, out, f"checkpoint={checkpoint}", f"frames={FRAMES}", f"size={SIZE}"]
     words += ["video.per_second=2", "device=cpu", "batch=1", "part=1"]
     process = subprocess.Popen([sys.executable, "-m", "stillreel", *map(str, words)], stdout=subprocess.DEVNULL)
     end = time.monotonic() + 120

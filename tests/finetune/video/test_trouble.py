@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from stillreel.configs.video import VideoSettings
-from stillreel.finetune.video import TROUBLES, VideoReader, VideoTrouble
+from stillreel.finetune.video import TROUBLES, VideoError, VideoReader
 from stillreel.finetune.video.boxes import claimed_samples
 from stillreel.finetune.video.hdr import to_sdr
 from tests.finetune.video.making import write_video
@@ -23,8 +23,8 @@ from tests.making import ROOT, SHARED, needs_shared
 READER = VideoReader(VideoSettings(sampler="segments", frames=4, size=64))
 
 
-def trouble_of(file: Path, reader: VideoReader = READER) -> VideoTrouble:
-    with pytest.raises(VideoTrouble) as caught:
+def trouble_of(file: Path, reader: VideoReader = READER) -> VideoError:
+    with pytest.raises(VideoError) as caught:
         reader.read(file)
     assert caught.value.reason in TROUBLES
     assert str(file) in str(caught.value)
@@ -166,14 +166,14 @@ _CLIP = """
 import json, sys, time
 from pathlib import Path
 from stillreel.configs.video import VideoSettings
-from stillreel.finetune.video import VideoReader, VideoTrouble
+from stillreel.finetune.video import VideoReader, VideoError
 reader = VideoReader(VideoSettings(sampler="segments", frames=12))
 for file in sys.argv[1:]:
     start = time.monotonic()
     try:
         clip = reader.read(file)
         what = "ok" if clip.mask.all() else "short"
-    except VideoTrouble as trouble:
+    except VideoError as trouble:
         what = trouble.reason
     # Not getrusage's, in which the process that started this one is counted, too.
     status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())

@@ -121,7 +121,7 @@ def test_looks_need_the_cpu(tmp_path: Path) -> None:
     source = picture_folder(tmp_path / "stills", 5)
     assert animate(source, tmp_path / "out", looks="graded") == 0
     assert len(clips_of(first_epoch(tmp_path / "out"))) == 5
-    with pytest.raises(RequestError, match="render=device cannot change colours"):
+    with pytest.raises(RequestError, match="render=device cannot change colors"):
         first_epoch(tmp_path / "out", render="device")
 
 

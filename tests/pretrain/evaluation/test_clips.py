@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from stillreel.animate.render.device import normalised, render_stills
+from stillreel.animate.render.device import normalize, render_stills
 from stillreel.configs import RequestError
 from stillreel.configs.stream import DataSettings
 from stillreel.pretrain.data import ClipLoader, Share
-from stillreel.pretrain.data.tokens import tokenise
+from stillreel.pretrain.data.tokens import tokenize
 from stillreel.pretrain.evaluation import ClipEvaluation, HeldOut, Matches, clips, evaluate_retrieval
 from stillreel.pretrain.evaluation.held_out import choose_samples
 from stillreel.shards.format.index import decode_index
@@ -116,8 +116,8 @@ def whole_set(case: str, home: Path) -> tuple[Tensor, list[str]]:
 def in_one_go(case: str, frames: Tensor, captions: list[str]) -> dict[str, Any]:
     """All captions with all clips in one matrix; captions of equal tokens are one."""
     kind, _, given = CASES[case]
-    ids = tokenise(captions, given.get("words", 32))
-    scores = copy.deepcopy(shaken(kind)).double().score(normalised(frames, dtype=torch.float64), None, ids, None)
+    ids = tokenize(captions, given.get("words", 32))
+    scores = copy.deepcopy(shaken(kind)).double().score(normalize(frames, dtype=torch.float64), None, ids, None)
     names = [tuple(row) for row in ids.tolist()]
     labels = torch.tensor([names.index(one) for one in names])
     return evaluate_retrieval(scores, Matches(labels, labels)).to_json()

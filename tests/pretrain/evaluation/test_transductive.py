@@ -47,7 +47,7 @@ def test_nan_has_no_share_in_a_softmax() -> None:
 
 
 def slow_querybank(scores: np.ndarray, bank: np.ndarray, scale: float, nearest: int) -> tuple[np.ndarray, set[int]]:
-    """Algorithm of Bogolin et al.: which captions are normalised, and to what."""
+    """Algorithm of Bogolin et al.: which captions are normalized, and to what."""
     hubs = {int(video) for row in bank for video in np.argsort(-row)[:nearest]}
     out, chosen = scores.copy(), set()
     for row, own in enumerate(scores):
@@ -66,7 +66,7 @@ def test_querybank_norm_is_the_published_one(nearest: int, at_once: int, monkeyp
     monkeypatch.setattr(transductive, "_AT_ONCE", at_once)
     scores, bank = scores_of(30, 12), scores_of(5, 12, seed=1)
     right, chosen = slow_querybank(scores.numpy(), bank.numpy(), 20, nearest)
-    assert 0 < len(chosen) < 30  # some are normalised, others are not
+    assert 0 < len(chosen) < 30  # some are normalized, others are not
     found = querybank_norm(scores, bank, scale=20, nearest=nearest).numpy()
     for row in range(30):
         np.testing.assert_allclose(np.exp(found[row]) if row in chosen else found[row], right[row], rtol=1e-9)

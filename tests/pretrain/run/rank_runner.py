@@ -16,7 +16,7 @@ from torch.distributed.tensor import Shard, distribute_tensor
 
 from stillreel.configs import StillreelError
 from stillreel.pretrain.data.together import Together
-from stillreel.pretrain.run import Meter, RunFolder, StepValues, StopWish, restore_snapshot, take_snapshot
+from stillreel.pretrain.run import Meter, PreemptionHandler, RunFolder, StepValues, restore_snapshot, take_snapshot
 from tests.pretrain.run.making import BINDING, equal, state_at, take_steps, toy_settings, toy_task
 
 MODULE = "tests.pretrain.run.rank_runner"
@@ -33,11 +33,11 @@ def message_of(work: object) -> str:
 
 def save_and_go_on(home: Path, rank: int, together: Together) -> dict[str, object]:
     settings = toy_settings()
-    task, optimiser = toy_task()
-    take_steps(task, optimiser, 2)
-    snapshot = take_snapshot(task, optimiser)
+    task, optimizer = toy_task()
+    take_steps(task, optimizer, 2)
+    snapshot = take_snapshot(task, optimizer)
     told: dict[str, object] = {}
-    with RunFolder(str(home / "out"), settings.run, together, rank) as folder:
+    with RunFolder(str(home / "out"), settings, together, rank) as folder:
         told["begun"] = folder.begin(settings, BINDING) is None
         folder.save(task.model, snapshot, state_at(2))
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -45,7 +45,7 @@ def save_and_go_on(home: Path, rank: int, together: Together) -> dict[str, objec
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
         told["full"] = message_of(lambda: folder.save(task.model, snapshot, state_at(3)))
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    with RunFolder(str(home / "out"), settings.run, together, rank) as folder:
+    with RunFolder(str(home / "out"), settings, together, rank) as folder:
         found = folder.begin(settings, BINDING)
         told["found"] = None if found is None else [found.step, str(found.path), found.stream]
         other = toy_settings(seed=1)
@@ -54,21 +54,21 @@ def save_and_go_on(home: Path, rank: int, together: Together) -> dict[str, objec
 
 
 def cut_and_join(together: Together) -> dict[str, object]:
-    """A run whose weights and optimiser's state lie in shards, saved and restored."""
+    """A run whose weights and optimizer's state lie in shards, saved and restored."""
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    whole, its_optimiser = toy_task()
-    take_steps(whole, its_optimiser, 2)
-    expected = together.hear(take_snapshot(whole, its_optimiser))
-    task, optimiser = toy_task()
+    whole, its_optimizer = toy_task()
+    take_steps(whole, its_optimizer, 2)
+    expected = together.hear(take_snapshot(whole, its_optimizer))
+    task, optimizer = toy_task()
     for name, weight in list(task.named_parameters()):
         if weight.ndim:
             parent, _, last = name.rpartition(".")
             cut = torch.nn.Parameter(distribute_tensor(weight.detach(), mesh, [Shard(0)]))
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["params"] = [cut if one is weight else one for one in group["params"]]
             setattr(task.get_submodule(parent), last, cut)
-    restore_snapshot(expected, task, optimiser)
-    found = together.hear(take_snapshot(task, optimiser))
+    restore_snapshot(expected, task, optimizer)
+    found = together.hear(take_snapshot(task, optimizer))
     local = sum(one.to_local().nbytes if hasattr(one, "to_local") else one.nbytes for one in task.parameters())
     return {
         "weights": equal(found.weights, expected.weights),
@@ -79,7 +79,7 @@ def cut_and_join(together: Together) -> dict[str, object]:
 
 def stop(rank: int, together: Together) -> dict[str, object]:
     """Only the last rank is asked, in the middle of step 3."""
-    with StopWish() as wish:
+    with PreemptionHandler() as wish:
         for step in range(1, 10):
             if rank == dist.get_world_size() - 1 and step == 3:
                 os.kill(os.getpid(), signal.SIGUSR1)

@@ -26,10 +26,10 @@ from tests.pretrain.run.making import BINDING, folder_at, saved_steps, state_at,
 
 def kill_savers(out: Path, trials: int) -> None:
     dice = random.Random(trials)
-    task, optimiser = toy_task()
-    snapshot = take_snapshot(task, optimiser)
+    task, optimizer = toy_task()
+    snapshot = take_snapshot(task, optimizer)
     home = out / "checkpoints"
-    settings = toy_settings(keep=2)
+    settings = toy_settings(keep_last=2)
     with folder_at(out, settings) as folder:
         folder.begin(settings, BINDING)
         start = time.monotonic()
@@ -61,9 +61,9 @@ def kill_savers(out: Path, trials: int) -> None:
 
 
 def fill_disk(out: Path) -> None:
-    task, optimiser = toy_task()
-    snapshot = take_snapshot(task, optimiser, {"more": {"weight": torch.ones(250_000)}})
-    settings = toy_settings(keep=9)
+    task, optimizer = toy_task()
+    snapshot = take_snapshot(task, optimizer, {"more": {"weight": torch.ones(250_000)}})
+    settings = toy_settings(keep_last=9)
     with folder_at(out, settings) as folder:
         folder.begin(settings, BINDING)
         step, error = 0, ""

@@ -115,8 +115,8 @@ def test_a_full_disk_is_said_and_leaves_the_earlier_checkpoints(tmp_path: Path) 
 
 @pytest.mark.parametrize("room", [0, 1000, 1 << 20], ids=["nothing", "a header", "a part"])
 def test_a_limit_of_file_sizes_is_a_full_disk(tmp_path: Path, room: int) -> None:
-    task, optimiser = toy_task()
-    snapshot = take_snapshot(task, optimiser)
+    task, optimizer = toy_task()
+    snapshot = take_snapshot(task, optimizer)
     write_checkpoint(tmp_path, task.model, snapshot, state_at(1), {}, {})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
@@ -131,7 +131,7 @@ def test_a_limit_of_file_sizes_is_a_full_disk(tmp_path: Path, room: int) -> None
 
 
 def test_a_disk_that_fails_otherwise_is_said_too(tmp_path: Path) -> None:
-    task, optimiser = toy_task()
+    task, optimizer = toy_task()
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"step-00000002/model\.safetensors: cannot be written: Not a directory"):
-        write_checkpoint(tmp_path / "file", task.model, take_snapshot(task, optimiser), state_at(2), {}, {})
+        write_checkpoint(tmp_path / "file", task.model, take_snapshot(task, optimizer), state_at(2), {}, {})

@@ -41,12 +41,12 @@ def test_exactly_what_differs_is_said_and_in_order(old: dict[str, Any], new: dic
 
 
 def test_a_difference_reads_as_a_user_writes_it() -> None:
-    old = {"optimiser": {"rate": 4e-6, "beta1": 0.9}, "model": {"pretrained": ""}, "cut": {}}
-    new = {"optimiser": {"rate": 1e-5, "beta1": 0.9}, "model": {"pretrained": "openai"}, "cut": {"500": {"frames": 16}}}
+    old = {"optimizer": {"lr": 4e-6, "eps": 0.9}, "model": {"pretrained": ""}, "cut": {}}
+    new = {"optimizer": {"lr": 1e-5, "eps": 0.9}, "model": {"pretrained": "openai"}, "cut": {"500": {"frames": 16}}}
     assert [str(one) for one in compare_settings(old, new)] == [
         f"cut.500.frames: {ABSENT} -> 16",
         'model.pretrained: "" -> openai',
-        "optimiser.rate: 4e-6 -> 1e-5",
+        "optimizer.lr: 4e-6 -> 1e-5",
     ]
 
 

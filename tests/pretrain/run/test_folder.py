@@ -102,17 +102,17 @@ def test_never_refuses_a_folder_that_holds_a_run(run: Path, tmp_path: Path) -> N
 
 
 def test_other_settings_are_said_and_used(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    begin(run, rate=1e-5, save_every=7)
+    begin(run, lr=1e-5, save_every=7)
     said = capsys.readouterr().err.splitlines()
     assert said[0].endswith("after 30 steps, with other settings:")
-    assert said[1:] == ["  optimiser.rate: 4e-6 -> 1e-5", "  run.save_every: 1000 -> 7"]
-    assert json.loads((run / "run.json").read_text())["settings"]["optimiser"]["rate"] == 1e-5
+    assert said[1:] == ["  optimizer.lr: 4e-6 -> 1e-5", "  save_every: 1000 -> 7"]
+    assert json.loads((run / "run.json").read_text())["settings"]["optimizer"]["lr"] == 1e-5
 
 
 def test_settings_that_bind_are_refused_and_nothing_changes(run: Path) -> None:
     before = (run / "run.json").read_bytes()
     with pytest.raises(RequestError, match=r"step-00000030 cannot go on(.|\n)*seed was 0, is 5\n  width was 4, is 8"):
-        begin(run, seed=5, width=8, rate=1e-5)
+        begin(run, seed=5, width=8, lr=1e-5)
     assert (run / "run.json").read_bytes() == before
 
 
@@ -173,7 +173,7 @@ def test_a_step_that_is_saved_already_is_left_alone(run: Path) -> None:
 
 def test_the_latest_the_milestones_and_the_best_stay(tmp_path: Path) -> None:
     scores = {2: 0.5, 3: float("nan"), 4: 0.9, 5: 0.9, 7: 0.1}
-    run_to(tmp_path, *range(1, 11), metrics=scores, keep=2, milestones=3, best="score")
+    run_to(tmp_path, *range(1, 11), metrics=scores, keep_last=2, keep_every=3, best_metric="score")
     assert [int(name[-8:]) for name in saved_steps(tmp_path)] == [3, 4, 6, 9, 10]
 
 
@@ -184,7 +184,7 @@ steps = st.dictionaries(st.integers(0, 60), st.none() | st.floats(-1, 1), min_si
 def test_kept_steps_are_as_promised(
     values: dict[int, float | None], keep: int, milestones: int, wants_best: bool
 ) -> None:
-    settings = RunSettings(keep=keep, milestones=milestones, best="score" if wants_best else "")
+    settings = RunSettings(keep_last=keep, keep_every=milestones, best_metric="score" if wants_best else "")
     kept = kept_steps(values, settings)
     known = [value for value in values.values() if value is not None]
     for step in values:
@@ -200,6 +200,6 @@ def test_kept_steps_are_as_promised(
 
 
 def test_checkpoints_are_due_every_so_many_steps_and_at_milestones() -> None:
-    settings = RunSettings(save_every=4, milestones=6)
+    settings = RunSettings(save_every=4, keep_every=6)
     assert [step for step in range(1, 13) if settings.saves_after(step)] == [4, 6, 8, 12]
     assert [step for step in range(1, 13) if RunSettings(save_every=5).saves_after(step)] == [5, 10]

@@ -64,8 +64,8 @@ def test_mfu_is_the_share_of_the_dense_peak(clock: Clock, monkeypatch: pytest.Mo
 def test_values_are_those_of_the_last_step_by_name() -> None:
     gauge = Meter(torch.device("cpu"), steps=10, clips_an_epoch=10)
     told = gauge.read(state_at(1), VALUES._replace(loss=torch.tensor(math.nan, requires_grad=True)))
-    assert list(told.values) == ["loss", "loss.infonce", "grad_norm", "logit_scale", "rate"]
-    assert math.isnan(told.values["loss"]) and told.values["rate"] == 4e-6
+    assert list(told.values) == ["loss", "loss.infonce", "grad_norm", "logit_scale", "lr"]
+    assert math.isnan(told.values["loss"]) and told.values["lr"] == 4e-6
     assert told.record()["loss"] is None and "loss nan (infonce 2.0000)" in told.line()
 
 
@@ -83,7 +83,7 @@ def test_time_goes_by_a_wait_that_ends_in_an_error_too(clock: Clock) -> None:
 def test_only_a_reading_waits_for_the_device() -> None:
     device = torch.device("cuda")
     gauge = Meter(device, steps=10, clips_an_epoch=10)
-    values = StepValues(*(torch.ones((), device=device) for _ in range(4)), rate=1.0)._replace(parts={})  # type: ignore[arg-type]
+    values = StepValues(*(torch.ones((), device=device) for _ in range(4)), lr=1.0)._replace(parts={})  # type: ignore[arg-type]
     torch.cuda.set_sync_debug_mode("error")
     try:
         with gauge.waiting():

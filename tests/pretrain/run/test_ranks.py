@@ -51,5 +51,5 @@ def test_the_wish_of_one_rank_stops_all_after_the_same_step(told: list[dict[str,
 
 
 def test_losses_are_the_means_over_ranks(told: list[dict[str, Any]]) -> None:
-    expected = {"loss": 1.5, "loss.infonce": 3.0, "grad_norm": 1.0, "logit_scale": 14.0, "rate": 0.5}
+    expected = {"loss": 1.5, "loss.infonce": 3.0, "grad_norm": 1.0, "logit_scale": 14.0, "lr": 0.5}
     assert [one["values"] for one in told] == [expected] * 2

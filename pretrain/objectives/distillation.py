@@ -18,7 +18,7 @@ from stillreel.pretrain.objectives.identity import Truth
 _TINY = 1e-12  # a variance of shares below which there is no order to learn
 
 
-def distil_loss(
+def distillation_loss(
     teacher: Reranker,
     own: tuple[VideoFeatures, TextFeatures],
     whole: tuple[VideoFeatures, TextFeatures],
@@ -58,13 +58,13 @@ def nearest(logits: Tensor, truth: Truth, count: int) -> Tensor:
 
 def pearson_distance(logits: Tensor, taught: Tensor, there: Tensor) -> Tensor:
     """The mean over rows (b, k) of 1 less the correlation of their softmaxes, where there are two or more to compare."""
-    student, teacher = (_centred(one, there) for one in (logits, taught.to(logits.dtype)))
+    student, teacher = (_centerd(one, there) for one in (logits, taught.to(logits.dtype)))
     lengths = (student.square().sum(dim=1) + _TINY).sqrt() * (teacher.square().sum(dim=1) + _TINY).sqrt()
     distances = 1 - (student * teacher).sum(dim=1) / lengths
     return distances.masked_fill(there.sum(dim=1) < 2, 0).mean()
 
 
-def _centred(logits: Tensor, there: Tensor) -> Tensor:
+def _centerd(logits: Tensor, there: Tensor) -> Tensor:
     """Shares less their mean, and zero where there are none."""
     shares = logits.masked_fill(~there, -torch.inf).softmax(dim=1)
     return (shares - 1 / there.sum(dim=1, keepdim=True)).masked_fill(~there, 0)

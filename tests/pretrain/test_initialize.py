@@ -12,7 +12,7 @@ from torch import Tensor
 from stillreel.configs import RequestError
 from stillreel.configs.model import ModelSettings
 from stillreel.pretrain.model import VideoTextModel, build_model
-from stillreel.pretrain.model.initialize import initialise
+from stillreel.pretrain.model.initialize import initialize
 from stillreel.pretrain.model.peers import FAMILIES
 from stillreel.pretrain.model.towers import TowerConfig, build_towers
 from tests.making import SHARED, needs_shared
@@ -30,7 +30,7 @@ def fresh(reference: Reference) -> dict[str, Tensor]:
     read = reference.load("no")
     torch.manual_seed(3)
     model = VideoTextModel(read.clip, read.settings)
-    initialise(model)
+    initialize(model)
     place = FAMILIES[reference.family].place
     return {
         theirs: part
@@ -95,7 +95,7 @@ def test_stans_layers_in_space_are_the_towers_last_and_those_in_time_add_nothing
 
 
 def test_a_fixed_temperature_is_kept_in_the_towers_scale() -> None:
-    model = tiny("stan", tau=0.02)
+    model = tiny("stan", temperature=0.02)
     assert model.clip.logit_scale.exp().item() == pytest.approx(50)
     assert not model.clip.logit_scale.requires_grad
 
@@ -104,7 +104,7 @@ def test_blocks_over_frames_need_a_text_tower_of_the_joint_width() -> None:
     towers = build_towers(TowerConfig(32, 32, 16, 64, 1, 64, 1, 20, 600).model_cfg())
     model = VideoTextModel(towers, ModelSettings(temporal="seq"))
     with pytest.raises(RequestError, match="which is 64 wide; the joint space is 32 wide"):
-        initialise(model)
+        initialize(model)
 
 
 @pytest.mark.parametrize("kind", sorted(ZOO))

@@ -16,12 +16,12 @@ import pytest
 
 from stillreel.configs import RequestError
 from stillreel.configs.run import RunSettings
-from stillreel.pretrain.run import Display, Journal, Reading
+from stillreel.pretrain.run import Display, MetricsLogger, Reading
 from tests.making import ROOT
 
 
 def reading(step: int, loss: float = 2.5, mfu: float | None = None) -> Reading:
-    values = {"loss": loss, "loss.infonce": 2.25, "grad_norm": 1.5, "logit_scale": 14.3, "rate": 4e-6}
+    values = {"loss": loss, "loss.infonce": 2.25, "grad_norm": 1.5, "logit_scale": 14.3, "lr": 4e-6}
     return Reading(step, 1000, 64 * step, 0.25, values, 1234.5, mfu, 0.012, 3_200_000_000, 4000.0)
 
 
@@ -34,25 +34,25 @@ def lines_of(folder: Path) -> list[dict[str, object]]:
 
 
 def test_after_a_resume_the_file_reads_as_of_one_run(tmp_path: Path) -> None:
-    with Journal(tmp_path, RunSettings(), 0) as journal:
+    with MetricsLogger(tmp_path, RunSettings(), 0) as journal:
         for step in (10, 20, 30):
             journal.write(reading(step, loss=step))
         journal.add(20, {"heldout.r1": 0.5})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 15, "lo')  # killed while it wrote
-    with Journal(tmp_path, RunSettings(), 20) as journal:
+    with MetricsLogger(tmp_path, RunSettings(), 20) as journal:
         assert [line["step"] for line in lines_of(tmp_path)] == [10, 20, 20]
         journal.write(reading(30, loss=31))
     told = lines_of(tmp_path)
     assert [(line["step"], line.get("loss"), line.get("heldout.r1")) for line in told] == [
         (10, 10, None), (20, 20, None), (20, None, 0.5), (30, 31, None)
     ]  # fmt: skip
-    Journal(tmp_path, RunSettings(), 0)  # begun anew
+    MetricsLogger(tmp_path, RunSettings(), 0)  # begun anew
     assert lines_of(tmp_path) == []
 
 
 def test_lines_are_there_at_once_and_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, RunSettings(), 0)
+    journal = MetricsLogger(tmp_path, RunSettings(), 0)
     journal.write(reading(1, loss=math.nan))
     journal.add(2, {"r1": math.inf, "r5": 1.0})
     first, second = lines_of(tmp_path)
@@ -61,7 +61,7 @@ def test_lines_are_there_at_once_and_numbers_that_are_not_finite_are_null(tmp_pa
 
 
 def test_a_full_disk_costs_a_line_and_no_half_one_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    journal = Journal(tmp_path, RunSettings(), 0)
+    journal = MetricsLogger(tmp_path, RunSettings(), 0)
     journal.write(reading(1))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "metrics.jsonl").stat().st_size + 20, hard))
@@ -77,11 +77,11 @@ def test_a_full_disk_costs_a_line_and_no_half_one_stays(tmp_path: Path, capsys: 
 def test_tensorboard_has_the_numbers_and_forgets_steps_that_come_again(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     settings = RunSettings(tensorboard=True)
-    with Journal(tmp_path, settings, 0) as journal:
+    with MetricsLogger(tmp_path, settings, 0) as journal:
         journal.write(reading(10, loss=3.0))
         journal.write(reading(20, loss=math.nan))
         journal.write(reading(30, loss=9.0))
-    with Journal(tmp_path, settings, 20) as journal:
+    with MetricsLogger(tmp_path, settings, 20) as journal:
         journal.write(reading(30, loss=2.0))
     board = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(one.step, one.value) for one in board.Scalars("loss")] == [(10, 3.0), (30, 2.0)]
@@ -93,7 +93,7 @@ def test_without_tensorboard_it_is_said_what_to_install(tmp_path: Path, monkeypa
     for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(RequestError, match=r'pip install "stillreel\[tensorboard\]"'):
-        Journal(tmp_path, RunSettings(tensorboard=True), 0)
+        MetricsLogger(tmp_path, RunSettings(tensorboard=True), 0)
 
 
 def test_a_log_gets_the_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +103,7 @@ def test_a_log_gets_the_line(capsys: pytest.CaptureFixture[str]) -> None:
         display.tell(reading(510))
     first, second = capsys.readouterr().err.splitlines()
     assert first == (
-        "step 500/1,000  loss 2.5000 (infonce 2.2500)  rate 4.00e-06  grad 1.5  scale 14.3  1,234.5 clips/s  MFU 34.6%  "
+        "step 500/1,000  loss 2.5000 (infonce 2.2500)  lr 4.00e-06  grad_norm 1.5  logit_scale 14.3  1,234.5 clips/s  MFU 34.6%  "
         "data wait 1.2%  3.2 GB  epoch 0.25, 32,000 clips  67 min left"
     )
     assert "MFU -  " in second
@@ -111,7 +111,7 @@ def test_a_log_gets_the_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_terminal_gets_a_bar() -> None:
     code = (
-        "from tests.pretrain.run.test_journal import reading\nfrom stillreel.pretrain.run import Display\n"
+        "from tests.pretrain.run.test_metrics import reading\nfrom stillreel.pretrain.run import Display\n"
         "from stillreel.configs.run import RunSettings\n"
         "with Display(1000, 400, RunSettings()) as display:\n"
         "    for _ in range(100): display.advance()\n"

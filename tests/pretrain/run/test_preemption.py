@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stillreel.pretrain.data.together import Together
-from stillreel.pretrain.run import StopWish
+from stillreel.pretrain.run import PreemptionHandler
 from tests.making import ROOT
 from tests.streaming import write_set
 
@@ -24,7 +24,7 @@ ALONE = Together(1, 10)
 )
 def test_a_signal_is_noted_and_nothing_is_raised(number: signal.Signals, code: int) -> None:
     before = signal.getsignal(number)
-    with StopWish() as wish:
+    with PreemptionHandler() as wish:
         assert wish.agreed(ALONE) == 0
         os.kill(os.getpid(), number)
         assert wish.agreed(ALONE) == code
@@ -32,7 +32,7 @@ def test_a_signal_is_noted_and_nothing_is_raised(number: signal.Signals, code: i
 
 
 def test_a_second_ctrl_c_stops_at_once() -> None:
-    with StopWish() as wish:
+    with PreemptionHandler() as wish:
         os.kill(os.getpid(), signal.SIGINT)
         assert wish.wanted == 130
         with pytest.raises(KeyboardInterrupt):
@@ -40,14 +40,14 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
 
 
 def test_the_first_wish_counts_and_ctrl_c_after_it_does_no_harm() -> None:
-    with StopWish() as wish:
+    with PreemptionHandler() as wish:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
         assert wish.agreed(ALONE) == 75
 
 
 def test_a_forked_worker_still_ends_by_sigterm_and_ignores_ctrl_c() -> None:
-    with StopWish() as wish:
+    with PreemptionHandler() as wish:
         child = os.fork()
         if not child:
             os.kill(os.getpid(), signal.SIGINT)
@@ -64,12 +64,12 @@ import sys, time
 from stillreel.configs.stream import DataSettings
 from stillreel.pretrain.data import ClipLoader, Share
 from stillreel.pretrain.data.together import Together
-from stillreel.pretrain.run import StopWish
+from stillreel.pretrain.run import PreemptionHandler
 from stillreel.shards.stream.stream import open_blend
 
 alone = Together(1, 10)
 loader = ClipLoader(open_blend(sys.argv[1]), DataSettings(frames=2, size=32), Share(4), workers=2)
-with StopWish() as wish:
+with PreemptionHandler() as wish:
     for step, batch in enumerate(loader):
         print(step, flush=True)
         time.sleep(0.05)
