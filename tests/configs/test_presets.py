@@ -35,27 +35,30 @@ def test_a_model_preset_resolves(name: str) -> None:
     ModelSettings.resolve(load_preset(name, "model"))
 
 
-def test_every_module_has_presets_for_both_corpora_and_towers() -> None:
-    found = set(preset_names("pretrain"))
-    assert {
-        f"{corpus}-{model}-{tower}"
-        for corpus in ("cc3m", "cc12m")
-        for model in ("mean", "seq", "clip2video", "stan", "rerank")
-        for tower in ("b32", "b16")
-    } <= found
+def test_every_corpus_takes_every_model_by_one_word() -> None:
+    models = [f"{model}-{tower}" for model in ("mean", "seq", "clip2video", "stan", "rerank") for tower in ("b32", "b16")]
+    assert set(models) <= set(preset_names("model"))
+    for corpus in ("cc3m", "cc12m"):
+        for model in models:
+            _, values = parse_words(
+                [corpus, f"model={model}", "data=clips", "out=run"], ("PRESET",), PretrainSettings, presets="pretrain"
+            )
+            settings = PretrainSettings.resolve(values)
+            assert settings.model == ModelSettings.resolve(load_preset(model, "model"))
+            assert settings.optimizer.warmup_steps == {"cc3m": 1400, "cc12m": 5000}[corpus]
 
 
 def test_words_change_what_a_preset_says_and_a_preset_what_its_base_says() -> None:
     given, values = parse_words(
-        ["cc12m-stan-b16", "data=clips", "out=run", "model.stan.depth=2", "batch=64"],
+        ["cc12m-rerank-b16", "data=clips", "out=run", "model.rerank.layers=3", "batch=64"],
         ("PRESET",),
         PretrainSettings,
         presets="pretrain",
     )
     settings = PretrainSettings.resolve(values)
-    assert given == ["cc12m-stan-b16"]
-    assert settings.batch == 64 and settings.model.stan.depth == 2  # words
-    assert settings.model.temporal == "stan"  # the preset's
+    assert given == ["cc12m-rerank-b16"]
+    assert settings.batch == 64 and settings.model.rerank.layers == 3  # words
+    assert settings.objective.matching == 1  # the preset's
     assert settings.optimizer.warmup_steps == 5000  # its base's
     assert settings.fresh and settings.epochs == 4  # that one's base's
 
@@ -76,7 +79,7 @@ def test_a_preset_that_is_its_own_base_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_preset_is_named_with_those_there_are() -> None:
-    with pytest.raises(RequestError, match=r"expected PRESET; given 0: \(none\)\. PRESETs: .*cc3m-stan-b32"):
+    with pytest.raises(RequestError, match=r"expected PRESET; given 0: \(none\)\. PRESETs: .*cc3m-rerank-b32"):
         parse_words(["data=clips"], ("PRESET",), PretrainSettings, presets="pretrain")
     with pytest.raises(RequestError, match="did you mean 'cc3m'"):
         parse_words(["cc3n"], ("PRESET",), PretrainSettings, presets="pretrain")
