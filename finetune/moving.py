@@ -19,7 +19,6 @@ import numpy as np
 
 from stillreel.animate.clips.encode import encode_video
 from stillreel.animate.scenes import COLOURS, FINISHES, GROUNDS, SHAPES, Pixels, Scene, Thing, draw_scene
-from stillreel.configs.build import ClipSettings
 from stillreel.configs.system.dice import Dice, between
 from stillreel.configs.system.pool import process_pool
 from stillreel.configs.system.storage import Folder
@@ -131,4 +130,4 @@ def draw_video(video: Moving) -> Pixels:
 
 
 def _write_video(folder: Path, video: Moving) -> None:
-    (folder / video.file).write_bytes(encode_video(draw_video(video), ClipSettings(fps=_FPS)))
+    (folder / video.file).write_bytes(encode_video(draw_video(video), fps=_FPS))

@@ -120,7 +120,7 @@ class ClipMaker:
                 )
             with self._timed("encode"):
                 if self._settings.store == "video":
-                    members["mp4"] = encode_video(clip, self._settings)
+                    members["mp4"] = encode_video(clip, fps=self._settings.fps, quality=self._settings.quality)
                 else:
                     members |= {
                         f"{t:03d}.jpg": jpeg for t, jpeg in enumerate(encode_frames(clip, self._settings.quality))

@@ -9,8 +9,6 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from stillreel.configs.build import ClipSettings
-
 Pixels = NDArray[np.uint8]
 
 # One thread, and no macroblock tree: with AVX-512 it makes other bytes of the same frames now and then.
@@ -27,20 +25,20 @@ def crf_of_quality(quality: int) -> float:
     return 18 + (100 - quality) / 2
 
 
-def encode_video(clip: Pixels, settings: ClipSettings) -> bytes:
-    """An mp4 (H.264, yuv420p) of a clip uint8 (T, H, W, 3), H and W even. Equal frames give equal bytes."""
+def encode_video(clip: Pixels, *, fps: int, quality: int = 90) -> bytes:
+    """An mp4 (H.264, yuv420p) of a clip uint8 (T, H, W, 3), H and W even; `quality` as a JPEG's. Equal frames give equal bytes."""
     import av
 
     sink = io.BytesIO()
     # `bitexact` keeps the muxer's version out of the file.
     with av.open(sink, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         options = {
-            "crf": f"{crf_of_quality(settings.quality):g}",
+            "crf": f"{crf_of_quality(quality):g}",
             "preset": "veryfast",
             "flags": "+bitexact",
             "x264-params": _DETERMINISTIC,
         }
-        stream = container.add_stream("libx264", rate=settings.fps, options=options)
+        stream = container.add_stream("libx264", rate=fps, options=options)
         stream.height, stream.width = clip.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1

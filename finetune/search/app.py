@@ -35,7 +35,6 @@ from starlette.routing import Route
 
 from stillreel.animate.clips.encode import encode_video
 from stillreel.configs import DataError, RequestError, StillreelError
-from stillreel.configs.build import ClipSettings
 from stillreel.configs.search import ServeSettings
 from stillreel.finetune.search.guard import Counts, Desk, Refusal, host_is_known, read_chunks
 from stillreel.finetune.search.searcher import Hit, Searcher
@@ -236,7 +235,7 @@ class SearchApp:
             clip = self._source.read(entry)
         frames = clip.frames[clip.mask]
         side = frames.shape[1] // 2 * 2  # 4:2:0 has half as many colors, both ways
-        return encode_video(frames[:, :side, :side].copy(), ClipSettings(fps=_FPS, quality=80))
+        return encode_video(frames[:, :side, :side].copy(), fps=_FPS, quality=80)
 
 
 def build_app(searcher: Searcher, settings: ServeSettings, hosts: frozenset[str] = frozenset()) -> Starlette:

@@ -36,7 +36,9 @@ def test_a_model_preset_resolves(name: str) -> None:
 
 
 def test_every_corpus_takes_every_model_by_one_word() -> None:
-    models = [f"{model}-{tower}" for model in ("mean", "seq", "clip2video", "stan", "rerank") for tower in ("b32", "b16")]
+    models = [
+        f"{model}-{tower}" for model in ("mean", "seq", "clip2video", "stan", "rerank") for tower in ("b32", "b16")
+    ]
     assert set(models) <= set(preset_names("model"))
     for corpus in ("cc3m", "cc12m"):
         for model in models:

@@ -148,7 +148,9 @@ def test_crops_are_drawn_anew_each_epoch_one_for_a_clip_and_never_at_test(
     stored: tuple[FinetuneSettings, list[Clip]],
 ) -> None:
     settings, clips = stored
-    still = settings.video_settings().model_copy(update={"sampler": "fps", "slice": "head", "frames": 2, "order": "kept"})
+    still = settings.video_settings().model_copy(
+        update={"sampler": "fps", "slice": "head", "frames": 2, "order": "kept"}
+    )
     plain, drawn = FileSource(still), FileSource(still, Draws(5, crops=True))
     for clip in clips[:3]:
         assert np.array_equal(drawn.read(clip, None).frames, plain.read(clip, None).frames)
