@@ -153,7 +153,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     settings = toy_settings()
     code = (
         "import sys; from pathlib import Path; from tests.pretrain.run.test_folder import begin\n"
-        "from configs import RequestError\n"
+        "from stillreel.configs import RequestError\n"
         "try: begin(Path(sys.argv[1]))\nexcept RequestError as error: print(error)"
     )
     with folder_at(tmp_path, settings):
