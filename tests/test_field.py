@@ -23,7 +23,9 @@ def run_case(case: str) -> subprocess.CompletedProcess[str]:
     script = (folder / "run.sh").read_text()
     for old, new in NAMES.items():
         script = re.sub(rf"\b{re.escape(old)}=", f"{new}=", script)
-    script = script.replace("0.5 * 4e-5", "0.5 * 4e-6")  # half the peak: a mean of frames has no new modules, only towers
+    script = script.replace(
+        "0.5 * 4e-5", "0.5 * 4e-6"
+    )  # half the peak: a mean of frames has no new modules, only towers
     command = Path(sys.executable).with_name("stillreel")
     return subprocess.run(
         ["bash", "-s", str(command)], input=script, cwd=folder, capture_output=True, text=True, timeout=300, check=False
