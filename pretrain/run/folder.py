@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from torch import Tensor
 
 from stillreel.configs import DataError, RequestError, StillreelError
 from stillreel.configs.run import RunSettings
 from stillreel.configs.settings import Settings
+from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import amount
 from stillreel.configs.system.storage import PART_SUFFIX, Folder
 from stillreel.pretrain.data.together import Together
@@ -35,6 +35,7 @@ from stillreel.pretrain.run.checkpoint import (
 )
 from stillreel.pretrain.run.compare import check_binding, compare_settings
 from stillreel.pretrain.run.snapshot import Snapshot
+from stillreel.shards.build import libraries
 from stillreel.shards.stream.stream import State
 
 RUN, CHECKPOINTS, FINAL = "run.json", "checkpoints", "final"
@@ -73,7 +74,7 @@ class RunFolder:
         self._settings = settings
         self._together = together
         self._writes = rank == 0
-        self._lock: IO[str] | None = None
+        self._lock = ExitStack()
         self._run: Mapping[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -81,8 +82,7 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.close()
 
     def begin(self, settings: Settings, binding: Collection[str]) -> Checkpoint | None:
         """Where to go on, by `resume`; None to start anew. Says what was found, and how settings differ; writes run.json.
@@ -181,15 +181,7 @@ class RunFolder:
         self._together.agree([], error)
 
     def _hold(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 (held until the run ends)
-        try:
-            # Not flock: loader workers would inherit it, and hold OUT for seconds after a kill of this process.
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise RequestError(f"OUT {self.path}: another run is writing it") from None
-        except OSError:
-            pass  # a file system without locks: nothing can be said
+        self._lock.enter_context(sole_writer(Folder(str(self.path))))
 
     def _find(self) -> Checkpoint | None:
         resume, steps = self._settings.resume, steps_in(self._home)
@@ -324,13 +316,7 @@ def kept_steps(values: Mapping[int, float | None], settings: RunSettings) -> set
 
 def library_versions() -> dict[str, str]:
     """What a run's numbers may depend on, as far as it is installed."""
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
+    return libraries.library_versions(_LIBRARIES)
 
 
 def _free_name(path: Path) -> Path:

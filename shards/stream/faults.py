@@ -1,6 +1,6 @@
 """What can be wrong with what a stream reads, and how much of it is forgiven.
 
-BadSample       one sample is damaged: its slot is filled by a stand-in (see shards/stream/stream.py), it is counted and named
+BadSample       one sample is damaged: its slot is filled by a stand-in (see shards/stream/stand_ins.py), it is counted and named
 BadShard        a shard's index is missing, damaged, or of another count: all its samples are
 StorageFailure  a disk or bucket did not answer after some tries. This says nothing about the data, so it is never
                 forgiven: a run that went on would read other samples than one whose network was up

@@ -163,7 +163,7 @@ def test_nothing_whole_is_said(tmp_path: Path) -> None:
     data = write_set(tmp_path / "set", [3])
     (data / "shards" / "clips-000000.tar").unlink()
     with pytest.raises(
-        DataError, match=r"17 samples in a row of one lane are damaged, the first of them .*clips-000000\.tar"
+        DataError, match=r"17 samples that were tried for one slot are damaged, the first of them .*clips-000000\.tar"
     ):
         read_steps(data, settings_of(**FORGIVING), batch=2, steps=1)
 

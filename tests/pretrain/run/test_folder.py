@@ -153,14 +153,14 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     settings = toy_settings()
     code = (
         "import sys; from pathlib import Path; from tests.pretrain.run.test_folder import begin\n"
-        "from configs import RequestError\n"
+        "from stillreel.configs import RequestError\n"
         "try: begin(Path(sys.argv[1]))\nexcept RequestError as error: print(error)"
     )
     with folder_at(tmp_path, settings):
         said = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
         )
-    assert said.stdout == f"OUT {tmp_path}: another run is writing it\n"
+    assert said.stdout == f"OUT {tmp_path}: another stillreel is writing it\n"
     assert begin(tmp_path) is None
 
 
