@@ -28,7 +28,7 @@ def imported_by(code: str) -> set[str]:
         ("stillreel.configs", {"cv2", "torch", "ray", "img2dataset", "pyarrow", "numpy"}),
         ("stillreel.shards", {"cv2", "torch", "ray", "img2dataset", "PIL", "webdataset"}),
         ("stillreel.animate", {"torch", "ray", "img2dataset", "albumentations"}),
-        ("stillreel.pretrain", {"ray", "img2dataset"}),
+        ("stillreel.pretrain", {"ray", "img2dataset", "tensorboard", "wandb"}),
         ("stillreel.finetune", {"ray", "img2dataset"}),
         ("stillreel", {"cv2", "torch", "ray", "img2dataset", "pydantic", "numpy", "yaml"}),
         ("stillreel.cli", {"cv2", "torch", "ray", "img2dataset", "pydantic", "numpy", "yaml"}),
@@ -43,7 +43,7 @@ def test_importing_a_room_brings_in_nothing_that_it_may_not_know(room: str, neve
     [
         ("configs", {"cv2", "torch", "ray", "img2dataset", "pyarrow"}),
         ("shards", {"cv2", "torch", "ray", "img2dataset", "PIL"}),
-        ("pretrain", {"ray", "img2dataset"}),
+        ("pretrain", {"ray", "img2dataset", "tensorboard", "wandb"}),
         ("finetune", {"ray", "img2dataset"}),
     ],
 )
