@@ -43,7 +43,7 @@ def test_importing_a_room_brings_in_nothing_that_it_may_not_know(room: str, neve
     [
         ("configs", {"cv2", "torch", "ray", "img2dataset", "pyarrow"}),
         ("shards", {"cv2", "torch", "ray", "img2dataset", "PIL"}),
-        ("pretrain", {"ray", "img2dataset", "tensorboard", "wandb"}),
+        ("pretrain", {"ray", "img2dataset"}),
         ("finetune", {"ray", "img2dataset"}),
     ],
 )
