@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
@@ -49,6 +49,7 @@ _LIBRARIES = (
     "simplejpeg",
     "av",
 )
+_log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -133,7 +134,7 @@ class RunFolder:
             start = time.monotonic()
             self._home.mkdir(parents=True, exist_ok=True)
             written = write_checkpoint(self._home, model, snapshot, stream, self._run, metrics or {})
-            _say(f"saved {written.path}: {amount(snapshot.nbytes)} in {time.monotonic() - start:.1f} s")
+            _log.info(f"saved {written.path}: {amount(snapshot.nbytes)} in {time.monotonic() - start:.1f} s")
             self._tidy(stream.steps)
 
         self._agreed(write)
@@ -148,7 +149,7 @@ class RunFolder:
             save_model(model, Folder(str(part)), {"run": str(self.path), "step": step}, weights)
             shutil.rmtree(final, ignore_errors=True)
             part.rename(final)
-            _say(f"the model after {step:,} steps: {final}")
+            _log.info(f"the model after {step:,} steps: {final}")
 
         self._agreed(write)
 
@@ -223,14 +224,14 @@ class RunFolder:
             if found is not None and step > found.step:
                 aside = _free_name(self._home / f"{step_name(step)}.damaged")
                 (self._home / step_name(step)).rename(aside)
-                _say(f"set aside as {aside}")
+                _log.warning(f"set aside as {aside}")
         return found
 
     def _accept(self, found: Checkpoint, settings: Mapping[str, Any], binding: Collection[str]) -> None:
         differences = compare_settings(found.settings, settings)
         check_binding(differences, binding, str(found.path))
         listed = "".join(f"\n  {one}" for one in differences)
-        _say(
+        _log.info(
             f"going on from {found.path}, after {found.step:,} steps"
             + (f", with other settings:{listed}" * bool(listed))
         )
@@ -265,11 +266,11 @@ class RunFolder:
                 try:
                     remove_checkpoint(self._home, step)
                 except OSError as error:
-                    _say(f"{self._home / step_name(step)} cannot be removed: {error}")
+                    _log.warning(f"{self._home / step_name(step)} cannot be removed: {error}")
 
 
 def find_latest(home: Path) -> Checkpoint | None:
-    """The latest whole checkpoint under `home`, None when there is none at all. Damaged ones are named on stderr and passed
+    """The latest whole checkpoint under `home`, None when there is none at all. Damaged ones are named in the log and passed
     over; DataError when no other is left."""
     steps = steps_in(home)
     for step in reversed(steps):
@@ -277,7 +278,7 @@ def find_latest(home: Path) -> Checkpoint | None:
         try:
             return open_checkpoint(path)
         except ValueError as error:
-            _say(f"DAMAGED {path}: {error}; passed over")
+            _log.warning(f"damaged, passed over: {path}: {error}")
     if steps:
         raise DataError(
             f"{home} holds {len(steps)} checkpoints and none is whole; the damage is named above. To start anew, remove it or "
@@ -325,7 +326,3 @@ def _free_name(path: Path) -> Path:
         number += 1
         free = path.with_name(f"{path.name}-{number}")
     return free
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ RequestError    wrong set-up: nothing that was asked for can be read as asked
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -16,6 +17,8 @@ from typing import TypeVar
 from stillreel.configs import DataError
 
 Answer = TypeVar("Answer")
+
+_log = logging.getLogger(__name__)
 
 JUDGED_AFTER = 1000  # samples; a fraction of fewer would be an accident
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
@@ -93,6 +96,7 @@ def patiently(what: str, attempts: int, call: Callable[[], Answer]) -> Answer:
             if attempt == attempts or isinstance(error, PermissionError):
                 tries = f"{attempt} attempt{'s' if attempt > 1 else ''}"
                 raise StorageFailure(f"{what}: no answer after {tries}: {type(error).__name__}: {error}") from None
+            _log.debug(f"{what}: attempt {attempt} of {attempts} failed: {type(error).__name__}: {error}")
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
     raise AssertionError(attempts)
