@@ -2,6 +2,7 @@
 #   make demo      the main job, small, on pictures drawn by code     make test      the tests
 #   make lint      ruff and mypy                                      make test-all  the slow ones too
 #   make lock      resolve pyproject.toml anew into .ci/requirements.txt
+#   make gpu-day   print the commands of a GPU day; they need nothing of make's, there or here
 #   make test JOBS=4 on more cores; whatever their number, some tests measure time and memory, and want room
 
 # The newest Python that the locked wheels exist for; `make PYTHON=/path/to/python` overrules.
@@ -17,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durat
 export PYTHONDONTWRITEBYTECODE :=
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: demo test test-all lint lock
+.PHONY: demo test test-all lint lock gpu-day
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -37,6 +38,20 @@ lint: .venv/installed
 lock: .venv/installed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-package stillreel \
 		--custom-compile-command "make lock" --output-file .ci/requirements.txt --upgrade pyproject.toml
+
+# What benchmarks.gpu_pretrain needs beside torch and torchvision, numba, OpenCV 4, numpy, pyarrow, PyYAML, fsspec, and tqdm,
+# regex and safetensors: 5.6 MB. With the names of every platform tag that these wheels have, for pip matches each exactly.
+GPU_PACKAGES := open-clip-torch ftfy wcwidth simplejpeg pydantic pydantic-core annotated-types typing-inspection
+GPU_PINS = $(foreach name,$(GPU_PACKAGES),$(shell grep -o "^$(name)==[^ ;]*" .ci/requirements.txt))
+GPU_TAGS := $(foreach tag,_2_28 _2_27 _2_17 2014 1,--platform manylinux$(tag)_x86_64)
+
+gpu-day:
+	@echo '# Here, in the repository, where there is a network: 5.6 MB of wheels for Python 3.12 on x86-64.'
+	@echo 'python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp $(GPU_TAGS) --dest .wheels $(GPU_PINS)'
+	@echo '# There, in a copy of the repository with .wheels; OUT is where results are taken from. First B/32, then in a call of its own B/16.'
+	@echo 'python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target /tmp/site .wheels/*.whl && export PYTHONPATH=/tmp/site'
+	@echo 'python3 -m benchmarks.gpu_pretrain size=b32 seconds=380 out="$${OUT:-gpu-day}/b32"'
+	@echo 'python3 -m benchmarks.gpu_pretrain size=b16 seconds=220 phases=race,stream,profile out="$${OUT:-gpu-day}/b16"'
 
 .venv/installed: pyproject.toml .ci/requirements.txt
 	@test -n "$(PYTHON)" || { echo "stillreel needs Python 3.11, 3.12 or 3.13, and none is on the PATH:" \

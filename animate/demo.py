@@ -7,6 +7,7 @@ OUT/heldout/    pictures that training never     OUT/clips-heldout/   theirs
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -25,6 +26,7 @@ from stillreel.shards.commands import verify
 
 TRAINED_ON, HELD_OUT = "clips", "clips-heldout"
 
+_log = logging.getLogger(__name__)
 _BATCH = 25  # pictures that a process draws before it reports
 _QUALITY = 90
 _NAMES = {"stills": "demo", "heldout": "demo_heldout"}  # of the data sets, and so of their keys: no two share one
@@ -51,8 +53,8 @@ def make_clips(out: Path, settings: DemoSettings) -> int:
 
 
 def announce(what: str) -> None:
-    """A heading of the demo's output."""
-    print(f"\n== {what}", flush=True)
+    """A heading of the demo's log."""
+    _log.info(f"\n== {what}")
 
 
 def _animate_settings(settings: DemoSettings, name: str, ray: str) -> AnimateSettings:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import simplejpeg
 
-from stillreel.shards.format.tar import TarWriter
+from stillreel.shards.format.writer import TarWriter
 
 _TAR_SAMPLES = 1000
 _FLOOR_SAMPLES = 1000  # a process
@@ -95,7 +95,7 @@ def build(folder: Path, store: str, workers: int, max_side: str) -> dict[str, fl
     command = [sys.executable, "-m", "stillreel", "animate", str(folder / "source"), str(out)]
     command += [f"store={store}", f"workers={workers}", f"max_side={max_side}", "name=bench", "progress=off"]
     start = time.perf_counter()
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     wall = time.perf_counter() - start
     made = re.search(r"samples in .*, ([\d,.]+)/s", said)
     assert made, said

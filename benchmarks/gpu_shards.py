@@ -22,7 +22,7 @@ from stillreel.configs.system.hardware import usable_cores
 from stillreel.configs.system.pool import process_pool
 from stillreel.shards.format.index import encode_index, entry_of
 from stillreel.shards.format.manifest import Manifest
-from stillreel.shards.format.tar import TarWriter
+from stillreel.shards.format.writer import TarWriter
 from stillreel.shards.stream.stream import Blend
 
 Pixels = NDArray[np.uint8]

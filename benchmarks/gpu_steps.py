@@ -6,15 +6,16 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
 from open_clip.loss import ClipLoss
 from open_clip.model import CLIP
+from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.gpu_options import Options, Overdue, Phase, Size
 from stillreel.configs.model import ModelSettings, TowerSettings
 from stillreel.configs.system.hardware import dense_peak
 from stillreel.configs.train import EngineSettings, ObjectiveSettings, OptimizerSettings
@@ -30,60 +31,14 @@ from stillreel.shards.stream.stream import State
 
 WORDS = 32
 STEPS = 1000  # of the run that the steps belong to: what decides their rates
-_OPTIMISER = OptimizerSettings(warmup_steps=10)
+_OPTIMIZER = OptimizerSettings(warmup_steps=10)
 
 
-class Size(NamedTuple):
-    """A model, what its clips are, and how many of them a step has."""
-
-    name: str
-    towers: str
-    frames: int
-    pixels: int
-    batch: int
-
-    def flops(self) -> int:
-        """Of a clip's training."""
-        model = ModelSettings(towers=TowerSettings(name=self.towers))
-        return clip_flops(model, named_cfg(self.towers), self.frames, WORDS).training
-
-
-SIZES = {
-    "b32": Size("ViT-B/32", "ViT-B-32-quickgelu", 12, 224, 320),  # eager steps of this many take about 100 GB
-    "b16": Size("ViT-B/16", "ViT-B-16-quickgelu", 12, 224, 96),
-    "tiny": Size("tiny", "tiny", 4, 64, 4),
-}
-
-
-class Options(NamedTuple):
-    """What the command says."""
-
-    folder: Path | None
-    device: torch.device
-    sizes: list[Size]
-    rounds: int
-    steps: int
-    warmup: int
-    workers: int
-    seconds: int
-    stream_seconds: int
-    pictures: int
-    compile: bool
-    grammar: str
-
-
-class Budget:
-    """Sections begin while there is time; the rest is named and left out."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    def allows(self, section: str, needed: float = 0.0) -> bool:
-        left = self._end - time.monotonic()
-        if left < needed or left <= 0:
-            print(f"  {section}: left out, {max(left, 0):.0f} s are left", flush=True)
-            return False
-        return True
+def fitting_batch(size: Size, memory: int | None) -> int:
+    """Clips of a step for a card of so many bytes (None: no card): a fifth of it is for three models and their states."""
+    if memory is None:
+        return size.batch
+    return max(1, min(size.batch, int(0.8 * memory / 1e9 / size.clip_gb) // 16 * 16))
 
 
 class Contender:
@@ -96,19 +51,21 @@ class Contender:
         self.peak = 0
         self.rounds: list[float] = []  # seconds a step
 
-    def warm_up(self) -> None:
-        """Build it, compile it, have its optimizer's state."""
+    def warm_up(self, phase: Phase, steps: int) -> object:
+        """Build it, compile it, have its optimizer's state, as far as there is time; what the last step gave."""
         before = self._allocated()
-        self._step = self._build()
-        for _ in range(self._options.warmup):
-            self._step()
-        wait(self._options)
+        self._step, last = self._build(), None
+        for _ in range(steps):
+            if phase.left() <= 0:
+                raise Overdue
+            last = self._step()
+            wait(self._options)
         self._own = self._allocated() - before
+        return last
 
     def run(self) -> None:
         """A round."""
-        on_cuda = self._options.device.type == "cuda"
-        if on_cuda:
+        if self._options.on_cuda:
             torch.cuda.empty_cache()  # the others' blocks
             torch.cuda.reset_peak_memory_stats()
             self._step()
@@ -118,36 +75,53 @@ class Contender:
             self._step()
         wait(self._options)
         self.rounds.append((time.perf_counter() - begin) / self._options.steps)
-        if on_cuda:
+        if self._options.on_cuda:
             self.peak = max(self.peak, torch.cuda.max_memory_allocated() - before + self._own)
 
+    def describe(self, size: Size) -> str:
+        """Its rounds so far."""
+        rate = size.batch / statistics.median(self.rounds)
+        spread = f"{size.batch / max(self.rounds):,.1f} to {size.batch / min(self.rounds):,.1f}"
+        memory = f", peak {self.peak / 1e9:.1f} GB" if self.peak else ""
+        return f"{rate:,.1f} clips/s ({spread}), {mfu(rate, size, self._options)}{memory}"
+
     def _allocated(self) -> int:
-        return torch.cuda.memory_allocated() if self._options.device.type == "cuda" else 0
+        return torch.cuda.memory_allocated() if self._options.on_cuda else 0
 
 
-def race(contenders: dict[str, Contender], size: Size, options: Options, budget: Budget) -> dict[str, float]:
-    """Clips/s of each contender that fits, by the median of interleaved rounds."""
-    for name, contender in list(contenders.items()):
-        begin = time.monotonic()
-        try:
-            contender.warm_up()
-        except torch.OutOfMemoryError as error:
-            print(f"  {name:<10} does not fit: {str(error).splitlines()[0]}", flush=True)
-            del contenders[name]
-            continue
-        print(f"  {name:<10} first {options.warmup} steps: {time.monotonic() - begin:.1f} s", flush=True)
-    for number in range(options.rounds):
-        if number and not budget.allows(f"round {number + 1}", options.stream_seconds + 30):
+def race(contenders: dict[str, Contender], size: Size, options: Options, phase: Phase) -> bool:
+    """Tell what each contender does by itself, then in interleaved rounds; whether all of them fit into memory."""
+    ready, too_large = {}, []
+    for number, (name, contender) in enumerate(contenders.items()):
+
+        def enter(name: str = name, contender: Contender = contender) -> None:
+            begin = time.monotonic()
+            try:
+                contender.warm_up(phase, options.warmup)
+                warm = time.monotonic() - begin
+                contender.run()
+            except torch.OutOfMemoryError as error:
+                phase.tell(f"  {name:<10} {size.batch} clips do not fit: {str(error).splitlines()[0]}")
+                too_large.append(name)
+                return
+            phase.tell(f"  {name:<10} first {options.warmup} steps: {warm:.1f} s; then {contender.describe(size)}")
+            ready[name] = contender
+
+        # Who compiles leaves a third of the time to who comes after.
+        phase.attempt(name, enter, phase.left() * (1 if number == len(contenders) - 1 else 2 / 3))
+        if too_large:
+            return False
+    for number in range(1, options.rounds):
+        needed = 1.2 * sum(one.rounds[-1] * (options.steps + 1) for one in ready.values())
+        if not ready or not phase.allows(f"round {number + 1}", needed + 3):
             break
-        for contender in contenders.values():
-            contender.run()
-    rates = {}
-    for name, contender in contenders.items():
-        rate = rates[name] = size.batch / statistics.median(contender.rounds)
-        spread = f"{size.batch / max(contender.rounds):,.1f} to {size.batch / min(contender.rounds):,.1f}"
-        memory = f", peak {contender.peak / 1e9:.1f} GB" if contender.peak else ""
-        print(f"  {name:<10} {rate:,.1f} clips/s ({spread}), {mfu(rate, size, options)}{memory}", flush=True)
-    return rates
+        for name, contender in ready.items():
+            phase.attempt(name, contender.run)
+    rates = {name: size.batch / statistics.median(one.rounds) for name, one in ready.items()}
+    for name, contender in ready.items():
+        beside = f"; {rates[name] / rates['open_clip']:.2f} x open_clip" if "open_clip" in rates else ""
+        phase.tell(f"  {name:<10} {len(contender.rounds)} rounds: {contender.describe(size)}{beside}")
+    return True
 
 
 def build_ours(size: Size, options: Options, *, compile: Literal["on", "off"]) -> TrainState:
@@ -156,10 +130,10 @@ def build_ours(size: Size, options: Options, *, compile: Literal["on", "off"]) -
     model = build_model(ModelSettings(towers=TowerSettings(name=size.towers))).to(options.device)
     task = Task(model, ObjectiveSettings()).train()
     wrapped = parallelize(task, EngineSettings(precision="bf16", compile=compile))
-    return TrainState(task, wrapped, build_optimizer(task, _OPTIMISER), _OPTIMISER, chunk=0, average=None)
+    return TrainState(task, wrapped, build_optimizer(task, _OPTIMIZER), _OPTIMIZER, micro_batch=0, ema=None)
 
 
-def build_open_clip(size: Size, options: Options) -> Callable[[], object]:
+def build_open_clip(size: Size, options: Options, fed: DeviceBatch) -> Callable[[], Tensor]:
     """A step of open_clip_train 3.3 (`train_one_epoch`, `--precision amp_bf16`), but for the mean over a clip's frames."""
     torch.manual_seed(0)
     model = CLIP(**named_cfg(size.towers)).to(options.device).train()
@@ -169,12 +143,11 @@ def build_open_clip(size: Size, options: Options) -> Callable[[], object]:
     rest = [weight for weight in model.parameters() if id(weight) not in known]
     groups = [{"params": plain, "weight_decay": 0.0}, {"params": rest, "weight_decay": 0.2}]
     optimizer = torch.optim.AdamW(groups, lr=5e-4, betas=(0.9, 0.98), eps=1e-6)
-    fed = ready_batch(size, options)
     frames, texts = fed.batch.frames, F.pad(fed.batch.token_ids, (0, model.context_length - WORDS))
 
-    def step() -> None:
+    def step() -> Tensor:
         optimizer.zero_grad()
-        with torch.autocast(options.device.type, torch.bfloat16):
+        with torch.autocast(options.device, torch.bfloat16):
             of_frames = model.encode_image(frames.flatten(0, 1), normalize=True)
             of_clips = F.normalize(of_frames.unflatten(0, frames.shape[:2]).mean(dim=1), dim=-1)
             total = loss(of_clips, model.encode_text(texts, normalize=True), model.logit_scale.exp())
@@ -182,6 +155,7 @@ def build_open_clip(size: Size, options: Options) -> Callable[[], object]:
         optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
+        return total.detach()
 
     return step
 
@@ -214,12 +188,13 @@ def seconds_of(act: Callable[[], object], options: Options, times: int = 5) -> f
 
 def mfu(rate: float, size: Size, options: Options) -> str:
     """Of clips/s, in words."""
-    reached = rate * size.flops()
-    peak = dense_peak(torch.cuda.get_device_name(options.device)) if options.device.type == "cuda" else None
+    model = ModelSettings(towers=TowerSettings(name=size.towers))
+    reached = rate * clip_flops(model, named_cfg(size.towers), size.frames, WORDS).training
+    peak = dense_peak(torch.cuda.get_device_name(options.device)) if options.on_cuda else None
     return f"{reached / 1e12:,.3g} TFLOP/s, MFU {f'{reached / peak:.1%}' if peak else '-'}"
 
 
 def wait(options: Options) -> None:
     """For the device."""
-    if options.device.type == "cuda":
+    if options.on_cuda:
         torch.cuda.synchronize(options.device)

@@ -35,7 +35,7 @@ from stillreel.animate.commands import animate as build
 from stillreel.configs.build import AnimateSettings, ClipSettings
 from stillreel.shards import as_webdataset
 from stillreel.shards.format.plan import PlannedSample
-from stillreel.shards.format.tar import TarWriter
+from stillreel.shards.format.writer import TarWriter
 
 _FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 

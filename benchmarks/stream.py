@@ -42,7 +42,7 @@ from stillreel.configs.stream import DataSettings, OrderSettings
 from stillreel.pretrain.data import ClipDataset, Share
 from stillreel.shards.format.index import encode_index, entry_of
 from stillreel.shards.format.manifest import Manifest
-from stillreel.shards.format.tar import TarWriter
+from stillreel.shards.format.writer import TarWriter
 from stillreel.shards.stream.simulate import shuffle_quality
 from stillreel.shards.stream.stream import open_blend
 

@@ -61,21 +61,28 @@ class ClipSettings(Settings):
         return side
 
 
-class AnimateSettings(ClipSettings):
-    """ClipSettings, and how the build is run. The latter reaches no plan, tar, parquet or idx: a resume may change it."""
+class BuildSettings(Settings):
+    """How a build is run. Reaches no plan, tar, parquet or idx: a resume may change it."""
 
-    source: SourceSettings = SourceSettings()
     max_rejects: Fraction = Field(0.1, description="stop when more than this fraction is rejected; 1: no limit")
     attempts: int = Field(3, ge=1, description="tries of a shard whose worker fails, before it is set aside")
-    extend: Literal["no", "new", "rejects"] = Field(
-        "no", description="add to a finished build: new: samples it lacks; rejects: its rejected rows, again"
+    ray: str = Field(
+        "local", description="local: a private Ray; off: `workers` processes without Ray; auto or an ADDRESS: a cluster"
     )
-    ray: str = Field("local", description="local: a private Ray; off: in this process; auto or an ADDRESS: a cluster")
-    workers: int = Field(0, ge=0, description="shards in work at once; 0: one a CPU")
+    workers: int = Field(0, ge=0, description="shards in work at once; 0: one a CPU, with ray=off one")
     progress: Literal["auto", "bar", "lines", "off"] = Field(
         "auto", description="auto: a bar on a terminal, lines in a log"
     )
     check: Literal["sizes", "full"] = Field("sizes", description="how a resume checks finished shards; full: hash them")
+
+
+class AnimateSettings(BuildSettings, ClipSettings):
+    """What is built, from which samples of which source, and how it is run."""
+
+    source: SourceSettings = SourceSettings()
+    extend: Literal["no", "new", "rejects"] = Field(
+        "no", description="add to a finished build: new: samples it lacks; rejects: its rejected rows, again"
+    )
 
     def clip(self) -> ClipSettings:
         """The part that decides the bytes."""

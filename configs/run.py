@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stillreel.configs.settings import Settings
+
+TRACKERS = ("tensorboard", "wandb")
 
 
 class RunSettings(Settings):
@@ -23,10 +25,26 @@ class RunSettings(Settings):
         "", description="the checkpoint with the highest value of this metric is kept too; empty: none"
     )
     log_every: int = Field(10, ge=1, description="steps from one line of metrics.jsonl and the log to the next")
-    tensorboard: bool = Field(False, description="write OUT/tensorboard as well")
+    tracker: str = Field(
+        "",
+        description="where metrics go beside metrics.jsonl: tensorboard, wandb, or tensorboard,wandb; empty: nowhere",
+    )
     progress: Literal["auto", "bar", "lines", "off"] = Field(
         "auto", description="auto: a bar on a terminal, lines in a log"
     )
+
+    @field_validator("tracker")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        names = value.split(",") if value else []
+        if not set(names) <= set(TRACKERS) or len(set(names)) < len(names):
+            raise ValueError(f"expected {', '.join(TRACKERS)}, or both with a comma between; given {value!r}")
+        return value
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self.tracker.split(",")) if self.tracker else ()
 
     def saves_after(self, step: int) -> bool:
         """Whether a checkpoint is due after so many steps."""

@@ -11,6 +11,7 @@ Names are imported when they are first asked for, so `import stillreel` costs no
 rooms are `stillreel.configs`, `.shards`, `.animate`, `.pretrain` and `.finetune`; docs/architecture.md says what lies where.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from stillreel.shards.stream.stream import open_blend as open_blend
 
 __version__ = "0.1.0"
+
+logging.getLogger("stillreel").addHandler(logging.NullHandler())  # in someone's program it is silent unless asked
 
 _HOMES = {
     "ClipLoader": "pretrain.data",

@@ -6,6 +6,7 @@ Imports nothing of the other rooms until a command runs, so that `--help` answer
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -151,7 +152,7 @@ usage: stillreel COMMAND ARGUMENTS [key=value ...]
 
 stillreel COMMAND --help lists a command's settings. preset=FILE.yaml reads settings from a file; key=value overrides it.
 Exit codes: 0 done; 1 something is wrong with the data or the result; 2 the request was wrong; 75 stopped by SIGTERM with
-finished work kept, run again; 130 interrupted."""
+finished work kept, run again; 130 interrupted. STILLREEL_LOG=debug, info or warning: what is told on stderr."""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -165,7 +166,10 @@ def main(words: list[str] | None = None) -> int:
 
         print(version("stillreel"))
         return 0
-    return _run(words[0], words[1:])
+    from stillreel.configs.system.log import log_to_stderr
+
+    with log_to_stderr():
+        return _run(words[0], words[1:])
 
 
 def _run(name: str, words: list[str]) -> int:
@@ -187,7 +191,7 @@ def _run(name: str, words: list[str]) -> int:
         if os.environ.get("RANK", "0") == "0":  # of torchrun's processes one speaks for all
             # Beside the output, not in it: what a command prints may be read by a program.
             said = f"stillreel {name}: settings {settings.digest()[:12]}: {_in_words(settings)}"
-            print(said, file=sys.stderr, flush=True)
+            logging.getLogger("stillreel.cli").info(said)
         run = importlib.import_module(f"stillreel.{command.module}").run
         code = int(run(*given, settings))
         sys.stdout.flush()

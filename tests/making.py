@@ -126,6 +126,21 @@ def recipes_of(out: Path) -> dict[str, object]:
 
 
 @contextmanager
+def held_by_another(out: Path) -> Iterator[None]:
+    """Within it, another process is the one that writes OUT."""
+    code = (
+        "import sys; from stillreel.configs.system.lock import sole_writer\n"
+        "from stillreel.configs.system.storage import Folder\n"
+        "with sole_writer(Folder(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        yield
+        holder.communicate()
+
+
+@contextmanager
 def s3_at(endpoint: str) -> Iterator[None]:
     """Within it, s3:// is the server at this address."""
     from s3fs import S3FileSystem

@@ -16,7 +16,7 @@ from stillreel.configs.stream import DataSettings
 from stillreel.pretrain.data import ClipBatch, ClipLoader, Share
 from stillreel.shards.format.index import encode_index, entry_of
 from stillreel.shards.format.manifest import Manifest
-from stillreel.shards.format.tar import TarWriter
+from stillreel.shards.format.writer import TarWriter
 from stillreel.shards.stream.stream import Blend, Slot, State, Stream, merged, open_blend, slots_of
 from tests.making import jpeg
 

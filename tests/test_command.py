@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stillreel.cli import COMMANDS
-from tests.making import stillreel
+from tests.making import held_by_another, stillreel
 
 
 def test_help_lists_every_command_in_half_a_second() -> None:
@@ -110,14 +110,10 @@ def test_settings_are_printed_and_kept_with_their_hash(built: dict[str, Path]) -
 
 
 def test_two_drivers_cannot_share_an_out(stills: Path, tmp_path: Path) -> None:
-    import fcntl
-
-    (tmp_path / "out").mkdir()
-    with open(tmp_path / "out" / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with held_by_another(tmp_path / "out"):
         said = stillreel("animate", stills, tmp_path / "out", "ray=off")
     assert said.returncode == 2
-    assert "another stillreel is building it" in said.stderr
+    assert f"OUT {tmp_path / 'out'}: another stillreel is writing it" in said.stderr
 
 
 def test_stats_as_text_and_json(built: dict[str, Path]) -> None:
@@ -141,7 +137,7 @@ def test_resume_says_what_it_found(stills: Path, built: dict[str, Path], tmp_pat
 
     out = Path(shutil.copytree(built["recipe"], tmp_path / "out"))
     words = ("animate", stills, out, "ray=off", "shard_size=10", "frames=5", "size=64")
-    assert "3 shards: 3 valid, 0 damaged, 0 stale, 0 missing" in stillreel(*words).stdout
+    assert "3 shards: 3 valid, 0 damaged, 0 stale, 0 missing" in stillreel(*words).stderr
     (out / "shards" / "stills-000000.json").unlink()
     tar = out / "shards" / "stills-000001.tar"
     tar.write_bytes(tar.read_bytes()[:-10])
@@ -149,7 +145,7 @@ def test_resume_says_what_it_found(stills: Path, built: dict[str, Path], tmp_pat
     data = bytearray(flipped.read_bytes())
     data[3000] ^= 1
     flipped.write_bytes(data)
-    said = stillreel(*words, "check=full").stdout
+    said = stillreel(*words, "check=full").stderr
     assert "3 shards: 0 valid, 2 damaged, 0 stale, 1 missing" in said
     assert (
         "stills-000002 is damaged: shards/stills-000002.tar does not hash to what its receipt says; it is made again"

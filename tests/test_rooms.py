@@ -30,7 +30,7 @@ def imported_by(code: str) -> set[str]:
         ("stillreel.configs", {"cv2", "torch", "ray", "img2dataset", "pyarrow", "numpy"}),
         ("stillreel.shards", {"cv2", "torch", "ray", "img2dataset", "PIL", "webdataset"}),
         ("stillreel.animate", {"torch", "ray", "img2dataset", "albumentations"}),
-        ("stillreel.pretrain", {"ray", "img2dataset"}),
+        ("stillreel.pretrain", {"ray", "img2dataset", "tensorboard", "wandb"}),
         ("stillreel.finetune", {"ray", "img2dataset"}),
         ("stillreel", {"cv2", "torch", "ray", "img2dataset", "pydantic", "numpy", "yaml"}),
         ("stillreel.cli", {"cv2", "torch", "ray", "img2dataset", "pydantic", "numpy", "yaml"}),

@@ -1,4 +1,7 @@
-"""One still becomes one sample: read, draw, film, encode. All stores go the same way up to the picture and its recipe."""
+"""One still becomes one sample: read, draw, film, encode; and the planned ones of a shard become the shard.
+
+All stores go the same way up to the picture and its recipe.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,16 @@ from stillreel.animate.camera.draw import draw_recipe
 from stillreel.animate.clips.encode import encode_frames, encode_video
 from stillreel.animate.pictures.picture import PictureReader
 from stillreel.animate.render.cpu import Renderer
+from stillreel.animate.sources import source_of_plan
 from stillreel.configs import RequestError
 from stillreel.configs.build import ClipSettings
 from stillreel.configs.grammar import Grammar, load_grammar
 from stillreel.configs.looks import Look, load_look
+from stillreel.shards.build.executors import ShardTask
 from stillreel.shards.format.plan import PlanHeader, PlannedSample
+from stillreel.shards.format.receipt import Receipt
 from stillreel.shards.format.record import REJECTED, WRITTEN, Record, Rejection
+from stillreel.shards.format.writer import ShardWriter
 
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -64,6 +71,29 @@ class Stage(NamedTuple):
         )
 
 
+def make_shard(task: ShardTask) -> Receipt:
+    """Make one shard of clips and publish it; `task.job` says where its source lies now.
+
+    Raises RequestError when this worker's libraries are not the plan's, TooManyRejects early, and whatever storage raises.
+    """
+    start = perf_counter()
+    plan = task.open_plan()
+    samples = plan.read_shard(task.shard)
+    maker = ClipMaker(Stage.of_plan(plan.header))
+    with ShardWriter(plan, task.shard, task.max_rejected) as writer:
+        pictures = source_of_plan(plan.header, task.job).read(samples)
+        for planned in samples:
+            with maker.timed("read"):
+                data = next(pictures)
+            sample = maker.make(planned, data)
+            with maker.timed("write"):
+                if sample.members:
+                    writer.write(sample.record, sample.members)
+                else:
+                    writer.reject(sample.record)
+        return writer.publish(task.attempt, {**maker.seconds, "total": perf_counter() - start})
+
+
 class ClipMaker:
     """Makes samples, one after another, in one process; `seconds` says where the time went."""
 
@@ -81,7 +111,7 @@ class ClipMaker:
         try:
             return self._film(planned, data)
         except Rejection as rejection:
-            return Sample(self._row(planned, REJECTED, rejection.reason, rejection.detail), {})
+            return Sample(Record.of(planned, REJECTED, rejection.reason, rejection.detail), {})
 
     def _film(self, planned: PlannedSample, data: bytes | None) -> Sample:
         if planned.problem:
@@ -89,9 +119,9 @@ class ClipMaker:
             raise Rejection(reason, detail)
         if data is None:
             raise Rejection("missing", f"{planned.source} is not there")
-        with self._timed("decode"):
+        with self.timed("decode"):
             picture = self._reader.read(data)
-        with self._timed("draw"):
+        with self.timed("draw"):
             recipe, seen = draw_recipe(
                 self._grammar_name,
                 self._grammar,
@@ -114,18 +144,18 @@ class ClipMaker:
         if self._settings.store == "recipe":
             members["jpg"] = picture.jpeg
         else:
-            with self._timed("render"):
+            with self.timed("render"):
                 clip = self._renderer.film(
                     recipe, picture.pixels, self._settings.frames, self._settings.size, self._frames
                 )
-            with self._timed("encode"):
+            with self.timed("encode"):
                 if self._settings.store == "video":
                     members["mp4"] = encode_video(clip, fps=self._settings.fps, quality=self._settings.quality)
                 else:
                     members |= {
                         f"{t:03d}.jpg": jpeg for t, jpeg in enumerate(encode_frames(clip, self._settings.quality))
                     }
-        record = self._row(planned, WRITTEN)._replace(
+        record = Record.of(planned, WRITTEN)._replace(
             width=picture.width,
             height=picture.height,
             captions=planned.captions,
@@ -134,14 +164,9 @@ class ClipMaker:
         )
         return Sample(record, members)
 
-    def _row(self, planned: PlannedSample, status: str, reason: str | None = None, detail: str | None = None) -> Record:
-        """The row of a sample as far as it is known of any."""
-        return Record(
-            planned.key, status, reason, detail, planned.source, planned.source_key, None, None, (), (), None, None
-        )
-
     @contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
+    def timed(self, what: str) -> Iterator[None]:
+        """Adds the time spent within it to `seconds`."""
         start = perf_counter()
         try:
             yield

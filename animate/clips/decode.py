@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from stillreel.configs.build import ClipSettings
 
 Pixels = NDArray[np.uint8]
 
+_log = logging.getLogger(__name__)
 _MOST_PIXELS: int = ClipSettings.model_fields["max_pixels"].default
 
 
@@ -99,12 +100,16 @@ def for_this_renderer(recipe: Recipe) -> Recipe:
     """The recipe as this renderer films it; one that was drawn for another is said once a process."""
     if recipe.renderer == RENDERER_VERSION:
         return recipe
-    warnings.warn(
-        f"these shards were made for renderer version {recipe.renderer}, this stillreel has {RENDERER_VERSION}: frames "
-        "rendered now differ a little from those of the build",
-        stacklevel=2,
-    )
+    _warn_of(recipe.renderer)
     return replace(recipe, renderer=RENDERER_VERSION)
+
+
+@cache
+def _warn_of(renderer: int) -> None:
+    _log.warning(
+        f"these shards were made for renderer version {renderer}, this stillreel has {RENDERER_VERSION}: frames rendered now "
+        "differ a little from those of the build"
+    )
 
 
 def _decode_video(data: bytes, clip: Pixels) -> None:

@@ -26,7 +26,7 @@ def crf_of_quality(quality: int) -> float:
 
 
 def encode_video(clip: Pixels, *, fps: int, quality: int = 90) -> bytes:
-    """An mp4 (H.264, yuv420p) of a clip uint8 (T, H, W, 3), H and W even; `quality` as a JPEG's. Equal frames give equal bytes."""
+    """An mp4 (H.264, yuv420p) of a clip uint8 (T, H, W, 3), H and W even; `quality` as a JPEG's. Equal frames, equal bytes."""
     import av
 
     sink = io.BytesIO()

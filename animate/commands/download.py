@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import re
 import signal
@@ -35,6 +36,7 @@ from stillreel.configs.system.interrupt import stoppable
 from stillreel.configs.system.progress import Progress, tally
 from stillreel.configs.system.storage import Folder
 
+_log = logging.getLogger(__name__)
 _OWN = "_stillreel"
 _TABLE = f"{_OWN}/table.parquet"
 _ABOUT = f"{_OWN}/table.about"  # not .json: img2dataset takes every *.json of its folder for stats
@@ -86,12 +88,12 @@ def _convert(folder: Folder, table: str, settings: DownloadSettings) -> int:
         return int(before["rows"])
     if any(file.endswith((".tar", "_stats.json")) for file in folder.sizes()):
         raise RequestError(f"OUT {folder.url} holds tars that stillreel did not download; use another OUT")
-    print(f"reading {table}", flush=True)
+    _log.info(f"reading {table}")
     with folder.draft(_TABLE) as draft:
         converted = convert_table(source, name, draft.path, settings)
         draft.publish()
     if converted.left_out:
-        print(f"left out of {table}: {tally(converted.left_out)}", flush=True)
+        _log.warning(f"left out of {table}: {tally(converted.left_out)}")
     folder.publish(_ABOUT, json.dumps({**about, "rows": converted.rows}).encode())
     return converted.rows
 
@@ -107,7 +109,7 @@ def _next_pass(folder: Folder, rows: int, settings: DownloadSettings) -> Pass | 
     done = _finished_shards(folder)
     open_shards = planned - len(done & set(range(planned)))
     if open_shards:
-        print(f"{rows:,} rows, {planned:,} tars, {planned - open_shards:,} of them finished", flush=True)
+        _log.info(f"{rows:,} rows, {planned:,} tars, {planned - open_shards:,} of them finished")
         return Pass(_TABLE, rows, 0, "incremental")
     failed = _failed_rows(folder, rows)
     if not len(failed):
@@ -124,7 +126,7 @@ def _next_pass(folder: Folder, rows: int, settings: DownloadSettings) -> Pass | 
             table.take(pa.array(np.searchsorted(table["row"].to_numpy(), failed))), draft.path, compression="zstd"
         )
         draft.publish()
-    print(f"every tar of the table is finished; trying the {len(failed):,} rows that failed again", flush=True)
+    _log.info(f"every tar of the table is finished; trying the {len(failed):,} rows that failed again")
     return Pass(name, len(failed), max(done) + 1, "extend")
 
 

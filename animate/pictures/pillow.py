@@ -6,13 +6,13 @@ Whatever the bytes are, the outcome is correct upright sRGB, or a Rejection that
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -40,11 +40,37 @@ _MAGIC = {
     b"BM": "BMP",
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
+    b"II+\0": "BigTIFF",
+    b"MM\0+": "BigTIFF",
     b"\0\0\0\x0cjP": "JPEG 2000",
     b"\xff\x4f\xff\x51": "JPEG 2000",
     b"\0\0\1\0": "ICO",
 }
+# Pictures all the same, of kinds that are not decoded here.
+_OTHER_KINDS = {
+    b"8BPS": "Photoshop",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"II\xbc": "JPEG XR",
+    b"BPG\xfb": "BPG",
+    b"DDS ": "DDS",
+    b"#?RADIANCE": "Radiance HDR",
+    b"#?RGBE": "Radiance HDR",
+    b"v/1\x01": "OpenEXR",
+    b"P7\n": "PAM",
+    b"P7 ": "PAM",
+    b"\0\0\2\0": "Windows cursor",
+    b"\x01\xda": "SGI",
+    b"\x59\xa6\x6a\x95": "Sun raster",
+    b"icns": "ICNS",
+    b"SIMPLE  =": "FITS",
+    b"%!PS": "PostScript",
+    b"%PDF": "PDF",
+    b"\xd7\xcd\xc6\x9a": "WMF",
+}
 _LOSSLESS_JPEG = (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF)
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
+_TIFF_BITS = 258
 _TIFF_COMPRESSION, _OPTIONAL_COMPRESSIONS = 259, {34925: "LZMA", 50000: "Zstandard", 50001: "WebP"}
 
 
@@ -66,10 +92,11 @@ class OpenPicture:
 
     def pixels(self) -> Pixels:
         """Decode the first frame to upright sRGB, (H, W, 3); Rejection when it cannot be done whole."""
+        # Turning it upright makes another image, which has neither the tags nor, of some formats, the profile.
         with _rejecting(self._data):
+            depth, profile = _depth(self._image), self._image.info.get("icc_profile")
             self._load()
-            upright = _upright(self._image)
-            return _to_rgb(upright)
+            return _to_rgb(_upright(self._image), depth, profile)
 
     def _load(self) -> None:
         try:
@@ -110,6 +137,8 @@ def _rejecting(data: bytes) -> Iterator[None]:
             if isinstance(error, OSError | ValueError | SyntaxError)
             else f"{type(error).__name__}: {error}"[:200]
         )
+        if said.startswith("Unsupported BMP"):
+            raise Rejection("unsupported", said) from None
         truncated = "truncated" in said.lower() or isinstance(error, EOFError)
         raise Rejection("truncated" if truncated else "corrupt", said) from None
 
@@ -123,11 +152,11 @@ def _unidentified(data: bytes) -> Rejection:
         return Rejection(
             "unsupported", f"{brand!r} of the HEIF and MP4 family is not decoded here; convert it to JPEG or PNG"
         )
-    if head.startswith(b"8BPS") or b"<svg" in data[:1024].lower():
-        return Rejection(
-            "unsupported",
-            f"{'Photoshop' if head.startswith(b'8BPS') else 'SVG'} is not decoded here; convert it to JPEG or PNG",
-        )
+    other = next((kind for mark, kind in _OTHER_KINDS.items() if head.startswith(mark)), None)
+    if other is None and b"<svg" in data[:1024].lower():
+        other = "SVG"
+    if other is not None:
+        return Rejection("unsupported", f"{other} is not decoded here; convert it to JPEG or PNG")
     header = read_header(data)
     if header is not None and header.process in _LOSSLESS_JPEG:
         return Rejection("unsupported", "lossless or hierarchical JPEG is not decoded here")
@@ -135,8 +164,34 @@ def _unidentified(data: bytes) -> Rejection:
         return Rejection("corrupt", "WebP whose header makes no sense")
     for mark, kind in _MAGIC.items():
         if head.startswith(mark) and len(data) > len(mark):
+            if _has_sound_header(data):
+                return Rejection("unsupported", f"{kind} of a kind that is not decoded here; convert it to JPEG or PNG")
             return Rejection("corrupt", f"{kind} whose header makes no sense")
     return Rejection("not_an_image", f"{len(data)} bytes that begin with {head[:8]!r}")
+
+
+def _has_sound_header(data: bytes) -> bool:
+    """Whether a TIFF's first directory, or a BMP's header, is one: then it is Pillow that does not know the kind."""
+    try:
+        if data[:2] == b"BM":
+            offset, size = struct.unpack_from("<II", data, 10)
+            return size in _BMP_HEADERS and 14 + size <= offset <= len(data)
+        order = "<" if data[:2] == b"II" else ">"
+        if data[2:4] in (b"+\0", b"\0+"):
+            (offset,) = struct.unpack_from(f"{order}Q", data, 8)
+            (entries,), each, first = struct.unpack_from(f"{order}Q", data, offset), 20, 8
+        else:
+            (offset,) = struct.unpack_from(f"{order}I", data, 4)
+            (entries,), each, first = struct.unpack_from(f"{order}H", data, offset), 12, 2
+    except (struct.error, OverflowError):
+        return False
+    return data[:2] in (b"II", b"MM") and 0 < entries <= 4096 and offset + first + entries * each <= len(data)
+
+
+def _depth(image: Image.Image) -> int:
+    """Bits of a sample, where the file says so; 16 else."""
+    bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS, 16)
+    return int(bits[0] if isinstance(bits, tuple) else bits)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -146,9 +201,10 @@ def _upright(image: Image.Image) -> Image.Image:
         return image  # EXIF that cannot be read turns nothing
 
 
-def _to_rgb(image: Image.Image) -> Pixels:
+def _to_rgb(image: Image.Image, depth: int, profile: bytes | None) -> Pixels:
+    """`depth` is of a sample in the file, in bits; `profile` is the file's ICC profile."""
     if image.mode.startswith("I") or image.mode == "F":
-        return _deep_grey(image)
+        return _managed(Image.fromarray(_deep_gray(image, depth)), profile)
     if image.mode == "LAB":
         lab = ImageCms.createProfile("LAB")
         converted = ImageCms.profileToProfile(image, lab, _srgb(), outputMode="RGB")
@@ -156,15 +212,16 @@ def _to_rgb(image: Image.Image) -> Pixels:
         return _array(converted)
     if image.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa") or "transparency" in image.info:
         layered = image.convert("RGBA")
-        colors = _managed(layered.convert("RGB"), image.info.get("icc_profile") if image.mode != "LA" else None)
+        is_gray = image.mode in ("LA", "La", "L", "1")  # L and 1 where a PNG names a transparent gray
+        colors = _managed(layered.convert("L" if is_gray else "RGB"), profile)
         return _over_white(colors, np.asarray(layered.getchannel("A")))
     if image.mode in ("1", "L"):
-        return cv2.cvtColor(_array(image.convert("L")), cv2.COLOR_GRAY2RGB)  # type: ignore[return-value]
-    return _managed(image if image.mode in ("RGB", "CMYK") else image.convert("RGB"), image.info.get("icc_profile"))
+        return _managed(image.convert("L"), profile)
+    return _managed(image if image.mode in ("RGB", "CMYK") else image.convert("RGB"), profile)
 
 
 def _managed(image: Image.Image, profile: bytes | None) -> Pixels:
-    """RGB or CMYK to sRGB, by its profile where it has a usable one."""
+    """RGB, CMYK or gray (L) to sRGB, by its profile where it has a usable one."""
     convert = conversion_to_srgb(profile, image.mode) if profile else None
     if convert is not None:
         return convert(np.asarray(image))
@@ -176,21 +233,16 @@ def _over_white(colors: Pixels, alpha: Pixels) -> Pixels:
     return ((colors * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
 
 
-def _deep_grey(image: Image.Image) -> Pixels:
-    """Grey of more than 8 bits, or float, to RGB. The range comes from the file where it says so."""
+def _deep_gray(image: Image.Image, depth: int) -> Pixels:
+    """Gray of more than 8 bits, or float, to 8 bits (H, W). The range comes from the file where it says so."""
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise Rejection("unsupported", "float pixels that are not finite")
     low, high = float(values.min()), float(values.max())
-    if image.mode == "F":
-        top = 1.0 if high <= 1 else 255.0
-    else:
-        bits = getattr(image, "tag_v2", {}).get(258, (16,))
-        top = float(2 ** min(bits[0] if isinstance(bits, tuple) else bits, 16) - 1)
+    top = (1.0 if high <= 1 else 255.0) if image.mode == "F" else float(2 ** min(depth, 16) - 1)
     if low < 0 or high > top:
-        raise Rejection("unsupported", f"grey values from {low:g} to {high:g}: their range is not known")
-    grey = np.round(values * (255 / top)).astype(np.uint8)
-    return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)  # type: ignore[return-value]
+        raise Rejection("unsupported", f"gray values from {low:g} to {high:g}: their range is not known")
+    return np.round(values * (255 / top)).astype(np.uint8)
 
 
 def _array(image: Image.Image) -> Pixels:
@@ -206,7 +258,7 @@ def _srgb() -> Any:
 def conversion_to_srgb(profile: bytes, mode: str) -> Convert | None:
     """How pixels of a profile become sRGB; None when they are that already, or the profile cannot be used.
 
-    `mode` is RGB or CMYK. Most files with a profile carry some vendor's sRGB: one whose colors all land within three
+    `mode` is RGB, CMYK or L (gray). Most files with a profile carry some vendor's sRGB: one whose colors all land within three
     levels of where they were is taken for it.
     """
     try:
@@ -225,6 +277,10 @@ def conversion_to_srgb(profile: bytes, mode: str) -> Convert | None:
         assert converted is not None
         return np.asarray(converted)
 
+    if mode == "L":
+        ramp = np.arange(256, dtype=np.uint8)[None]
+        if np.abs(convert(ramp).astype(int) - ramp[..., None]).max() <= 3:
+            return None
     if mode == "RGB":
         steps = np.linspace(0, 255, 7).astype(np.uint8)
         cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(7, 49, 3)

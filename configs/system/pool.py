@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 
 def process_pool(workers: int = 0) -> ProcessPoolExecutor:
@@ -14,11 +15,27 @@ def process_pool(workers: int = 0) -> ProcessPoolExecutor:
     They are spawned. A fork takes along locks of threads that it leaves behind, OpenCV's among them; and a signal that arrives
     while Python forks is lost, with logging's lock held for ever.
     """
-    return ProcessPoolExecutor(workers or os.cpu_count() or 1, get_context("spawn"), initializer=_settle)
+    return ProcessPoolExecutor(workers or os.cpu_count() or 1, get_context("spawn"), initializer=_begin_worker)
 
 
-def _settle() -> None:
+def stop_pool(pool: ProcessPoolExecutor) -> None:
+    """End a pool and whatever its processes are at. (Python 3.14 calls this `terminate_workers`.)"""
+    for process in list((pool._processes or {}).values()):
+        process.terminate()
+    pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the first one stops the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import cv2  # here, since this room is imported where nobody looks at pixels
 
     cv2.setNumThreads(1)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,7 +1,8 @@
-"""How far long work is: a live bar on a terminal, a line now and then in a log."""
+"""How far long work is: a live bar on a terminal, a line of the log now and then elsewhere."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -10,11 +11,12 @@ from typing import Literal, Self
 from tqdm import tqdm
 
 Mode = Literal["auto", "bar", "lines", "off"]
+_log = logging.getLogger(__name__)
 _FIRST_LINE_S, _LINE_S = 2.0, 15.0
 
 
 class Progress:
-    """Counts units of work done out of `total`; `note` is shown beside the count. Writes to stderr."""
+    """Counts units of work done out of `total`; `note` is shown beside the count. A bar is on stderr."""
 
     def __init__(self, total: int, unit: str, mode: Mode) -> None:
         self._total = total
@@ -67,7 +69,7 @@ class Progress:
         rate = (self._done - self._skipped) / spent
         left = f", {duration((self._total - self._done) / rate)} left" if rate and self._done < self._total else ""
         note = f", {self._note}" if self._note else ""
-        print(f"{self._done:,}/{self._total:,} {self._unit}, {rate:,.1f}/s{left}{note}", file=sys.stderr, flush=True)
+        _log.info(f"{self._done:,}/{self._total:,} {self._unit}, {rate:,.1f}/s{left}{note}")
 
 
 def duration(seconds: float) -> str:

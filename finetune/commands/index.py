@@ -10,7 +10,6 @@ pass (unreadable, too slow) are tried again by every run.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -18,9 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import lru_cache, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +26,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+import stillreel
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.search import IndexSettings
 from stillreel.configs.settings import canonical_json
+from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import amount
 from stillreel.configs.system.storage import Folder
 from stillreel.finetune.checkpoints.weights import model_folder
@@ -80,8 +79,7 @@ def run(videos: str, out: str, settings: IndexSettings) -> int:
         },
         "settings": settings.video_settings().model_dump(mode="json"),
     }
-    Path(folder.path).mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with sole_writer(folder):
         return _follow(folder, source, files, model, maker, settings)
 
 
@@ -113,7 +111,7 @@ def _follow(
         _publish(
             folder,
             [known[file.path] for file in files],
-            {"root": source.root, **maker, "stillreel": version("stillreel")},
+            {"root": source.root, **maker, "stillreel": stillreel.__version__},
         )
     for path in Path(folder.path).glob("work-*"):
         shutil.rmtree(path)
@@ -262,14 +260,3 @@ def _report(index: VideoIndex) -> int:
     size = amount(sum(about["bytes"] for about in index.manifest["files"].values()))
     print(f"{index.folder.url}: {len(index):,} videos, {index.manifest['damaged']:,} left out, {size}", flush=True)
     return 0
-
-
-@contextmanager
-def _alone(folder: Folder) -> Iterator[None]:
-    """One run at a time in a folder; RequestError for the second."""
-    with open(folder.locate(".lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RequestError(f"{folder.url} is being indexed by another run; wait for it") from None
-        yield

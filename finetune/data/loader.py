@@ -8,7 +8,7 @@
         | decode; frames that are drawn are drawn by (seed, video, epoch)
     a row of a ClipBatch
 
-So the state of a run is its step. A slot whose video is damaged gets what lies STAND_IN positions later, and so on.
+So the state of a run is its step. A slot whose video is damaged gets what lies _STAND_IN positions later, and so on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import torch
 
-from stillreel.configs import DataError, RequestError
+from stillreel.configs import RequestError
 from stillreel.configs.finetune import FinetuneSettings, ViewSettings
 from stillreel.configs.settings import canonical_json
 from stillreel.finetune.benchmarks import Located, SplitName
@@ -31,9 +31,10 @@ from stillreel.pretrain.data import BatchDataset, BatchLoader, BatchMaker, ClipB
 from stillreel.pretrain.data.tokens import tokenize
 from stillreel.shards.stream.faults import BadSample, Budget
 from stillreel.shards.stream.order import Ints, permutation
+from stillreel.shards.stream.stand_ins import fill_slots
 from stillreel.shards.stream.stream import State, slots_of
 
-_STAND_IN, _MOST_STAND_INS = 509, 16  # a prime, so that a small set's positions differ
+_STAND_IN = 509  # positions; a prime, so that a small set's differ
 
 
 class Pair(NamedTuple):
@@ -146,16 +147,17 @@ class _PairMaker:
         self._orders: dict[int, Ints] = {}  # of the latest epochs
 
     def make(self, step: int, consumed: int) -> ClipBatch:
-        positions = slots_of(consumed, *self._share).tolist()
+        positions = slots_of(consumed, *self._share)
         video = self._settings.video_settings()
         frames, mask = empty_clips(len(positions), video)
-        found: list[Pair] = []
-        whole, damage = [], []
-        for row, position in enumerate(positions):
-            pair, passed, flaws = self._read(position, frames[row], mask[row])
-            found.append(pair)
-            whole.append(not passed)
-            damage += [*map(str, passed), *flaws]
+
+        def read(rows: list[int], places: Ints) -> list[tuple[Pair, list[str]] | BadSample]:
+            return [self._read(place, frames[row], mask[row]) for row, place in zip(rows, places.tolist(), strict=True)]
+
+        filled = fill_slots(positions, _STAND_IN, read)
+        found = [pair for (pair, _), _ in filled]
+        whole = [not passed for _, passed in filled]
+        damage = [text for (_, flaws), passed in filled for text in (*map(str, passed), *flaws)]
         captions = [pair.caption for pair in found]
         return ClipBatch(
             step,
@@ -171,17 +173,14 @@ class _PairMaker:
             mask,
         )
 
-    def _read(self, position: int, frames: torch.Tensor, mask: torch.Tensor) -> tuple[Pair, list[BadSample], list[str]]:
-        """The pair at a position, or its stand-in; what was passed over; what is wrong with its file nevertheless."""
-        passed: list[BadSample] = []
-        for turn in range(1 + _MOST_STAND_INS):
-            epoch, place = divmod(position + turn * _STAND_IN, len(self._pairs))
-            pair = self._pairs[int(self._order(epoch)[place])]
-            try:
-                return pair, passed, fill_clip(self._source, pair.clip, frames.numpy(), mask.numpy(), epoch)
-            except VideoError as trouble:
-                passed.append(BadSample(trouble.file, pair.source, f"{trouble.reason}: {trouble.detail}"))
-        raise DataError(f"{len(passed)} videos that were tried for one slot are damaged, the first of them {passed[0]}")
+    def _read(self, position: int, frames: torch.Tensor, mask: torch.Tensor) -> tuple[Pair, list[str]] | BadSample:
+        """The pair at a position and what is wrong with its file nevertheless; or why it has no frame."""
+        epoch, place = divmod(position, len(self._pairs))
+        pair = self._pairs[int(self._order(epoch)[place])]
+        try:
+            return pair, fill_clip(self._source, pair.clip, frames.numpy(), mask.numpy(), epoch)
+        except VideoError as trouble:
+            return BadSample(trouble.file, pair.source, f"{trouble.reason}: {trouble.detail}")
 
     def _order(self, epoch: int) -> Ints:
         if epoch not in self._orders:

@@ -1,18 +1,14 @@
 """`stillreel finetune BENCHMARK prepare=true`: decode the videos once, store the frames that training and tests will take.
 
-OUT is a data set in shards like that of a build (plan, receipts, manifest; `stillreel verify` proves it), and like a build it
-goes on where it was stopped. Shards are made by as many processes as `workers` says; a video that gives no frame is a
-rejected row with its reason.
+OUT is a data set in shards, built as all are (shards/build; `stillreel verify` proves it), by as many processes as `workers`
+says; a video that gives no frame is a rejected row with its reason.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
+from functools import partial
 from math import ceil
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -20,13 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stillreel.animate.clips.encode import encode_frames
-from stillreel.configs import DataError, RequestError
+from stillreel.configs import RequestError
+from stillreel.configs.build import BuildSettings
 from stillreel.configs.finetune import FinetuneSettings
 from stillreel.configs.settings import canonical_json
-from stillreel.configs.system.interrupt import stoppable
-from stillreel.configs.system.lock import sole_writer
-from stillreel.configs.system.pool import process_pool
-from stillreel.configs.system.progress import Progress, amount, tally
 from stillreel.configs.system.storage import Folder
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.benchmarks import SPLITS, Opened
@@ -39,9 +32,11 @@ from stillreel.finetune.video.decode import FrameDecoder
 from stillreel.finetune.video.pixels import FrameShaper
 from stillreel.finetune.video.reader import shown_instead
 from stillreel.finetune.video.samplers import sample
-from stillreel.shards.build.survey import survey
-from stillreel.shards.format.manifest import MANIFEST, manifest_of
-from stillreel.shards.format.plan import Listed, Plan, PlanHeader, PlannedSample, open_plan, read_plans, write_plan
+from stillreel.shards.build.engine import Build, describe_totals, run_build
+from stillreel.shards.build.executors import ShardTask
+from stillreel.shards.build.libraries import library_versions
+from stillreel.shards.build.survey import Task
+from stillreel.shards.format.plan import Listed, Plan, PlanHeader, write_plan
 from stillreel.shards.format.receipt import Receipt
 from stillreel.shards.format.record import REJECTED, WRITTEN, Record
 from stillreel.shards.format.writer import ShardWriter
@@ -50,16 +45,14 @@ _SHARD_SIZE = 100  # videos
 _QUALITY = 95  # of JPEGs
 _MOST_DRAWS = 10  # clips that are stored of a video for training, where the sampler draws
 _DRAWING = ("segments", "clip2video")
+# Whatever decides the bytes of a sample.
 _LIBRARIES = ("av", "numpy", "pillow", "pyarrow", "simplejpeg", "stillreel")
 
 
-class FrameTask(NamedTuple):
-    """A shard to be made: where, of which plan, of which clips (a whole video each, or its span), in the plan's order."""
+class FrameJob(NamedTuple):
+    """What making a shard needs beside the plan: its clips (a whole video each, or its span), in the plan's order."""
 
-    out: str
-    plan_digest: str
-    shard: int
-    clips: tuple[Clip, ...]
+    clips: Sequence[Clip]
     video: VideoSettings
 
 
@@ -67,46 +60,40 @@ def run(opened: Opened, settings: FinetuneSettings) -> int:
     """Store the frames of all videos that were found, or go on storing them. Returns 0 when all shards are there."""
     benchmark, located = opened.benchmark, opened.located
     clips = [clip for name in SPLITS if name in benchmark.splits for clip in clips_of(located, name) if clip.file]
+
+    def job_of(task: Task) -> FrameJob:
+        first = (task.shard - task.plan.header.first_shard) * _SHARD_SIZE
+        return FrameJob(clips[first : first + _SHARD_SIZE], settings.video_settings())
+
     folder = Folder(settings.out)
-    with sole_writer(folder), stoppable("finished shards are kept. Run the same command again to go on"):
-        folder.remove_unfinished("shards")
-        plan = settle_plan(folder, benchmark.name, clips, settings)
-        left = survey(folder, [plan], full=False).open_tasks
-        tasks = [_task(plan, task.shard, clips, settings) for task in left]
-        with Progress(plan.samples, "videos", settings.progress) as progress:
-            progress.skip(plan.samples - sum(len(task.clips) for task in tasks))
-            for receipt in make_shards(tasks, settings.workers):
-                progress.advance(receipt.planned)
-        found = survey(folder, [plan], full=False)
-        if found.open_tasks:
-            raise DataError(f"{len(found.open_tasks)} shards were changed or removed meanwhile; run it again")
-        manifest = manifest_of([plan], found.receipts)
-        folder.publish(MANIFEST, manifest.encode())
-    _say(manifest.totals, folder.url)
+    plans = partial(open_or_write_plans, name=benchmark.name, clips=clips, settings=settings)
+    # How many videos a benchmark may lack is judged where they are used.
+    how = BuildSettings(ray="off", workers=settings.workers, progress=settings.progress, max_rejects=1)
+    manifest = run_build(folder, Build(plans, make_shard, job_of, unit="videos"), how)
+    print(describe_totals(manifest, folder))
+    print(
+        f"train on them: the same command without prepare=true, with prepared={folder.url} and another out=", flush=True
+    )
     return 0
 
 
-def settle_plan(folder: Folder, name: str, clips: Sequence[Clip], settings: FinetuneSettings) -> Plan:
+def open_or_write_plans(
+    folder: Folder, plans: list[Plan], name: str, clips: Sequence[Clip], settings: FinetuneSettings
+) -> list[Plan]:
     """The plan in OUT, or a new one. RequestError where OUT holds other frames, or other videos."""
     listed = [_listed(clip) for clip in clips]
     wanted = stored_settings(settings)
-    plans = read_plans(folder)
     if not plans:
         source = {"videos": len(listed)}
-        header = PlanHeader(0, name, wanted, {}, _library_versions(), source, first_shard=0, first_position=0)
-        return write_plan(folder, header, listed, {})
-    plan = plans[0]
-    if canonical_json(plan.header.settings) != canonical_json(wanted):
+        libraries = library_versions(_LIBRARIES)
+        header = PlanHeader(0, name, wanted, {}, libraries, source, first_shard=0, first_position=0)
+        return [write_plan(folder, header, listed, {})]
+    if canonical_json(plans[0].header.settings) != canonical_json(wanted):
         raise RequestError(f"out={folder.url} holds frames that were stored with other settings; give another OUT")
-    if plan.header.libraries != _library_versions():
-        raise RequestError(
-            f"out={folder.url} was begun with other library versions: {plan.header.libraries}, here {_library_versions()}. "
-            "Install those, or give another OUT"
-        )
-    there = [(one.source_key, one.offset, one.length) for rows in plan.read_all() for one in rows]
+    there = [(one.source_key, one.offset, one.length) for rows in plans[0].read_all() for one in rows]
     if there != [(one.source_key, one.offset, one.length) for one in listed]:
         raise RequestError(f"out={folder.url} was begun with other videos; give another OUT")
-    return plan
+    return plans
 
 
 def stored_settings(settings: FinetuneSettings) -> dict[str, Any]:
@@ -135,43 +122,19 @@ def _listed(clip: Clip) -> Listed:
     return Listed(clip.file.name, clip.name, start, length, ())
 
 
-def _task(plan: Plan, shard: int, clips: Sequence[Clip], settings: FinetuneSettings) -> FrameTask:
-    first = (shard - plan.header.first_shard) * _SHARD_SIZE
-    return FrameTask(
-        plan.folder.url, plan.digest, shard, tuple(clips[first : first + _SHARD_SIZE]), settings.video_settings()
-    )
-
-
-def make_shards(tasks: Sequence[FrameTask], workers: int) -> Iterator[Receipt]:
-    """Receipts as they come. DataError when a process dies: what is finished stays."""
-    if not workers or len(tasks) < 2:
-        yield from map(make_shard, tasks)
-        return
-    with process_pool(min(workers, len(tasks))) as pool:
-        running: list[Future[Receipt]] = [pool.submit(make_shard, task) for task in tasks]
-        try:
-            for done in as_completed(running):
-                yield done.result()
-        except BrokenProcessPool:
-            raise DataError("a process that decodes videos was killed; run the same command again to go on") from None
-        finally:
-            for one in running:
-                one.cancel()
-
-
-def make_shard(task: FrameTask) -> Receipt:
-    """Make one shard and publish it."""
+def make_shard(task: ShardTask) -> Receipt:
+    """Make one shard of stored frames and publish it; `task.job` is its FrameJob."""
     start = perf_counter()
-    folder = Folder(task.out)
-    plan = open_plan(folder, 0, task.plan_digest)
-    with ShardWriter(folder, plan, task.shard) as writer:
-        for planned, clip in zip(plan.read_shard(task.shard), task.clips, strict=True):
+    plan = task.open_plan()
+    clips, video = task.job
+    with ShardWriter(plan, task.shard, task.max_rejected) as writer:
+        for planned, clip in zip(plan.read_shard(task.shard), clips, strict=True):
             try:
-                width, height, members = frames_of(clip, task.video, plan.header.settings)
-                writer.write(_record(planned, WRITTEN)._replace(width=width, height=height), members)
+                width, height, members = frames_of(clip, video, plan.header.settings)
+                writer.write(Record.of(planned, WRITTEN)._replace(width=width, height=height), members)
             except VideoError as trouble:
-                writer.reject(_record(planned, REJECTED)._replace(reason=trouble.reason, detail=trouble.detail))
-        return writer.publish(_library_versions(), 1, {"total": round(perf_counter() - start, 3)})
+                writer.reject(Record.of(planned, REJECTED, trouble.reason, trouble.detail))
+        return writer.publish(task.attempt, {"total": perf_counter() - start})
 
 
 def frames_of(clip: Clip, video: VideoSettings, stored: Mapping[str, Any]) -> tuple[int, int, dict[str, bytes]]:
@@ -207,25 +170,3 @@ def frames_of(clip: Clip, video: VideoSettings, stored: Mapping[str, Any]) -> tu
     members = {f"{place:03d}.jpg": jpeg for place, jpeg in enumerate(jpegs)}
     height, width = shaped[numbers[0]].shape[:2]
     return width, height, {**members, "json": json.dumps(told, sort_keys=True).encode()}
-
-
-def _record(planned: PlannedSample, status: str) -> Record:
-    return Record(
-        planned.key, status, None, None, planned.source, planned.source_key, None, None, (), (), None, None
-    )  # fmt: skip
-
-
-def _library_versions() -> dict[str, str]:
-    """Versions of whatever decides the bytes of a sample."""
-    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
-
-
-def _say(totals: Mapping[str, Any], where: str) -> None:
-    rejected = sum(totals["rejected"].values())
-    reasons = f" ({tally(totals['rejected'])})" if rejected else ""
-    print(
-        f"planned {totals['planned']:,} = written {totals['written']:,} + rejected {rejected:,}{reasons}; "
-        f"{totals['shards']:,} shards, {amount(totals['bytes'])}, in {where}\n"
-        f"train on them: the same command without prepare=true, with prepared={where} and another out=",
-        file=sys.stdout,
-    )

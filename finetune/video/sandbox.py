@@ -14,6 +14,7 @@ import math
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -76,13 +77,16 @@ def _main(file: str, settings: VideoSettings) -> None:
             clip = VideoReader(settings).read(file)
             frames, mask = clip.frames, clip.mask
     except DataError as error:
-        print(json.dumps({"error": str(error).removeprefix(f"{file}: ")}), flush=True)
+        _answer({"error": str(error).removeprefix(f"{file}: ")})
         return
     except MemoryError:
-        print(json.dumps({"error": f"decoding it needs more than {_MEMORY >> 30} GiB"}), flush=True)
+        _answer({"error": f"decoding it needs more than {_MEMORY >> 30} GiB"})
         return
-    print(json.dumps({"frames": frames.shape}), flush=True)
-    sys.stdout.buffer.write(frames.tobytes() + mask.tobytes())
+    _answer({"frames": frames.shape}, frames.tobytes() + mask.tobytes())
+
+
+def _answer(head: Mapping[str, object], data: bytes = b"") -> None:
+    sys.stdout.buffer.write(json.dumps(head).encode() + b"\n" + data)
     sys.stdout.buffer.flush()
 
 

@@ -7,8 +7,8 @@ neither         everything is read and checked; the rate, and what is damaged
 
 from __future__ import annotations
 
+import logging
 import re
-import sys
 import time
 from urllib.parse import quote
 
@@ -24,12 +24,13 @@ from stillreel.shards.stream.simulate import node_costs, shuffle_quality
 from stillreel.shards.stream.stream import Blend, merged, open_blend
 
 _PROBE_S = 3.0
+_log = logging.getLogger(__name__)
 
 
 def run(data: str, settings: StreamSettings) -> int:
     """0 when all that was read is whole; 1 when some of it is damaged, within the budget or beyond it."""
     blend = open_blend(data)
-    print(blend.describe(), file=sys.stderr, flush=True)
+    _log.info(blend.describe())
     steps = settings.steps or -(-sum(corpus.samples for corpus in blend.corpora) // settings.batch)
     if settings.simulate:
         _simulate(blend, settings, steps)
@@ -51,10 +52,8 @@ def _read(blend: Blend, settings: StreamSettings, steps: int) -> int:
     seconds = time.monotonic() - begin
     clips = steps * settings.batch
     damage = sorted({one for loader in loaders for one in loader.damage})
-    print(
-        f"{clips:,} clips in {seconds:.1f} s, {clips / seconds:,.0f}/s; {len(damage):,} damaged samples were passed over",
-        file=sys.stderr,
-        flush=True,
+    _log.info(
+        f"{clips:,} clips in {seconds:.1f} s, {clips / seconds:,.0f}/s; {len(damage):,} damaged samples were passed over"
     )
     return 1 if damage else 0
 

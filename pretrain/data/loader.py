@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -16,7 +16,8 @@ from stillreel.shards.stream.faults import Budget
 from stillreel.shards.stream.stream import Blend, State
 
 _NAMED = 1000  # damaged samples that are kept by name
-_SHOWN = 20  # of them printed as they come
+_SHOWN = 20  # of them logged as they come
+_log = logging.getLogger(__name__)
 
 
 class BatchLoader:
@@ -96,7 +97,7 @@ class BatchLoader:
             self.damage[one] = None
             if len(self.damage) <= _SHOWN:
                 more = "; later ones are counted only" if len(self.damage) == _SHOWN else ""
-                print(f"DAMAGED {one}{more}", file=sys.stderr, flush=True)
+                _log.warning(f"damaged, passed over: {one}{more}")
 
 
 class ClipLoader(BatchLoader):

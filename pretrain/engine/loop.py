@@ -5,6 +5,7 @@ It does not know what it is told on or where batches are from, so finetuning run
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -36,6 +37,8 @@ from stillreel.pretrain.run import (
 from stillreel.shards.stream.stream import State
 
 Metrics = Mapping[str, float]
+
+_log = logging.getLogger(__name__)
 
 
 class Pace(NamedTuple):
@@ -156,9 +159,7 @@ def tell_evaluation(records: Records, step: int, evaluate: Callable[[], Metrics]
     if records.journal:
         records.journal.add(step, metrics)
     if records.display:
-        records.display.say(
-            f"step {step:,}, held out: " + "  ".join(f"{name} {one:.4g}" for name, one in metrics.items())
-        )
+        _log.info(f"step {step:,}, held out: " + "  ".join(f"{name} {one:.4g}" for name, one in metrics.items()))
     return metrics
 
 

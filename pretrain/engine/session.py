@@ -12,8 +12,8 @@ with open_session(settings) as session:
 
 from __future__ import annotations
 
+import logging
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
@@ -56,6 +56,7 @@ BINDING = frozenset(
     (*(f"model.{name}" for name in ModelSettings.model_fields if name != "towers"), "model.towers.name")
 )
 
+_log = logging.getLogger(__name__)
 _PATIENCE_S = 1800.0  # the others wait so long while rank 0 writes a checkpoint
 
 
@@ -68,9 +69,9 @@ class Session(NamedTuple):
     wish: PreemptionHandler
 
     def say(self, text: str) -> None:
-        """One of the ranks speaks for all, beside the output."""
+        """In the log, where one of the ranks speaks for all."""
         if self.ranks.is_first:
-            print(text, file=sys.stderr, flush=True)
+            _log.info(text)
 
 
 @contextmanager

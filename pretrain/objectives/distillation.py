@@ -34,17 +34,37 @@ def distillation_loss(
     """
     clips, captions = (nearest(logits, truth, count) for logits in (by_caption, by_clip))
     with torch.no_grad():
-        of_clips = teacher.candidates(whole[0], own[1], clips)
-        # Clip by clip in turn with captions of its own: to the re-ranker, captions with one candidate each.
-        rows = torch.arange(len(captions), device=captions.device).repeat_interleave(captions.shape[1])
-        asking = pick_rows(whole[1], captions.flatten())
-        of_captions = teacher.candidates(own[0], asking, rows[:, None]).reshape(captions.shape)
+        of_clips, of_captions = _teach(teacher, own, whole, clips, captions, truth.slots)
     excused = truth.excused
     distances = [
         pearson_distance(logits.gather(1, columns), taught, ~excused.gather(1, columns))
         for logits, columns, taught in ((by_caption, clips, of_clips), (by_clip, captions, of_captions))
     ]
     return (distances[0] + distances[1]) / 2
+
+
+def _teach(
+    teacher: Reranker,
+    own: tuple[VideoFeatures, TextFeatures],
+    whole: tuple[VideoFeatures, TextFeatures],
+    clips: Tensor,
+    captions: Tensor,
+    slots: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The teacher's logits (b, k) of own captions with `clips` (b, k), and of own clips, columns `slots`, with `captions` (b, k).
+
+    A column of candidates at a time, b pairs with all places of their captions: no shape depends on a value, so nobody waits
+    for the device, and a compiled block has the same few shapes in every step. `Reranker.candidates`, for evaluation, cuts
+    padding off and reads no clip twice at once, and for that asks the device what there is.
+    """
+    if len(whole[0].mask) <= clips.numel():  # as many ranks as candidates at most: each clip of the batch is read once
+        memory = teacher.read(whole[0])
+        of_clips = [teacher.judge(memory, own[1], column[:, None])[:, 0] for column in clips.T]
+    else:
+        memory, slots = teacher.read(own[0]), torch.arange(len(slots), device=slots.device)
+        of_clips = [teacher(pick_rows(whole[0], column), own[1]) for column in clips.T]
+    of_captions = [teacher.judge(memory, pick_rows(whole[1], column), slots[:, None])[:, 0] for column in captions.T]
+    return torch.stack(of_clips, dim=1), torch.stack(of_captions, dim=1)
 
 
 def nearest(logits: Tensor, truth: Truth, count: int) -> Tensor:

@@ -4,7 +4,7 @@
     OUT/metrics.jsonl                   a line every so many steps
     OUT/checkpoints/step-00001000/      model.safetensors, config.json: a model, as `load_model` reads it
                                         training.safetensors: what only training needs; state.json: written last
-    OUT/tensorboard/                    if asked for
+    OUT/tensorboard/, wandb/            if asked for
 
 No training here: a loop calls these parts. Rank 0 writes, and all ranks hear what came of it.
 """

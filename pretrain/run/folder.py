@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+import logging
 import shutil
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from torch import Tensor
 
 from stillreel.configs import DataError, RequestError, StillreelError
 from stillreel.configs.run import RunSettings
 from stillreel.configs.settings import Settings
+from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import amount
 from stillreel.configs.system.storage import PART_SUFFIX, Folder
 from stillreel.pretrain.data.together import Together
@@ -35,6 +35,7 @@ from stillreel.pretrain.run.checkpoint import (
 )
 from stillreel.pretrain.run.compare import check_binding, compare_settings
 from stillreel.pretrain.run.snapshot import Snapshot
+from stillreel.shards.build import libraries
 from stillreel.shards.stream.stream import State
 
 RUN, CHECKPOINTS, FINAL = "run.json", "checkpoints", "final"
@@ -48,6 +49,7 @@ _LIBRARIES = (
     "simplejpeg",
     "av",
 )
+_log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -73,7 +75,7 @@ class RunFolder:
         self._settings = settings
         self._together = together
         self._writes = rank == 0
-        self._lock: IO[str] | None = None
+        self._lock = ExitStack()
         self._run: Mapping[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -81,8 +83,7 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.close()
 
     def begin(self, settings: Settings, binding: Collection[str]) -> Checkpoint | None:
         """Where to go on, by `resume`; None to start anew. Says what was found, and how settings differ; writes run.json.
@@ -133,7 +134,7 @@ class RunFolder:
             start = time.monotonic()
             self._home.mkdir(parents=True, exist_ok=True)
             written = write_checkpoint(self._home, model, snapshot, stream, self._run, metrics or {})
-            _say(f"saved {written.path}: {amount(snapshot.nbytes)} in {time.monotonic() - start:.1f} s")
+            _log.info(f"saved {written.path}: {amount(snapshot.nbytes)} in {time.monotonic() - start:.1f} s")
             self._tidy(stream.steps)
 
         self._agreed(write)
@@ -148,7 +149,7 @@ class RunFolder:
             save_model(model, Folder(str(part)), {"run": str(self.path), "step": step}, weights)
             shutil.rmtree(final, ignore_errors=True)
             part.rename(final)
-            _say(f"the model after {step:,} steps: {final}")
+            _log.info(f"the model after {step:,} steps: {final}")
 
         self._agreed(write)
 
@@ -181,15 +182,7 @@ class RunFolder:
         self._together.agree([], error)
 
     def _hold(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 (held until the run ends)
-        try:
-            # Not flock: loader workers would inherit it, and hold OUT for seconds after a kill of this process.
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise RequestError(f"OUT {self.path}: another run is writing it") from None
-        except OSError:
-            pass  # a file system without locks: nothing can be said
+        self._lock.enter_context(sole_writer(Folder(str(self.path))))
 
     def _find(self) -> Checkpoint | None:
         resume, steps = self._settings.resume, steps_in(self._home)
@@ -231,14 +224,14 @@ class RunFolder:
             if found is not None and step > found.step:
                 aside = _free_name(self._home / f"{step_name(step)}.damaged")
                 (self._home / step_name(step)).rename(aside)
-                _say(f"set aside as {aside}")
+                _log.warning(f"set aside as {aside}")
         return found
 
     def _accept(self, found: Checkpoint, settings: Mapping[str, Any], binding: Collection[str]) -> None:
         differences = compare_settings(found.settings, settings)
         check_binding(differences, binding, str(found.path))
         listed = "".join(f"\n  {one}" for one in differences)
-        _say(
+        _log.info(
             f"going on from {found.path}, after {found.step:,} steps"
             + (f", with other settings:{listed}" * bool(listed))
         )
@@ -273,11 +266,11 @@ class RunFolder:
                 try:
                     remove_checkpoint(self._home, step)
                 except OSError as error:
-                    _say(f"{self._home / step_name(step)} cannot be removed: {error}")
+                    _log.warning(f"{self._home / step_name(step)} cannot be removed: {error}")
 
 
 def find_latest(home: Path) -> Checkpoint | None:
-    """The latest whole checkpoint under `home`, None when there is none at all. Damaged ones are named on stderr and passed
+    """The latest whole checkpoint under `home`, None when there is none at all. Damaged ones are named in the log and passed
     over; DataError when no other is left."""
     steps = steps_in(home)
     for step in reversed(steps):
@@ -285,7 +278,7 @@ def find_latest(home: Path) -> Checkpoint | None:
         try:
             return open_checkpoint(path)
         except ValueError as error:
-            _say(f"DAMAGED {path}: {error}; passed over")
+            _log.warning(f"damaged, passed over: {path}: {error}")
     if steps:
         raise DataError(
             f"{home} holds {len(steps)} checkpoints and none is whole; the damage is named above. To start anew, remove it or "
@@ -324,13 +317,7 @@ def kept_steps(values: Mapping[int, float | None], settings: RunSettings) -> set
 
 def library_versions() -> dict[str, str]:
     """What a run's numbers may depend on, as far as it is installed."""
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
+    return libraries.library_versions(_LIBRARIES)
 
 
 def _free_name(path: Path) -> Path:
@@ -339,7 +326,3 @@ def _free_name(path: Path) -> Path:
         number += 1
         free = path.with_name(f"{path.name}-{number}")
     return free
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -1,36 +1,38 @@
-"""What a run tells: metrics.jsonl, TensorBoard, and lines or a bar on stderr. Rank 0 keeps it."""
+"""What a run tells: metrics.jsonl, trackers, and a bar or lines of the log. Rank 0 keeps it."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from types import TracebackType
+from typing import Self
 
-from tqdm import tqdm
-
-from stillreel.configs import RequestError
 from stillreel.configs.run import RunSettings
 from stillreel.configs.system.progress import Progress
 from stillreel.configs.system.storage import Folder
 from stillreel.pretrain.run.checkpoint import finite
 from stillreel.pretrain.run.meter import Reading
+from stillreel.pretrain.run.trackers import open_trackers
 
-METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+METRICS = "metrics.jsonl"
+_log = logging.getLogger(__name__)
 
 
 class MetricsLogger:
-    """metrics.jsonl in a run's folder, one JSON object a line, and TensorBoard if asked. A context manager.
+    """metrics.jsonl in a run's folder, one JSON object a line, and the trackers that are asked for. A context manager.
 
     It reads as of one run: what a killed run told of steps after its last checkpoint is cut off, for those steps come again.
-    Numbers that are not finite are null. A full disk costs lines, and says so; it stops no run.
+    Numbers that are not finite are null. A full disk costs lines, a tracker that fails what it would have had, and it is said;
+    neither stops a run.
     """
 
     def __init__(self, folder: Path, settings: RunSettings, step: int) -> None:
-        """`step` is that of the checkpoint that the run goes on from, 0 for a new one. RequestError without tensorboard."""
-        self._board = _open_board(folder / TENSORBOARD, step) if settings.tensorboard else None
+        """`step` is that of the checkpoint that the run goes on from, 0 for a new one. RequestError from a tracker."""
+        self._trackers = open_trackers(folder, settings, step)
         self._path = folder / METRICS
         cut_journal(folder, step)
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -38,10 +40,15 @@ class MetricsLogger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
         os.close(self._file)
-        if self._board is not None:
-            self._board.close()
+        for tracker in self._trackers:
+            try:
+                tracker.close(error)
+            except Exception as failure:
+                _log.warning(f"{type(tracker).__name__} failed at the end: {_in_words(failure)}")
 
     def write(self, reading: Reading) -> None:
         """A reading of the meter."""
@@ -59,11 +66,17 @@ class MetricsLogger:
                 raise OSError("the disk is full")
         except OSError as error:
             os.ftruncate(self._file, size)  # no half line
-            print(f"{self._path}: the line of step {step:,} is lost: {error}", file=sys.stderr, flush=True)
-        if self._board is not None:
-            for name, value in record.items():
-                if value is not None:
-                    self._board.add_scalar(name, value, step)
+            _log.warning(f"{self._path}: the line of step {step:,} is lost: {error}")
+        known = {name: value for name, value in record.items() if value is not None}
+        for tracker in [*self._trackers]:
+            # A tracker is another's program: whatever breaks in it, such as a process of its own that is killed, the run goes on.
+            try:
+                tracker.log(step, known)
+            except Exception as error:
+                self._trackers.remove(tracker)
+                _log.warning(
+                    f"{type(tracker).__name__} failed at step {step:,}, and is told no more: {_in_words(error)}"
+                )
 
 
 def cut_journal(folder: Path, step: int) -> None:
@@ -84,19 +97,12 @@ def _step_of(line: bytes) -> float:
         return float("inf")
 
 
-def _open_board(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise RequestError(
-            'tensorboard=true needs the package tensorboard: pip install "stillreel[tensorboard]", or leave it out'
-        ) from None
-    # A board leaves out what an earlier file has of these steps.
-    return SummaryWriter(str(folder), purge_step=step + 1, flush_secs=30)
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 class Display:
-    """A run on stderr: a bar on a terminal, lines in a log."""
+    """A run as it goes: a bar on a terminal, else lines of the log."""
 
     def __init__(self, steps: int, done: int, settings: RunSettings) -> None:
         """Of `steps` in the whole run, `done` were done before."""
@@ -118,12 +124,7 @@ class Display:
         """A step is done."""
         self._bar.advance(1)
 
-    def say(self, text: str) -> None:
-        """A line that stays, above the bar."""
-        tqdm.write(text, file=sys.stderr)
-        sys.stderr.flush()
-
     def tell(self, reading: Reading) -> None:
         self._bar.advance(0, reading.note())
         if self._lines:
-            print(reading.line(), file=sys.stderr, flush=True)
+            _log.info(reading.line())

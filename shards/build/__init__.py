@@ -1,4 +1,7 @@
-"""build: how a data set comes to be, whatever a shard is made of.
+"""build: how a data set comes to be, whatever a shard is made of. A command hands in its plans and a function that makes a shard.
 
+engine        the run from the lock to the manifest: what is there, what is left, who makes it, what came of it
 survey        what a folder already holds of its plans
+executors     where shards are made: in this process, in a pool of processes, on Ray
+libraries     the versions that bytes depend on
 """

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from stillreel.shards.format.plan import PlannedSample
+
 # The closed list of reasons to reject a sample. `stats`, `verify` and the preview sort by them; details are free text.
 REASONS = {
     "missing": "the source names a picture that is not there",
@@ -80,6 +82,12 @@ class Record(NamedTuple):
     moves: Sequence[str]
     seen_area: float | None
     sha256: str | None
+
+    @classmethod
+    def of(cls, planned: PlannedSample, status: str, reason: str | None = None, detail: str | None = None) -> Record:
+        """The row of a planned sample as far as it is known of any."""
+        source = (planned.source, planned.source_key)
+        return cls(planned.key, status, reason, detail, *source, None, None, (), (), None, None)
 
 
 def table_of(records: Sequence[Record]) -> pa.Table:

@@ -1,7 +1,6 @@
-"""USTAR, the small part of it that shards use: write samples, and walk a tar without forgiving anything.
+"""USTAR, the small part of it that shards use: walk a tar without forgiving anything. `shards/format/writer.py` writes it.
 
 Every tar reader in use (tarfile, webdataset, Ray's) takes a cut or holed tar for a shorter one. `walk` does not.
-Headers are constant but for name and size: mtime 0, uid and gid 0, mode 0444, user and group "stillreel".
 
 A tar's digest is the sha256 of its samples' sha256s, one after another. Samples fill the tar up to its end, which is
 zeros, so this covers every byte; and every byte is hashed once, when it is written and when it is verified.
@@ -10,12 +9,11 @@ zeros, so this covers every byte; and every byte is hashed once, when it is writ
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import IO, NamedTuple
 
 BLOCK = 512
 RECORD = 20 * BLOCK  # a finished tar is padded to a multiple of this, as tar and tarfile do
-_MAX_MEMBER = 8**11 - 1  # the octal size field of USTAR
 
 
 class Span(NamedTuple):
@@ -43,60 +41,9 @@ class TarDamage(Exception):
         self.what = what
 
 
-class TarWriter:
-    """Appends samples to an open binary file and hashes them; `finish` ends the archive."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._digests: list[bytes] = []
-        self._buffer = bytearray()  # kept: fresh memory for each sample costs as much as copying into it
-        self.offset = 0
-
-    def add(self, members: Sequence[tuple[str, bytes]]) -> Span:
-        """Write one sample's members, (name, payload), in the order of their names."""
-        length = sum(BLOCK + len(payload) + -len(payload) % BLOCK for _, payload in members)
-        if len(self._buffer) < length:
-            self._buffer = bytearray(length)
-        at = 0
-        with memoryview(self._buffer) as buffer:
-            for name, payload in sorted(members):
-                start, end = at + BLOCK, at + BLOCK + len(payload)
-                at = end + -len(payload) % BLOCK
-                buffer[start - BLOCK : start] = header(name, len(payload))
-                buffer[start:end] = payload
-                buffer[end:at] = bytes(at - end)
-            span = Span(self.offset, length, hashlib.sha256(buffer[:length]).digest())
-            self._file.write(buffer[:length])
-        self._digests.append(span.sha256)
-        self.offset += length
-        return span
-
-    def finish(self) -> str:
-        """Write the end of the archive and return the digest of the tar, as hex."""
-        self.offset += self._file.write(end_of_archive(self.offset))
-        return digest_of_samples(self._digests)
-
-
 def digest_of_samples(digests: Iterable[bytes]) -> str:
     """The digest of a tar whose samples have these sha256s, as hex."""
     return hashlib.sha256(b"".join(digests)).hexdigest()
-
-
-def end_of_archive(offset: int) -> bytes:
-    """What follows the last sample, which ends at `offset`: two blocks of zeros, and more up to a full record."""
-    return bytes(2 * BLOCK + -(offset + 2 * BLOCK) % RECORD)
-
-
-def header(name: str, size: int) -> bytes:
-    """The 512 bytes before a payload. Names are ASCII and at most 100 bytes: keys are made so."""
-    raw = name.encode("ascii")
-    assert 0 < len(raw) <= 100 and 0 <= size <= _MAX_MEMBER, (name, size)
-    block = bytearray(_TEMPLATE)
-    block[: len(raw)] = raw
-    octal = b"%011o" % size
-    block[124:135] = octal
-    block[148:156] = b"%06o\0 " % (_TEMPLATE_SUM + sum(raw) + sum(octal))
-    return bytes(block)
 
 
 def walk(file: IO[bytes], size: int) -> Iterator[Member]:
@@ -149,19 +96,3 @@ def _parse(block: bytes, offset: int) -> Member:
     if claimed != sum(block) - sum(block[148:156]) + 8 * 0x20 or block[257:262] != b"ustar" or block[156:157] != b"0":
         raise TarDamage(offset, "damaged tar header")
     return Member(name, offset, size)
-
-
-def _template() -> bytes:
-    block = bytearray(BLOCK)
-    block[100:108] = b"0000444\0"
-    block[108:116] = block[116:124] = b"0000000\0"
-    block[136:148] = b"00000000000\0"
-    block[148:156] = b" " * 8
-    block[156:157] = b"0"
-    block[257:265] = b"ustar\00000"
-    block[265:274] = block[297:306] = b"stillreel"
-    return bytes(block)
-
-
-_TEMPLATE = _template()
-_TEMPLATE_SUM = sum(_TEMPLATE)

@@ -1,6 +1,6 @@
 """What can be wrong with what a stream reads, and how much of it is forgiven.
 
-BadSample       one sample is damaged: its slot is filled by a stand-in (see shards/stream/stream.py), it is counted and named
+BadSample       one sample is damaged: its slot is filled by a stand-in (see shards/stream/stand_ins.py), it is counted and named
 BadShard        a shard's index is missing, damaged, or of another count: all its samples are
 StorageFailure  a disk or bucket did not answer after some tries. This says nothing about the data, so it is never
                 forgiven: a run that went on would read other samples than one whose network was up
@@ -9,6 +9,7 @@ RequestError    wrong set-up: nothing that was asked for can be read as asked
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -16,6 +17,8 @@ from typing import TypeVar
 from stillreel.configs import DataError
 
 Answer = TypeVar("Answer")
+
+_log = logging.getLogger(__name__)
 
 JUDGED_AFTER = 1000  # samples; a fraction of fewer would be an accident
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
@@ -93,6 +96,7 @@ def patiently(what: str, attempts: int, call: Callable[[], Answer]) -> Answer:
             if attempt == attempts or isinstance(error, PermissionError):
                 tries = f"{attempt} attempt{'s' if attempt > 1 else ''}"
                 raise StorageFailure(f"{what}: no answer after {tries}: {type(error).__name__}: {error}") from None
+            _log.debug(f"{what}: attempt {attempt} of {attempts} failed: {type(error).__name__}: {error}")
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_S)
     raise AssertionError(attempts)

@@ -15,9 +15,8 @@
 Each arrow is a pure function of what stands above it and of the data, so a position has the same clip for every number
 of ranks and workers, and after any stop.
 
-Stand-ins. A slot whose sample is damaged gets what its lane has STAND_IN_TURNS turns later; if that is damaged too, as many
-turns later again. The sample of a lane stays in its lane, all other slots keep theirs, and no layout sees another
-stand-in than any other. (Not the next turn: a batch that holds a sample twice would call a true pair a false one.)
+A slot whose sample is damaged gets what its lane has STAND_IN_TURNS turns later (see stand_ins.py), so the sample of a lane
+stays in its lane. (Not the next turn: a batch that holds a sample twice would call a true pair a false one.)
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ from stillreel.shards.stream.faults import BadSample, BadShard
 from stillreel.shards.stream.mixture import ROUND, Mixture
 from stillreel.shards.stream.order import ORDER_VERSION, Ints, Order, Places
 from stillreel.shards.stream.reader import Found, Place, SampleReader
+from stillreel.shards.stream.stand_ins import fill_slots
 
 STAND_IN_TURNS = 512
-_MOST_STAND_INS = 16
 
 Value = TypeVar("Value")
 
@@ -169,23 +168,13 @@ class Stream:
 
         DataError when a slot has no whole stand-in either, StorageFailure when storage does not answer.
         """
-        slots: dict[int, Slot[Value]] = {}
-        passed: list[tuple[BadSample | BadShard, ...]] = [()] * len(positions)
-        places = np.array(positions)
-        for _ in range(1 + _MOST_STAND_INS):
-            waiting = np.array([slot for slot in range(len(positions)) if slot not in slots], np.int64)
-            if not len(waiting):
-                return [slots[slot] for slot in range(len(positions))]
-            for slot, sample in zip(waiting.tolist(), self._samples(places[waiting]), strict=True):
-                made = self._decoded(sample, slot, decode)
-                if isinstance(made, BadSample | BadShard):
-                    passed[slot] += (made,)
-                else:
-                    assert isinstance(sample, Sample)
-                    slots[slot] = Slot(sample.key, made[0], passed[slot])
-            places[waiting] += STAND_IN_TURNS * self._lanes
-        lost = next(damage for slot, damage in enumerate(passed) if slot not in slots)
-        raise DataError(f"{len(lost)} samples in a row of one lane are damaged, the first of them {lost[0]}")
+
+        def read(slots: list[int], places: Ints) -> list[tuple[str, Value] | BadSample | BadShard]:
+            samples = zip(slots, self._samples(places), strict=True)
+            return [self._decoded(sample, slot, decode) for slot, sample in samples]
+
+        filled = fill_slots(positions, STAND_IN_TURNS * self._lanes, read)
+        return [Slot(*made, passed) for made, passed in filled]
 
     def prefetch(self, positions: Ints) -> None:
         """Begin to bring the shards of positions into the cache."""
@@ -213,11 +202,11 @@ class Stream:
 
     def _decoded(
         self, sample: Sample | BadSample | BadShard, slot: int, decode: Callable[[Sample, int], Value]
-    ) -> tuple[Value] | BadSample | BadShard:
+    ) -> tuple[str, Value] | BadSample | BadShard:
         if not isinstance(sample, Sample):
             return sample
         try:
-            return (decode(sample, slot),)
+            return sample.key, decode(sample, slot)
         except DataError as error:
             return BadSample(self._where[sample.corpus], sample.key, str(error))
 

@@ -18,7 +18,8 @@ def demo(out: Path, **values: object) -> int:
     return make_clips(out, DemoSettings.resolve({"ray": "off", "progress": "off", **values}))
 
 
-def test_clips_are_made_verified_shown_and_not_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clips_are_made_verified_shown_and_not_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "stillreel")
     assert demo(tmp_path, stills=60, heldout=10) == 0
     assert (tmp_path / "clips" / "preview.html").read_text().count("<article") == 48
     for name, count in (("clips", 50), ("clips-heldout", 10)):
@@ -27,9 +28,10 @@ def test_clips_are_made_verified_shown_and_not_made_again(tmp_path: Path, capsys
     keys = [{row["key"] for row in rows_of(tmp_path / name)} for name in ("clips", "clips-heldout")]
     assert not keys[0] & keys[1], "a run may mix them"
     before = data_digests(tmp_path / "clips")
-    assert "== draw 50 pictures" in capsys.readouterr().out
+    assert "== draw 50 pictures" in caplog.text
+    caplog.clear()
     assert demo(tmp_path, stills=60, heldout=10) == 0
-    assert "draw" not in capsys.readouterr().out
+    assert "draw" not in caplog.text and "== animate" in caplog.text
     assert data_digests(tmp_path / "clips") == before
 
 

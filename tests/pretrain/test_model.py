@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from stillreel.configs import RequestError
 from stillreel.pretrain.model import ModelSettings
 from stillreel.pretrain.model.blocks import key_bias
+from stillreel.pretrain.model.features import Frames
 from stillreel.pretrain.model.towers import encode_words
 from tests.pretrain.zoo import ZOO, captions, inputs, mask_of, shaken, tiny
 
@@ -236,3 +237,17 @@ def test_scoring_leaves_the_model_in_the_mode_in_which_it_was() -> None:
     model = tiny("stan").train()
     first, second = (model.score(*inputs()) for _ in range(2))
     assert model.training and torch.equal(first, second)
+
+
+def test_an_lstm_computes_in_fp32_under_autocast() -> None:
+    """In half precision cuDNN's is of fp16, whatever type is asked for: its gradients vanish without a scaler."""
+    module, generator = copy.deepcopy(shaken("lstm").temporal), torch.Generator().manual_seed(0)
+    features = torch.randn(3, 5, 64, generator=generator).bfloat16()
+    mask = mask_of([5, 3, 1], 5)
+    visual = shaken("lstm").clip.visual
+    with torch.autocast("cpu", torch.bfloat16):
+        told = module(Frames(features, mask, (), visual, None, None))
+    assert torch.equal(told, module(Frames(features.float(), mask, (), visual, None, None)))
+    assert told.dtype == torch.float32
+    told.sum().backward()
+    assert all(one.grad is not None and one.grad.dtype == torch.float32 for one in module.parameters())

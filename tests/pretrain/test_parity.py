@@ -12,7 +12,7 @@ import torch
 
 from stillreel.pretrain.model import load_peer
 from tests.making import SHARED, needs_shared
-from tests.parity import Reference, check, main
+from tests.parity import Reference, check, main, no_padding_wins
 
 FILES = sorted((SHARED / "reference").glob("*/*.npz"))
 
@@ -65,6 +65,16 @@ def test_a_wrong_gradient_norm_and_a_nan_are_misses(tmp_path: Path) -> None:
     copied.with_suffix(".json").write_text(json.dumps(about))
     missed = {one.what for one in check(copied) if not one.passed}
     assert missed == {"published: out/frame_features", "grad_norm: clip.visual.proj"}
+
+
+def test_where_a_padded_word_wins_the_published_maximum_the_default_is_not_asked_to_agree(tmp_path: Path) -> None:
+    """With all words turned round, those of a frame that were near are far: padding's similarity of 0 is the largest."""
+    path, name = file_of("mugstan_retrieval"), "sd/text_backbone.text_projection.weight"
+    with np.load(path) as arrays:
+        turned = changed(path, tmp_path, **{name: -arrays[name]})
+    assert no_padding_wins(Reference(path))
+    assert not no_padding_wins(Reference(turned))
+    assert "default: out/sim_drl_wti" not in {one.what for one in check(turned)}
 
 
 def test_a_folder_without_references_is_a_wrong_request(tmp_path: Path) -> None:

@@ -26,11 +26,12 @@ _ASKING = {
     "_unique2",
     "unique_dim",
 }
-# Without `distil`: the re-ranker reads only the clips that are candidates, and must hear which they are.
 CASES = (
     "mean",
     "mean, sigmoid",
     "matching, patches",
+    "distill",
+    "clip2video, all",
     "clip2video",
     "mug, attended",
     "stan, dropping",

@@ -13,20 +13,23 @@ from pathlib import Path
 
 import pytest
 
-from stillreel.animate.task import ShardTask, build_shard, library_versions
+from stillreel.animate.clips.clip import make_shard
 from stillreel.configs import RequestError
 from stillreel.configs.system.storage import Folder
+from stillreel.shards.build.executors import ShardTask
 from stillreel.shards.format.plan import read_plans
 from tests.making import animate, data_digests, members_of_tars, picture_folder, recipes_of, stillreel
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_ray_makes_what_one_process_makes(stills: Path, built: dict[str, Path], tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(("ray", "workers"), [("local", 1), ("local", 2), ("off", 2)])
+def test_workers_make_what_one_process_makes(
+    stills: Path, built: dict[str, Path], tmp_path: Path, ray: str, workers: int
+) -> None:
     said = stillreel(
         "animate",
         stills,
         tmp_path,
-        "ray=local",
+        f"ray={ray}",
         f"workers={workers}",
         "store=frames",
         "shard_size=10",
@@ -48,7 +51,7 @@ def test_shards_are_the_same_in_any_order(stills: Path, built: dict[str, Path], 
     order = [*plan.shard_numbers, 1]
     random.Random(store).shuffle(order)
     for shard in order:
-        build_shard(ShardTask(folder.url, 0, plan.digest, shard, str(stills), attempt=1, max_rejected=0))
+        make_shard(ShardTask(folder.url, 0, plan.digest, shard, attempt=1, max_rejected=0, job=str(stills)))
     assert data_digests(tmp_path / "out") == expected
 
 
@@ -97,13 +100,13 @@ def test_worker_with_other_versions_refuses(
 ) -> None:
     out = Path(shutil.copytree(built["recipe"], tmp_path / "out"))
     (out / "shards" / "stills-000001.json").unlink()
-    other = {**library_versions(), "opencv-python-headless": "4.9.0.80"}
-    monkeypatch.setattr("stillreel.animate.task.library_versions", lambda: other)
+    plan = read_plans(Folder(str(out)))[0]
+    other = {**plan.header.libraries, "opencv-python-headless": "4.9.0.80"}
+    monkeypatch.setattr("stillreel.shards.build.libraries.library_versions", lambda _names: other)
     with pytest.raises(RequestError, match=r"opencv-python-headless 4\.9\.0\.80, planned 4\."):
         animate(stills, out, shard_size=10, frames=5, size=64)
-    plan = read_plans(Folder(str(out)))[0]
     with pytest.raises(RequestError, match="other library versions"):
-        build_shard(ShardTask(str(out), 0, plan.digest, 1, str(stills), attempt=1, max_rejected=0))
+        make_shard(ShardTask(str(out), 0, plan.digest, 1, attempt=1, max_rejected=0, job=str(stills)))
 
 
 def test_adding_sources_redraws_nothing(tmp_path: Path) -> None:

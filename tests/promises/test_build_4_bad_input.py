@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from stillreel.animate.commands.animate import RejectBudget
 from stillreel.configs import DataError
 from stillreel.configs.system.storage import Folder
+from stillreel.shards.build.engine import RejectBudget
 from tests.making import animate, check, picture_folder, rows_of, stillreel
 
 
@@ -77,8 +77,8 @@ def test_shard_that_cannot_be_written_is_set_aside_after_its_attempts(tmp_path: 
     (out / "shards" / "stills-000001.tar").mkdir(parents=True)
     said = stillreel("animate", source, out, "ray=off", "shard_size=4", "attempts=2")
     assert said.returncode == 1
-    assert "stills-000001: attempt 1 of 2 failed: IsADirectoryError" in said.stdout
-    assert "stills-000001: attempt 2 of 2 failed" in said.stdout
+    assert "stills-000001: attempt 1 of 2 failed: IsADirectoryError" in said.stderr
+    assert "stills-000001: attempt 2 of 2 failed" in said.stderr
     assert "1 of 3 shards were set aside after 2 attempts: stills-000001" in said.stderr
     (out / "shards" / "stills-000001.tar").rmdir()
     assert animate(source, out, shard_size=4) == 0

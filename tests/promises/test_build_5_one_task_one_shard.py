@@ -15,30 +15,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pytest
-
-from stillreel.animate.executors import OnRay, open_executor
-from stillreel.animate.task import ShardTask, build_shard
-from stillreel.configs import RequestError
+from stillreel.animate.clips.clip import make_shard
 from stillreel.configs.system.storage import Folder
+from stillreel.shards.build.executors import InPool, InProcess, OnRay, ShardTask, open_executor
 from stillreel.shards.format.plan import read_plans
 from tests.making import animate, data_digests, free_port, picture_folder, stillreel
 
 
 def test_what_travels_is_small(stills: Path, built: dict[str, Path], tmp_path: Path) -> None:
     plan = read_plans(Folder(str(built["recipe"])))[0]
-    task = ShardTask(str(tmp_path), 0, plan.digest, 0, str(stills), attempt=1, max_rejected=5)
+    task = ShardTask(str(tmp_path), 0, plan.digest, 0, attempt=1, max_rejected=5, job=str(stills))
     assert len(pickle.dumps(task)) < 1000
     (tmp_path / "plan-000.parquet").write_bytes((built["recipe"] / "plan-000.parquet").read_bytes())
-    receipt = build_shard(task)
+    receipt = make_shard(task)
     assert len(receipt.encode()) < 1400  # indented for people; on the wire:
     assert len(pickle.dumps(receipt)) < 1024
 
 
 def test_few_tasks_are_in_flight() -> None:
-    with open_executor("off", 0) as executor:
+    with open_executor(make_shard, "off", 0, {}) as executor:
+        assert isinstance(executor, InProcess)
         assert executor.capacity == 1
-    with open_executor("local", 1) as executor:
+    with open_executor(make_shard, "off", 4, {}) as executor:
+        assert isinstance(executor, InPool)
+        assert executor.capacity == 4
+    with open_executor(make_shard, "local", 1, {}) as executor:
         assert isinstance(executor, OnRay)
         assert executor.capacity == 2, "the one that runs, and one that waits for it"
 
@@ -103,8 +104,3 @@ def test_unreachable_cluster_is_said(tmp_path: Path) -> None:
     assert said.returncode == 2
     assert "ray=127.0.0.1:1" in said.stderr
     assert "Traceback" not in said.stderr
-
-
-def test_several_workers_without_ray_are_refused() -> None:
-    with pytest.raises(RequestError, match="that is one process"):
-        open_executor("off", 4)

@@ -23,7 +23,8 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return shown
 
 
-def test_log_gets_lines_with_rate_time_left_and_rejects(capsys: pytest.CaptureFixture[str], now: list[float]) -> None:
+def test_log_gets_lines_with_rate_time_left_and_rejects(caplog: pytest.LogCaptureFixture, now: list[float]) -> None:
+    caplog.set_level("INFO", "stillreel")
     with Progress(1000, "clips", "lines") as shown:
         now[0] += 5
         shown.advance(100, "rejected 3 (corrupt 2, truncated 1)")
@@ -31,18 +32,19 @@ def test_log_gets_lines_with_rate_time_left_and_rejects(capsys: pytest.CaptureFi
         shown.advance(20)
         now[0] += 20
         shown.beat()
-    lines = capsys.readouterr().err.splitlines()
+    lines = caplog.messages
     assert lines[0] == "100/1,000 clips, 20.0/s, 45 s left, rejected 3 (corrupt 2, truncated 1)"
     assert lines[1].startswith("120/1,000 clips, 4.6/s, 3 min left, rejected 3")
     assert len(lines) == 3
 
 
-def test_resumed_work_does_not_count_towards_the_rate(capsys: pytest.CaptureFixture[str], now: list[float]) -> None:
+def test_resumed_work_does_not_count_towards_the_rate(caplog: pytest.LogCaptureFixture, now: list[float]) -> None:
+    caplog.set_level("INFO", "stillreel")
     with Progress(1000, "clips", "lines") as shown:
         shown.skip(900)
         now[0] += 10
         shown.advance(50)
-    assert "950/1,000 clips, 5.0/s, 10 s left" in capsys.readouterr().err
+    assert "950/1,000 clips, 5.0/s, 10 s left" in caplog.text
 
 
 def test_terminal_gets_a_bar(tmp_path: Path) -> None:
@@ -72,10 +74,11 @@ def test_terminal_gets_a_bar(tmp_path: Path) -> None:
     assert "100%" in text
 
 
-def test_off_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+def test_off_is_silent(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "stillreel")
     with Progress(10, "clips", "off") as shown:
         shown.advance(10)
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == caplog.text == ""
 
 
 def test_words() -> None:

@@ -163,7 +163,7 @@ def test_nothing_whole_is_said(tmp_path: Path) -> None:
     data = write_set(tmp_path / "set", [3])
     (data / "shards" / "clips-000000.tar").unlink()
     with pytest.raises(
-        DataError, match=r"17 samples in a row of one lane are damaged, the first of them .*clips-000000\.tar"
+        DataError, match=r"17 samples that were tried for one slot are damaged, the first of them .*clips-000000\.tar"
     ):
         read_steps(data, settings_of(**FORGIVING), batch=2, steps=1)
 
@@ -269,7 +269,8 @@ def test_command_says_what_is_damaged(tmp_path: Path) -> None:
     words = ("stream", data, "steps=5", "batch=8", "frames=2", "size=32", "workers=1")
     said = stillreel(*words)
     assert said.returncode == 1
-    assert "DAMAGED" in said.stderr and "clips_000000024: not the bytes that were written" in said.stderr
+    assert "WARNING: damaged, passed over: " in said.stderr
+    assert "clips_000000024: not the bytes that were written" in said.stderr
     assert "1 damaged samples were passed over" in said.stderr
     said = stillreel(*words, "max_bad=0")
     assert said.returncode == 1

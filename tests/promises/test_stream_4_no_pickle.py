@@ -18,7 +18,7 @@ from stillreel.configs.stream import CatalogSettings
 from stillreel.pretrain.data import ClipLoader, Share
 from stillreel.shards.commands.catalog import run
 from stillreel.shards.format.index import encode_index, entry_of
-from stillreel.shards.format.tar import TarWriter
+from stillreel.shards.format.writer import TarWriter
 from stillreel.shards.stream.stream import open_blend
 from tests.making import jpeg, stillreel, write_tar
 from tests.streaming import settings_of, write_set

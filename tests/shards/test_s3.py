@@ -52,7 +52,7 @@ def test_build_into_a_bucket_and_resume_there(
     assert stillreel("verify", out).returncode == 1
     again = stillreel(*words, "ray=off")
     assert again.returncode == 0, again.stderr
-    assert "3 shards: 1 valid, 1 damaged, 0 stale, 1 missing" in again.stdout
+    assert "3 shards: 1 valid, 1 damaged, 0 stale, 1 missing" in again.stderr
     assert folder.read("shards/stills-000000.json") == kept
     assert data_digests(fetched(out, tmp_path / "second")) == data_digests(built["recipe"])
     assert not check(out).problems

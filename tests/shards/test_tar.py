@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillreel.shards.format.tar import BLOCK, RECORD, TarDamage, TarWriter, digest_of_samples, members_of, walk
+from stillreel.shards.format.tar import BLOCK, RECORD, TarDamage, digest_of_samples, members_of, walk
+from stillreel.shards.format.writer import TarWriter
 
 KEYS = st.integers(0, 999).map(lambda number: f"set_{number:09d}")
 PAYLOADS = st.binary(max_size=2000)

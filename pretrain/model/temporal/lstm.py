@@ -5,7 +5,7 @@ from __future__ import annotations
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from stillreel.pretrain.model.features import Frames
+from stillreel.pretrain.model.features import Frames, without_autocast
 
 
 class Lstm(nn.Module):
@@ -22,6 +22,9 @@ class Lstm(nn.Module):
         # Valid frames go to the front, where nothing of the padding behind them reaches them; then all go back.
         order = frames.mask.logical_not().int().argsort(dim=1, stable=True)
         there = order[:, :, None].expand_as(frames.features)
-        hidden, _ = self.lstm(frames.features.gather(1, there))
+        valid_first = frames.features.gather(1, there).to(self.lstm.weight_hh_l0.dtype)
+        # Under autocast to bf16 cuDNN's LSTM computes in fp16, whose gradients need a scaler; twelve steps in fp32 cost little.
+        with without_autocast(valid_first.device.type):
+            hidden, _ = self.lstm(valid_first)
         back = order.argsort(dim=1)[:, :, None].expand_as(hidden)
         return hidden.gather(1, back) * frames.mask[:, :, None] + frames.features

@@ -24,7 +24,7 @@ from stillreel.pretrain.evaluation.two_stage.stages import vectors_of_clips
 from tests.finetune.search.conftest import VIDEOS
 from tests.finetune.search.making import FRAMES, SIZE, copied, index, opened, write_model, write_videos
 from tests.finetune.video.making import write_video
-from tests.making import SHARED, needs_shared
+from tests.making import SHARED, held_by_another, needs_shared
 from tests.pretrain.zoo import shaken
 from tests.streaming import write_set
 
@@ -163,13 +163,13 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_features(
     assert not list(out.glob("work-*")) and not list(out.glob(".*.part"))
 
 
-def test_two_runs_at_once_are_refused(videos: Path, checkpoint: Path, made: Path, tmp_path: Path) -> None:
-    import fcntl
-
+def test_two_runs_at_once_are_refused(
+    videos: Path, checkpoint: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = copied(made, tmp_path / "index")
-    with open(out / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with held_by_another(out):
         assert index(videos, out, checkpoint) == 2
+    assert f"OUT {out}: another stillreel is writing it" in capsys.readouterr().err
 
 
 def test_clips_of_shards_are_indexed_by_tar_and_key(

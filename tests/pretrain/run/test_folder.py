@@ -58,19 +58,22 @@ def test_a_new_run_writes_what_it_is(tmp_path: Path) -> None:
     assert {"stillreel", "torch", "safetensors"} <= told["libraries"].keys()
 
 
-def test_auto_goes_on_from_the_latest(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_auto_goes_on_from_the_latest(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "stillreel")
     assert step_of(run) == 30
-    assert "going on from" in capsys.readouterr().err
+    assert "going on from" in caplog.text
     assert step_of(run, resume=str(run)) == 30
 
 
 def test_damaged_checkpoints_are_named_passed_over_and_lose_their_names(
-    run: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     harm(run, 30)
     assert step_of(run) == 20
-    said = capsys.readouterr().err
-    assert "DAMAGED" in said and "step-00000030: training.safetensors has" in said
+    assert [one.levelname for one in caplog.records] == ["WARNING", "WARNING"]
+    damaged, aside = caplog.messages
+    assert damaged.startswith("damaged, passed over: ") and "step-00000030: training.safetensors has" in damaged
+    assert aside.startswith("set aside as ")
     assert saved_steps(run) == ["step-00000010", "step-00000020", "step-00000030.damaged"]
     run_to(run, 30)
     assert step_of(run) == 30
@@ -79,12 +82,12 @@ def test_damaged_checkpoints_are_named_passed_over_and_lose_their_names(
     assert "step-00000030.damaged-2" in saved_steps(run)
 
 
-def test_if_none_is_whole_nothing_is_begun_anew(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_if_none_is_whole_nothing_is_begun_anew(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     for step in (10, 20, 30):
         harm(run, step)
     with pytest.raises(DataError, match="holds 3 checkpoints and none is whole"):
         begin(run)
-    assert capsys.readouterr().err.count("DAMAGED") == 3
+    assert caplog.text.count("damaged, passed over") == 3
     assert saved_steps(run) == ["step-00000010", "step-00000020", "step-00000030"]
 
 
@@ -101,9 +104,10 @@ def test_never_refuses_a_folder_that_holds_a_run(run: Path, tmp_path: Path) -> N
             begin(out, resume="never")
 
 
-def test_other_settings_are_said_and_used(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_settings_are_said_and_used(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "stillreel")
     begin(run, lr=1e-5, save_every=7)
-    said = capsys.readouterr().err.splitlines()
+    said = caplog.messages[-1].splitlines()
     assert said[0].endswith("after 30 steps, with other settings:")
     assert said[1:] == ["  optimizer.lr: 4e-6 -> 1e-5", "  save_every: 1000 -> 7"]
     assert json.loads((run / "run.json").read_text())["settings"]["optimizer"]["lr"] == 1e-5
@@ -160,7 +164,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
         said = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
         )
-    assert said.stdout == f"OUT {tmp_path}: another run is writing it\n"
+    assert said.stdout == f"OUT {tmp_path}: another stillreel is writing it\n"
     assert begin(tmp_path) is None
 
 

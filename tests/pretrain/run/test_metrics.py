@@ -1,4 +1,4 @@
-"""metrics.jsonl reads as of one run; TensorBoard has the same; a bar or lines."""
+"""metrics.jsonl reads as of one run; a bar or lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from stillreel.configs import RequestError
 from stillreel.configs.run import RunSettings
 from stillreel.pretrain.run import Display, MetricsLogger, Reading
 from tests.making import ROOT
@@ -60,7 +59,7 @@ def test_lines_are_there_at_once_and_numbers_that_are_not_finite_are_null(tmp_pa
     assert second == {"step": 2, "r1": None, "r5": 1.0}
 
 
-def test_a_full_disk_costs_a_line_and_no_half_one_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_costs_a_line_and_no_half_one_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     journal = MetricsLogger(tmp_path, RunSettings(), 0)
     journal.write(reading(1))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -71,37 +70,16 @@ def test_a_full_disk_costs_a_line_and_no_half_one_stays(tmp_path: Path, capsys: 
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     journal.write(reading(3))
     assert [line["step"] for line in lines_of(tmp_path)] == [1, 3]
-    assert "the line of step 2 is lost" in capsys.readouterr().err
+    assert "the line of step 2 is lost" in caplog.text
 
 
-def test_tensorboard_has_the_numbers_and_forgets_steps_that_come_again(tmp_path: Path) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    settings = RunSettings(tensorboard=True)
-    with MetricsLogger(tmp_path, settings, 0) as journal:
-        journal.write(reading(10, loss=3.0))
-        journal.write(reading(20, loss=math.nan))
-        journal.write(reading(30, loss=9.0))
-    with MetricsLogger(tmp_path, settings, 20) as journal:
-        journal.write(reading(30, loss=2.0))
-    board = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [(one.step, one.value) for one in board.Scalars("loss")] == [(10, 3.0), (30, 2.0)]
-    assert [one.step for one in board.Scalars("loss.infonce")] == [10, 20, 30]
-
-
-def test_without_tensorboard_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
-        monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(RequestError, match=r'pip install "stillreel\[tensorboard\]"'):
-        MetricsLogger(tmp_path, RunSettings(tensorboard=True), 0)
-
-
-def test_a_log_gets_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_gets_the_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "stillreel")
     with Display(1000, 0, RunSettings(progress="auto")) as display:
         display.advance()
         display.tell(reading(500, mfu=0.3456))
         display.tell(reading(510))
-    first, second = capsys.readouterr().err.splitlines()
+    first, second = caplog.messages
     assert first == (
         "step 500/1,000  loss 2.5000 (infonce 2.2500)  lr 4.00e-06  grad_norm 1.5  logit_scale 14.3  1,234.5 clips/s  MFU 34.6%  "
         "data wait 1.2%  3.2 GB  epoch 0.25, 32,000 clips  67 min left"

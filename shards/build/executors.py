@@ -1,4 +1,5 @@
-"""Where shard tasks run: in this process, or on Ray. Ray is imported only here, and only when it is asked for."""
+"""Where shards are made: in this process, in processes beside it, or on Ray. Ray is imported only here, and only when it is
+asked for."""
 
 from __future__ import annotations
 
@@ -9,11 +10,18 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
-from stillreel.animate.task import ShardTask, build_shard, check_libraries, library_versions
 from stillreel.configs import RequestError
+from stillreel.configs.system.pool import process_pool, stop_pool
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.build.libraries import check_libraries
+from stillreel.shards.format.plan import Plan, open_plan
 from stillreel.shards.format.receipt import Receipt
 
 _CALLS_PER_WORKER = 64  # then a fresh process takes over, so that no leak of a decoder grows for days
@@ -22,22 +30,39 @@ _CONNECT_S = 10.0
 _WARMED, _WARM_UP_S = 64, 60.0  # workers at most, seconds at most
 
 
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to be made, and all that a worker is told of it: it reads the rest from the plan. `max_rejected` is a count for
+    the whole build; `job` is what the function that makes the shard needs besides, small and picklable."""
+
+    out: str
+    plan: int
+    plan_digest: str
+    shard: int
+    attempt: int
+    max_rejected: int
+    job: Any = None
+
+    def open_plan(self) -> Plan:
+        """Its plan. RequestError when the libraries here are not the plan's."""
+        plan = open_plan(Folder(self.out), self.plan, self.plan_digest)
+        check_libraries(plan.header.libraries)
+        return plan
+
+
+MakeShard = Callable[[ShardTask], Receipt]  # of a module, so that it can be sent to other processes
+
+
 class Outcome(NamedTuple):
     """What became of a task: a receipt, or why there is none."""
 
     task: ShardTask
     receipt: Receipt | None
-    error: Exception | None
-
-
-def check_worker(libraries: Mapping[str, str]) -> None:
-    """Runs in a worker, which has then imported all that it needs. RequestError when its versions are not the driver's."""
-    check_libraries(libraries)
-    time.sleep(0.2)  # long enough for the next such task to go to another worker
+    error: BaseException | None
 
 
 class Executor(Protocol):
-    """Runs up to `capacity` tasks at once. A context manager; leaving it stops what still runs."""
+    """Makes up to `capacity` shards at once. A context manager; leaving it stops what still runs."""
 
     @property
     def capacity(self) -> int: ...
@@ -51,10 +76,20 @@ class Executor(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-class InProcess:
-    """Runs a task when its outcome is waited for."""
+def open_executor(make_shard: MakeShard, ray: str, workers: int, libraries: Mapping[str, str]) -> Executor:
+    """The executor that the settings `ray` and `workers` ask for. RequestError when no worker of it could work."""
+    if ray != "off":
+        return OnRay(make_shard, ray, workers, libraries)
+    return InPool(make_shard, workers) if workers > 1 else InProcess(make_shard)
 
-    def __init__(self) -> None:
+
+class InProcess:
+    """Makes a shard when its outcome is waited for."""
+
+    capacity = 1
+
+    def __init__(self, make_shard: MakeShard) -> None:
+        self._make_shard = make_shard
         self._waiting: deque[ShardTask] = deque()
 
     def __enter__(self) -> Self:
@@ -62,10 +97,6 @@ class InProcess:
 
     def __exit__(self, *_: object) -> None:
         self._waiting.clear()
-
-    @property
-    def capacity(self) -> int:
-        return 1
 
     @property
     def busy(self) -> int:
@@ -77,30 +108,73 @@ class InProcess:
     def wait(self, seconds: float) -> Outcome | None:
         task = self._waiting.popleft()
         try:
-            return Outcome(task, build_shard(task), None)
-        # As on Ray, whatever a task dies of is one failed attempt; the driver decides what it means.
+            return Outcome(task, self._make_shard(task), None)
+        # As in a worker, whatever a task dies of is one failed attempt; the driver decides what it means.
         except Exception as error:
             return Outcome(task, None, error)
 
 
-class OnRay:
-    """Runs each task as a Ray task, on a private local Ray or on a cluster."""
+class InPool:
+    """Makes shards in `workers` processes. Each is a pool of its own, so one that dies takes no other's shard along."""
 
-    def __init__(self, address: str, workers: int) -> None:
+    def __init__(self, make_shard: MakeShard, workers: int) -> None:
+        self._make_shard = make_shard
+        self.capacity = workers
+        self._idle: list[ProcessPoolExecutor] = []
+        self._running: dict[Future[Receipt], tuple[ProcessPoolExecutor, ShardTask]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in (*self._idle, *(pool for pool, _ in self._running.values())):
+            stop_pool(pool)
+
+    @property
+    def busy(self) -> int:
+        return len(self._running)
+
+    def submit(self, task: ShardTask) -> None:
+        pool = self._idle.pop() if self._idle else process_pool(1)
+        try:
+            future = pool.submit(self._make_shard, task)
+        except BrokenProcessPool:  # it died while it had nothing to do
+            pool = process_pool(1)
+            future = pool.submit(self._make_shard, task)
+        self._running[future] = pool, task
+
+    def wait(self, seconds: float) -> Outcome | None:
+        done, _ = wait_for(self._running, timeout=seconds, return_when=FIRST_COMPLETED)
+        if not done:
+            return None
+        future = done.pop()
+        pool, task = self._running.pop(future)
+        error = future.exception()
+        if isinstance(error, BrokenProcessPool):
+            stop_pool(pool)
+        else:
+            self._idle.append(pool)
+        return Outcome(task, None if error else future.result(), error)
+
+
+class OnRay:
+    """Makes each shard in a Ray task, on a private local Ray or on a cluster."""
+
+    def __init__(self, make_shard: MakeShard, address: str, workers: int, libraries: Mapping[str, str]) -> None:
         self._ray = _start_ray(address, workers)
         # On a private Ray the number of workers is its number of CPUs; on a cluster it is a bound of ours.
         self._bound = workers if address != "local" else 0
         self._cpus = 0
         self._counted = -math.inf
-        self._warm_up()
+        self._warm_up(make_shard, libraries)
         # Attempts are counted by the driver, so Ray must not retry on its own.
-        self._remote = self._ray.remote(num_cpus=1, max_retries=0, max_calls=_CALLS_PER_WORKER)(build_shard)
+        self._remote = self._ray.remote(num_cpus=1, max_retries=0, max_calls=_CALLS_PER_WORKER)(make_shard)
         self._running: dict[Any, ShardTask] = {}
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, make_shard: MakeShard, libraries: Mapping[str, str]) -> None:
         """Let each worker import what it needs, so that one that cannot is found out before any shard fails on it."""
         touch = self._ray.remote(num_cpus=1, max_retries=0)(check_worker)
-        references = [touch.remote(library_versions()) for _ in range(min(self.capacity, _WARMED))]
+        references = [touch.remote(make_shard, libraries) for _ in range(min(self.capacity, _WARMED))]
         ready, _ = self._ray.wait(references, num_returns=len(references), timeout=_WARM_UP_S)
         try:
             self._ray.get(ready)
@@ -150,13 +224,10 @@ class OnRay:
             return Outcome(task, None, error)
 
 
-def open_executor(ray: str, workers: int) -> Executor:
-    """The executor that the settings `ray` and `workers` ask for."""
-    if ray == "off":
-        if workers > 1:
-            raise RequestError(f"workers={workers} with ray=off: that is one process; leave one of the two out")
-        return InProcess()
-    return OnRay(ray, workers)
+def check_worker(make_shard: MakeShard, libraries: Mapping[str, str]) -> None:
+    """Runs in a worker, which has then imported all that `make_shard` needs. RequestError when its versions are others."""
+    check_libraries(libraries)
+    time.sleep(0.2)  # long enough for the next such task to go to another worker
 
 
 def _start_ray(address: str, workers: int) -> Any:

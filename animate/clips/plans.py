@@ -1,28 +1,33 @@
-"""Which plans a build follows: a first one, the ones that lie in OUT, or these and an extension."""
+"""Which plans a build of clips follows: a first one, the ones that lie in OUT, or these and an extension."""
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from stillreel.animate.clips.clip import Stage
 from stillreel.animate.sources import Source
-from stillreel.animate.task import library_versions
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.build import AnimateSettings, ClipSettings
 from stillreel.configs.system.progress import tally
 from stillreel.configs.system.storage import Folder
+from stillreel.shards.build.libraries import library_versions
 from stillreel.shards.build.survey import survey
 from stillreel.shards.commands.stats import tables
 from stillreel.shards.format.plan import Listed, Plan, PlanHeader, write_plan
 from stillreel.shards.format.record import REJECTED, WRITTEN
 
+_log = logging.getLogger(__name__)
+# Whatever decides a byte of a tar, Parquet or idx file.
+_LIBRARIES = ("albumentations", "av", "numpy", "opencv-python-headless", "pillow", "pyarrow", "simplejpeg", "stillreel")
 
-def settle_plans(
+
+def open_or_write_plans(
     folder: Folder, plans: list[Plan], source: Source, stage: Stage, settings: AnimateSettings
 ) -> list[Plan]:
-    """The plans to follow; writes one where there is none, or where `extend` asks for it and finds something.
+    """The plans to follow, of those in OUT; writes one where there is none, or where `extend` asks and finds something.
 
     Raises RequestError when OUT holds other data than is asked for.
     """
@@ -44,7 +49,7 @@ def settle_plans(
         listed = (one for one in source.listing() if (one.source, one.source_key) in rejected)
     first = next(listed, None)
     if first is None:
-        print(f"nothing to add: extend={settings.extend} finds no such samples in {source.folder.url}", flush=True)
+        _log.info(f"nothing to add: extend={settings.extend} finds no such samples in {source.folder.url}")
         return plans
     return [*plans, _write(folder, plans, source, stage, settings, chain([first], listed))]
 
@@ -58,13 +63,13 @@ def _write(
     listed: Iterator[Listed],
 ) -> Plan:
     name = _name(plans, source, settings)
-    print(f"planning {source.folder.url} ({source.kind})", flush=True)
+    _log.info(f"planning {source.folder.url} ({source.kind})")
     header = PlanHeader(
         number=len(plans),
         name=name,
         settings=stage.settings.model_copy(update={"name": name}).model_dump(mode="json"),
         presets=stage.presets(),
-        libraries=library_versions(),
+        libraries=library_versions(_LIBRARIES),
         source=source.describe(),
         first_shard=sum(plan.shards for plan in plans),
         first_position=sum(plan.samples for plan in plans),
@@ -74,7 +79,7 @@ def _write(
     except DataError as error:
         raise RequestError(f"SOURCE {source.folder.url}: {error}") from None
     if plan.header.left_out:
-        print(f"left out at the source: {tally(plan.header.left_out)}", flush=True)
+        _log.info(f"left out at the source: {tally(plan.header.left_out)}")
     return plan
 
 

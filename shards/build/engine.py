@@ -1,0 +1,213 @@
+"""The run of a build, whatever its shards are made of: plan, see what is there, make the rest, and close the books.
+
+The driver holds no sample: it writes the plan, hands out shards, counts receipts, and writes the manifest when every planned
+shard has one. It may be killed at any moment; the next run starts from what lies in OUT.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from stillreel.configs import DataError, RequestError
+from stillreel.configs.build import BuildSettings
+from stillreel.configs.system.interrupt import stoppable
+from stillreel.configs.system.lock import sole_writer
+from stillreel.configs.system.progress import Progress, amount, duration, tally
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.build.executors import Executor, MakeShard, Outcome, ShardTask, open_executor
+from stillreel.shards.build.libraries import check_libraries
+from stillreel.shards.build.survey import Survey, Task, survey
+from stillreel.shards.format.manifest import MANIFEST, Manifest, manifest_of
+from stillreel.shards.format.plan import Plan, read_plans
+from stillreel.shards.format.writer import TooManyRejects
+
+_log = logging.getLogger(__name__)
+_JUDGED_AFTER = 10_000  # samples; before, the rejects of a few bad shards say little about a large source
+_BEAT_S = 1.0
+
+
+class Build(NamedTuple):
+    """What is built. `open_or_write_plans` is given OUT and the plans that lie in it, and returns those to follow;
+    `make_shard` makes and publishes a shard, in any process; `job` is what it is told of one beside the plan; `unit` is what
+    samples are called."""
+
+    open_or_write_plans: Callable[[Folder, list[Plan]], list[Plan]]
+    make_shard: MakeShard
+    job: Callable[[Task], Any]
+    unit: str
+
+
+def run_build(folder: Folder, build: Build, settings: BuildSettings) -> Manifest:
+    """Build, or go on building, a data set in OUT. DataError when shards were set aside or too much was rejected."""
+    with sole_writer(folder), stoppable("finished shards are kept. Run the same command again to go on"):
+        folder.remove_unfinished("shards")
+        plans = build.open_or_write_plans(folder, read_plans(folder))
+        for plan in plans:
+            check_libraries(plan.header.libraries)
+        found = survey(folder, plans, full=settings.check == "full")
+        _tell_survey(plans, found)
+        schedule = Schedule(folder, build, plans, found, settings)
+        schedule.work_off()
+        folder.remove_unfinished("shards")
+        if schedule.set_aside:
+            names = ", ".join(task.name for task in schedule.set_aside)
+            raise DataError(
+                f"{len(schedule.set_aside)} of {len(found.findings)} shards were set aside after {settings.attempts} "
+                f"attempts: {names}. The others are finished; run the same command again to try these again"
+            )
+        return _publish_manifest(folder, plans)
+
+
+def describe_totals(manifest: Manifest, folder: Folder) -> str:
+    """What was made, in a line."""
+    totals = manifest.totals
+    rejected = sum(totals["rejected"].values())
+    reasons = f" ({tally(totals['rejected'])})" if rejected else ""
+    return (
+        f"planned {totals['planned']:,} = written {totals['written']:,} + rejected {rejected:,}{reasons}; "
+        f"{totals['shards']:,} shards, {amount(totals['bytes'])}, in {folder.url}"
+    )
+
+
+class Schedule:
+    """Hands out the shards that are not valid yet, and takes back receipts and failures."""
+
+    def __init__(
+        self, folder: Folder, build: Build, plans: Sequence[Plan], found: Survey, settings: BuildSettings
+    ) -> None:
+        self._folder = folder
+        self._build = build
+        self._libraries = plans[-1].header.libraries
+        self._settings = settings
+        self._total = sum(plan.samples for plan in plans)
+        self._waiting = deque((task, 1) for task in found.open_tasks)
+        self._running: dict[tuple[int, int], Task] = {}
+        self._budget = RejectBudget(settings.max_rejects, self._total)
+        self.set_aside: list[Task] = []
+        for receipt in found.receipts:
+            self._budget.count(receipt.planned, receipt.rejected)
+        self._budget.check()
+
+    def work_off(self) -> None:
+        """Make every shard, or set it aside. DataError over the reject budget, RequestError when no worker can work."""
+        if not self._waiting:
+            return
+        workers = min(self._settings.workers, len(self._waiting))
+        with open_executor(self._build.make_shard, self._settings.ray, workers, self._libraries) as executor:
+            start, before = time.monotonic(), self._budget.done
+            with Progress(self._total, self._build.unit, self._settings.progress) as progress:
+                progress.skip(before)
+                while self._waiting or executor.busy:
+                    self._hand_out(executor)
+                    outcome = executor.wait(_BEAT_S)
+                    if outcome is None:
+                        progress.beat()
+                    else:
+                        progress.advance(self._take(outcome), self._budget.note())
+            spent, made = time.monotonic() - start, self._budget.done - before
+            _log.info(f"{made:,} samples in {duration(spent)}, {made / spent:,.1f}/s")
+
+    def _hand_out(self, executor: Executor) -> None:
+        while self._waiting and executor.busy < executor.capacity:
+            task, attempt = self._waiting.popleft()
+            number = task.plan.header.number
+            self._running[number, task.shard] = task
+            executor.submit(
+                ShardTask(
+                    out=self._folder.url,
+                    plan=number,
+                    plan_digest=task.plan.digest,
+                    shard=task.shard,
+                    attempt=attempt,
+                    max_rejected=self._budget.allowed,
+                    job=self._build.job(task),
+                )
+            )
+
+    def _take(self, outcome: Outcome) -> int:
+        """Book what became of a task; returns how many samples it finished."""
+        task = self._running.pop((outcome.task.plan, outcome.task.shard))
+        if outcome.receipt is not None:
+            self._budget.count(outcome.receipt.planned, outcome.receipt.rejected)
+            self._budget.check()
+            return outcome.receipt.planned
+        if isinstance(outcome.error, RequestError):
+            raise outcome.error
+        attempt = outcome.task.attempt
+        if isinstance(outcome.error, TooManyRejects):
+            # It knew the budget of the time when it was handed out; there may be room for its rejects by now.
+            self._budget.check(outcome.error.rejected)
+            self._waiting.append((task, attempt))
+            return 0
+        _log.warning(f"{task.name}: attempt {attempt} of {self._settings.attempts} failed: {_one_line(outcome.error)}")
+        if attempt < self._settings.attempts:
+            self._waiting.append((task, attempt + 1))
+        else:
+            self.set_aside.append(task)
+        return 0
+
+
+class RejectBudget:
+    """How many samples may be rejected: a fraction of those done, judged over at least 10,000 (or all of fewer)."""
+
+    def __init__(self, fraction: float, total: int) -> None:
+        self._fraction = fraction
+        self._least = min(total, _JUDGED_AFTER) if fraction < 1 else total
+        self._rejected: Counter[str] = Counter()
+        self.done = 0
+
+    @property
+    def allowed(self) -> int:
+        """Rejects that are within the budget so far."""
+        return int(self._fraction * max(self.done, self._least))
+
+    def count(self, done: int, rejected: Mapping[str, int]) -> None:
+        self.done += done
+        self._rejected.update(rejected)
+
+    def check(self, more: Mapping[str, int] | None = None) -> None:
+        """DataError when there are too many, `more` that are not booked yet included."""
+        rejected = self._rejected + Counter(more or {})
+        if rejected.total() > self.allowed:
+            raise DataError(
+                f"stopped: {rejected.total():,} rejects ({tally(rejected)}) are more than "
+                f"max_rejects={self._fraction:g} allows of {max(self.done, self._least):,} samples. Finished shards are "
+                "kept, and their tables say what is wrong with each reject. Mend the source, or run again with a larger "
+                "max_rejects (1: no limit)"
+            )
+
+    def note(self) -> str:
+        return f"rejected {self._rejected.total():,} ({tally(self._rejected)})" if self._rejected else ""
+
+
+def _publish_manifest(folder: Folder, plans: Sequence[Plan]) -> Manifest:
+    """The manifest, from receipts as they now lie in OUT."""
+    found = survey(folder, plans, full=False)
+    if found.open_tasks:
+        raise DataError(
+            f"{len(found.open_tasks)} finished shards were changed or removed while the build ran; run it again"
+        )
+    manifest = manifest_of(plans, found.receipts)
+    folder.publish(MANIFEST, manifest.encode())
+    return manifest
+
+
+def _tell_survey(plans: Sequence[Plan], found: Survey) -> None:
+    name = plans[0].header.name
+    states = ", ".join(f"{found.count(state):,} {state}" for state in ("valid", "damaged", "stale", "missing"))
+    _log.info(
+        f"plan {plans[-1].digest[:8]} of {name}: {sum(plan.samples for plan in plans):,} samples, "
+        f"{len(found.findings):,} shards: {states}"
+    )
+    for finding in found.findings:
+        if finding.why:
+            _log.info(f"  {finding.task.name} is {finding.state}: {finding.why}; it is made again")
+
+
+def _one_line(error: BaseException | None) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[-1] if text else ''}"

@@ -1,0 +1,36 @@
+"""Versions of the libraries that bytes and figures depend on."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+import stillreel
+from stillreel.configs import RequestError
+
+
+def library_versions(names: Iterable[str]) -> dict[str, str]:
+    """Versions of those that are installed. That of stillreel is of the code that runs: a checkout has no other."""
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = stillreel.__version__ if name == "stillreel" else version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def check_libraries(planned: Mapping[str, str]) -> None:
+    """RequestError when a library here has another version than was planned with: its bytes could differ."""
+    here = library_versions(planned)
+    other = [
+        f"{name} {here.get(name, 'not installed')}, planned {planned[name]}"
+        for name in planned
+        if here.get(name) != planned[name]
+    ]
+    if other:
+        raise RequestError(
+            f"{platform.node()} has other library versions than the plan: {'; '.join(other)}. "
+            "Install those, or use another OUT"
+        )
