@@ -83,7 +83,17 @@ def main(words: list[str]) -> int:
                     process.terminate()
                     process.join(5)  # it ends the phase's process first
                     _kill(process)
+        name_left_out(options, end)
     return int(day.exitcode != 0)
+
+
+def name_left_out(options: Options, end: float) -> None:
+    """Phases of which nothing was told: a machine may be so slow that the time is up before they could begin."""
+    told = (options.out / "results.txt").read_text()
+    whole = Phase(options, end)
+    for name in options.phases:
+        if f"\n{name}: " not in told and f"\n  {name:<10} " not in told:
+            whole.tell(f"  {name:<10} left out: the time was up before it began")
 
 
 def make_shards(options: Options, end: float) -> None:
