@@ -66,13 +66,14 @@ from benchmarks.gpu_steps import (
     seconds_of,
     wait,
 )
-from stillreel.animate.render.device import batch_stills, normalize, prepare_still, render_stills
+from stillreel.animate.render.device import batch_stills, prepare_still, render_stills
 from stillreel.animate.scenes import SIZES as SCENE_SIZES
 from stillreel.configs.stream import DataSettings
 from stillreel.configs.system.hardware import usable_cores
 from stillreel.pretrain.data import ClipBatch, ClipLoader, Share
 from stillreel.pretrain.engine.loop import TrainState
 from stillreel.pretrain.engine.prefetcher import DeviceBatch, DevicePrefetcher
+from stillreel.pretrain.model.normalize import normalize
 from stillreel.shards.stream.stream import Blend, open_blend
 
 _JUDGED = 24  # pictures by which the renderers are compared
@@ -130,7 +131,7 @@ def report(size: Size, options: Options, blend: Blend, budget: Budget) -> None:
         if name == "open_clip":
             return build_open_clip(size, options)
         ours[name] = build_ours(size, options, compile="on" if name == "compiled" else "off")
-        return partial(ours[name].take_step, ready_batch(size, options), 0, STEPS)
+        return partial(ours[name].take_step, ready_batch(size, options).batch, 0, STEPS)
 
     names = ["eager", *["compiled"] * options.compile, "open_clip"]
     rates = race({name: Contender(partial(build, name), options) for name in names}, size, options, budget)
@@ -188,7 +189,7 @@ def report_stream(trained: TrainState, loader: ClipLoader, size: Size, options: 
     feed = iter(DevicePrefetcher(loader, options.device, seed=0, dtype=torch.bfloat16))
     ahead = 2 * workers  # batches that may have been made before anyone was timed
     for _ in range(ahead):
-        trained.take_step(next(feed), 0, STEPS)
+        trained.take_step(next(feed).batch, 0, STEPS)
     if options.device.type == "cuda":
         report_syncs(trained, feed)
     wait(options)
@@ -197,7 +198,7 @@ def report_stream(trained: TrainState, loader: ClipLoader, size: Size, options: 
         asked = time.perf_counter()
         fed = next(feed)
         waited += time.perf_counter() - asked
-        trained.take_step(fed, 0, STEPS)
+        trained.take_step(fed.batch, 0, STEPS)
         pace.keep()
         count += 1
     wait(options)
@@ -227,7 +228,7 @@ def report_syncs(trained: TrainState, feed: Iterator[DeviceBatch]) -> None:
     torch.cuda.set_sync_debug_mode("warn")
     try:
         fed = next(feed)  # made under the mode's eyes
-        for part, act in (("feeding", lambda: next(feed)), ("step", lambda: trained.take_step(fed, 0, STEPS))):
+        for part, act in (("feeding", lambda: next(feed)), ("step", lambda: trained.take_step(fed.batch, 0, STEPS))):
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
                 act()
