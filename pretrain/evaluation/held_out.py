@@ -169,9 +169,9 @@ class _BatchMaker:
             try:
                 sample = _opened(answer, spot.corpus)
                 if frames is not None:
-                    captions[slot] = self._filmer.film(sample, self._view, frames[slot].numpy()).caption
+                    captions[slot] = self._filmer.film(sample, slot, view=self._view, frames=frames.numpy()).caption
                 else:
-                    still, told = self._filmer.prepare(sample, self._view, slot)
+                    still, told = self._filmer.prepare(sample, slot, view=self._view)
                     captions[slot] = told.caption
                     stills.append(still)
                 whole[slot] = True
