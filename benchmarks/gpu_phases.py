@@ -30,13 +30,14 @@ from benchmarks.gpu_steps import (
     seconds_of,
     wait,
 )
-from stillreel.animate.render.device import batch_stills, normalize, prepare_still, render_stills
+from stillreel.animate.render.device import batch_stills, prepare_still, render_stills
 from stillreel.animate.scenes import SIZES as SCENE_SIZES
 from stillreel.configs.stream import DataSettings
 from stillreel.configs.system.hardware import usable_cores
 from stillreel.pretrain.data import ClipBatch, ClipLoader, Share
 from stillreel.pretrain.engine.loop import TrainState
 from stillreel.pretrain.engine.prefetcher import DeviceBatch, DevicePrefetcher
+from stillreel.pretrain.model.normalize import normalize
 from stillreel.pretrain.run import StepValues
 from stillreel.shards.stream.stream import Blend, open_blend
 

@@ -53,6 +53,14 @@ class ProtocolSettings(BenchmarkSettings, ReadsVideos):
         return self
 
 
+class FinetuneEvalSettings(Settings):
+    """When a checkpoint is measured on the validation split, to choose the best one."""
+
+    every: int = Field(
+        0, ge=0, description="steps between validations; each saves a checkpoint; 0: at every save_every"
+    )
+
+
 class FinetuneSettings(TrainSettings, ProtocolSettings):
     """A run on a benchmark: TrainSettings, the protocol that it ends with, and how its last model is chosen."""
 
@@ -72,6 +80,7 @@ class FinetuneSettings(TrainSettings, ProtocolSettings):
         "auto",
         description="auto: the best checkpoint on the validation split, where there is one; last: the last step. Never on test",
     )
+    eval: FinetuneEvalSettings = FinetuneEvalSettings()
     prepare: bool = Field(False, description="only decode the videos, once, and store in OUT what `prepared` reads")
     dry_run: bool = Field(False, description="print the plan, its cost and what was found, and do nothing")
 
