@@ -11,6 +11,17 @@ from stillreel.configs.settings import Settings, groups_of, settings_of
 from stillreel.configs.synonyms import SYNONYMS, Synonym
 
 _NEAR = 0.85  # difflib's ratio: gramar and grammar have 0.92, gamma and grammar 0.83
+_VAGUE = (
+    ["name"],
+    ["run"],
+    ["tag"],
+    ["n"],
+    ["t"],
+    ["q"],
+    ["rate"],
+    ["source"],
+    ["model"],
+)  # after a dot they may be anything's
 _OF_EVALUATION = ("eval", "val", "validation", "test", "tokenizer", "env")  # their `batch_size` is not the run's
 
 
@@ -28,7 +39,7 @@ def answer(key: str, model: type[Settings], positionals: Sequence[str] = ()) -> 
         return f"unknown setting {key!r}: write {plain}=false"
     if ends or near:
         return f"unknown setting {key!r}; did you mean {' or '.join(map(repr, ends[:4] or near))}?"
-    if misspelt := _closest(_plain(key), SYNONYMS):
+    if "." not in key and (misspelt := _closest(_plain(key), SYNONYMS)):
         return f"unknown setting {key!r}: {_told(SYNONYMS[misspelt[0]], model, positionals)}"
     if parts := [
         path for path in paths if _alike(key.rpartition(".")[2], path.rpartition(".")[2]) and _beside(key, path)
@@ -58,13 +69,14 @@ def knows(model: type[Settings], path: str) -> bool:
 
 
 def _synonym(key: str) -> Synonym | None:
-    """The synonym of a whole key, or else of its last part, unless the parts before it say that it is another's."""
+    """The synonym of a whole key, or else of its last parts, unless the parts before them say that it is another's."""
     plain = _plain(key)
-    first, dot, _ = plain.partition(".")
+    parts = plain.split(".")
     whole = SYNONYMS.get(plain) or SYNONYMS.get(plain.replace(".", ""))
-    if whole is not None or not dot or first in _OF_EVALUATION:
+    if whole is not None or parts[0] in _OF_EVALUATION:
         return whole
-    return SYNONYMS.get(plain.rpartition(".")[2])
+    ends = [".".join(parts[start:]) for start in range(1, len(parts)) if parts[start:] not in _VAGUE]
+    return next((SYNONYMS[end] for end in ends if end in SYNONYMS), None)
 
 
 def _told(synonym: Synonym, model: type[Settings], positionals: Sequence[str]) -> str:
@@ -103,5 +115,8 @@ def _closest(word: str, known: Iterable[str]) -> list[str]:
 
 
 def _alike(word: str, other: str) -> bool:
-    # Two letters that changed places weigh more in the ratio than they do in a reader's eye.
-    return sorted(word) == sorted(other) or difflib.SequenceMatcher(None, word, other).ratio() >= _NEAR
+    if sorted(word) == sorted(
+        other
+    ):  # letters that changed places weigh more in the ratio than they do in a reader's eye
+        return True
+    return abs(len(word) - len(other)) < 2 and difflib.SequenceMatcher(None, word, other).ratio() >= _NEAR

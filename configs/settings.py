@@ -207,5 +207,7 @@ def _explain(model: type[Settings], problem: Any) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not key:  # of settings that do not fit each other
         return message
-    given = f"={problem['input']}" if isinstance(problem["input"], str | int | float | bool) else ""  # a group has no value
+    given = (
+        f"={problem['input']}" if isinstance(problem["input"], str | int | float | bool) else ""
+    )  # a group has no value
     return f"{key}{given}: {message[:1].lower()}{message[1:]}"

@@ -20,7 +20,7 @@ usage: stillreel COMMAND ARGUMENTS [key=value ...]
 {commands}
 
 stillreel COMMAND --help shows the settings that people change, --help all every one, and --print-config what they come to,
-as YAML that preset=FILE.yaml reads. --key value and --key=value say key=value, too; what is said overrides the file.
+as YAML that preset=FILE.yaml reads. --key value and --key=value say key=value, too; they override the file.
 stillreel --completion bash (or zsh) prints a script for the shell; -V the version.
 Exit codes: 0 done; 1 something is wrong with the data or the result; 2 the request was wrong; 75 stopped by SIGTERM with
 finished work kept, run again; 130 interrupted."""

@@ -14,8 +14,6 @@ from stillreel.configs.benchmark import BENCHMARKS
 from stillreel.configs.errors import RequestError
 from stillreel.configs.settings import Settings, choices_of, groups_of, preset_names, settings_of
 
-_FLAGS = ("--help", "--print-config")
-
 
 def completion_script(shell: str) -> str:
     """The script of `bash` or `zsh`; RequestError for another one."""
@@ -30,21 +28,22 @@ def _tables() -> str:
     """Shell functions that echo the commands, a command's keys, its first argument's names, and a setting's values."""
     from stillreel.cli import settings_model
 
-    keys: dict[str, str] = {}
-    names: dict[str, str] = {}
+    keys: dict[str, list[str]] = defaultdict(list)  # by what is told, whom it is told
+    names: dict[str, list[str]] = defaultdict(list)
     values: dict[str, list[str]] = defaultdict(list)
     for name, command in COMMANDS.items():
         words = _words_of_settings(command, settings_model(command.settings))
-        keys[name] = " ".join(words)
-        names[name] = " ".join(_first_arguments(command))
+        keys[" ".join(words)].append(name)
+        if first := _first_arguments(command):
+            names[" ".join(first)].append(name)
         for key, choices in words.items():
             if choices:
                 values[" ".join(choices)].append(f"{name}:{key}")
     return "\n".join(
         (
             f'_stillreel_commands() {{ echo "{" ".join((*COMMANDS, "--help", "--version", "--completion"))}"; }}',
-            _function("_stillreel_keys", "$1", {told: [name] for name, told in keys.items()}),
-            _function("_stillreel_names", "$1", {told: [name] for name, told in names.items() if told}),
+            _function("_stillreel_keys", "$1", keys),
+            _function("_stillreel_names", "$1", names),
             _function("_stillreel_values", "$1:$2", values),
         )
     )

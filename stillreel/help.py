@@ -83,10 +83,10 @@ def help_page(name: str, command: Command, model: type[Settings], *, every: bool
 
 
 def digest_line(name: str, settings: Settings) -> str:
-    """What a run is told to begin with, in a line: the digest of its settings, how many were changed, and the first of them."""
+    """The line that a run begins with: the digest of its settings, how many are not the defaults, and the first of these."""
     changes = [f"{path}={_word(value)}" for path, value in settings.changes().items()]
     count = sum(1 for _ in settings_of(type(settings)))
-    line = f"stillreel {name}: settings {settings.digest()[:12]}, {len(changes)} of {count} not the defaults"
+    line = f"stillreel {name}: settings {settings.digest()[:12]}, {len(changes)} of {count} changed"
     for number, change in enumerate(changes):
         longer = f"{line}{' ' if number else ': '}{change}"
         if len(longer) + len(" ...") * (number + 1 < len(changes)) > _WIDTH:

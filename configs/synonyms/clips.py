@@ -5,6 +5,7 @@ from __future__ import annotations
 from stillreel.configs.synonyms.synonym import Synonym
 
 _TOWERS = "the image and text towers come whole, with model.towers.name and model.towers.pretrained"
+_NO_VIDEO = "clips have a number of frames and no rate; finetune, evaluate and index sample those of videos"
 _NO_AUGMENTATION = (
     "training on clips has no other augmentation than a crop; what a clip shows is drawn by animate's grammar="
 )
@@ -28,17 +29,16 @@ _LAYERS = {"model.layers": "blocks over the frames", "model.stan.depth": "", "mo
 
 TERMS: tuple[tuple[str, Synonym], ...] = (
     (
-        "context_length max_words max_tokens max_seq_len max_seq_length seq_len seq_length seqlen max_seqlen "
-        "sequence_length max_length max_len text_length max_text_length max_text_len max_txt_l max_txt_len n_ctx "
-        "num_tokens tokens text_len words force_context_length max_caption_length caption_length "
-        "max_position_embeddings block_size text_context_length max_query_len tokenizer_max_length max_token_len "
-        "max_num_tokens",
+        "context_length max_words max_tokens max_seq_len max_seq_length seq_len seq_length sequence_length max_length "
+        "max_len text_length max_text_length max_text_len max_txt_l max_txt_len n_ctx num_tokens tokens text_len "
+        "words force_context_length max_caption_length caption_length max_position_embeddings block_size "
+        "text_context_length max_query_len tokenizer_max_length max_token_len max_num_tokens",
         Synonym({"context_length": ""}, "this command cuts no captions"),
     ),
     (
-        "frames max_frames num_frames n_frames nframes num_frm n_frm frame_num frames_per_clip video_frames "
-        "max_num_frames clip_len clip_length num_frames_per_clip n_frms num_video_frames temporal_size num_segment "
-        "temporal_length n_obs_steps t frame_count",
+        "frames max_frames num_frames n_frames num_frm n_frm frame_num frames_per_clip video_frames max_num_frames "
+        "clip_len clip_length num_frames_per_clip n_frms num_video_frames temporal_size num_segment temporal_length "
+        "n_obs_steps t frame_count",
         Synonym({"frames": ""}),
     ),
     (
@@ -60,39 +60,39 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
     (
         "feature_framerate",
         Synonym(
-            {"video.per_second": "of sampler=fps, CLIP4Clip's", "video.every": "of sampler=clip2video, CLIP2Video's"}
+            {"video.per_second": "of sampler=fps, CLIP4Clip's", "video.every": "of sampler=clip2video, CLIP2Video's"},
+            _NO_VIDEO,
         ),
     ),
     (
-        "fps framerate frame_rate sample_fps video_fps target_fps sampling_fps frames_per_second sampling_rate_fps",
+        "fps frame_rate sample_fps video_fps target_fps sampling_fps frames_per_second sampling_rate_fps",
         Synonym(
             {"fps": "", "video.per_second": ""},
-            "clips have a number of frames, and no rate; finetune, evaluate and index sample videos",
+            _NO_VIDEO,
         ),
     ),
     (
         "stride frame_stride frame_interval sample_rate sampling_rate temporal_stride frame_step frame_skip "
         "sample_interval",
-        Synonym({"video.every": "", "video.per_second": ""}),
+        Synonym({"video.every": "", "video.per_second": ""}, _NO_VIDEO),
     ),
-    ("slice_framepos slice_frames", Synonym({"video.slice": "0 is head, 1 tail, 2 uniform"})),
+    ("slice_framepos slice_frames", Synonym({"video.slice": "0 is head, 1 tail, 2 uniform"}, _NO_VIDEO)),
     (
         "frame_sampling sampling_strategy sampling_type sampling sampler sample_strategy frame_sampler video_sampling "
         "sample_type uniform_sampling frame_sample video_sampler sampling_mode frame_selection",
-        Synonym({"video.sampler": "fps, segments or clip2video", "video.slice": ""}),
+        Synonym({"video.sampler": "fps, segments or clip2video", "video.slice": ""}, _NO_VIDEO),
     ),
     (
         "frame_order train_frame_order eval_frame_order shuffle_frames test_frame_order temporal_shuffle",
-        Synonym({"video.order": "kept or shuffled"}),
+        Synonym({"video.order": "kept or shuffled"}, _NO_VIDEO),
     ),
     (
         "crop center_crop random_crop random_resized_crop rrc rand_resize_crop crop_type crop_mode train_crop",
         Synonym({"crop": "center or random", "views.crops": "in tests"}, _NO_AUGMENTATION),
     ),
     (
-        "aug aug_cfg augmentation augmentations augment data_aug data_augmentation randaugment rand_augment "
-        "auto_augment mixup cutmix hflip random_flip horizontal_flip re_prob random_erasing transforms train_aug "
-        "use_aug",
+        "aug aug_cfg augmentation augmentations augment data_aug data_augmentation randaugment auto_augment mixup "
+        "cutmix hflip random_flip horizontal_flip re_prob random_erasing transforms train_aug use_aug",
         Synonym({"crop=random": "", "grammar": "", "looks": ""}, _NO_AUGMENTATION),
     ),
     (
@@ -128,7 +128,7 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
     (
         "pretrained pretrained_weights use_pretrained clip_pretrained pretrained_tag clip_weights pretrained_clip "
         "clip_path pretrained_image pretrained_text clip_checkpoint",
-        Synonym({"model.towers.pretrained": "CLIP's weights: open_clip's tag, as openai, or a file"} | _START),
+        Synonym({"model.towers.pretrained": _START["model.towers.pretrained"]} | _START),
     ),
     (
         "init init_model init_from init_checkpoint init_ckpt_path initial_load_path finetune_from load_from "
@@ -139,9 +139,9 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
         Synonym(_START),
     ),
     (
-        "resume resume_from resume_from_checkpoint resume_path resume_training auto_resume continue continue_from "
-        "continue_training restart load_step resume_from_step last_checkpoint latest_checkpoint resume_checkpoint "
-        "resume_ckpt resume_id",
+        "resume_model resume resume_from resume_from_checkpoint resume_path resume_training auto_resume continue "
+        "continue_from continue_training restart load_step resume_from_step last_checkpoint latest_checkpoint "
+        "resume_checkpoint resume_ckpt resume_id",
         Synonym(
             {"resume": "auto: where OUT was left; never; or a checkpoint"},
             "run the command again: it goes on by itself",
@@ -169,9 +169,9 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
         Synonym(_LAYERS),
     ),
     (
-        "text_num_hidden_layers visual_num_hidden_layers vision_layers text_layers hidden_size embed_dim width dim "
-        "head_dim n_embd vocab_size aspect_ratio patch_size num_heads n_heads n_head vision_width mlp_ratio "
-        "text_width video_dim",
+        "text_num_hidden_layers visual_num_hidden_layers vision_layers text_layers hidden_size embed_dim dim head_dim "
+        "n_embd vocab_size aspect_ratio patch_size num_heads n_heads n_head vision_width mlp_ratio text_width "
+        "video_dim",
         Synonym({"model.towers.name": "the CLIP, with all its sizes"}, _TOWERS),
     ),
     (
@@ -179,26 +179,26 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
         Synonym({}, _TOWERS),
     ),
     ("quick_gelu force_quick_gelu", Synonym({"quick_gelu": "", "model.towers.name": "as ViT-B-32-quickgelu"})),
-    ("num_centers centers_num cluster_num num_clusters center_num cluster", Synonym({"model.tab.centers": ""})),
+    ("num_centers centers_num cluster_num num_clusters center_num", Synonym({"model.tab.centers": ""})),
     ("center_weight tab_weight", Synonym({"model.tab.weight": "", "peer.center_weight": ""})),
     (
-        "reranker rerank rerank_k rerank_topk rerank_top_k num_rerank topk_rerank",
+        "reranker rerank rerank_k rerank_top_k num_rerank topk_rerank",
         Synonym({"rerank": "", "model.rerank.layers": ""}),
     ),
     (
         "data data_path data_dir data_root root_dir root train_data train_dataset train_path train_dir datasets "
-        "dataset dataset_path dataset_dir dataset.root dataset.path dataset.repo_id data_folder datapath shards "
-        "train_shards input input_dir input_path input_folder tar tars urls wds train_files sources source url_list "
-        "data_dirs train_urls src base_dir",
+        "dataset dataset_path dataset_dir dataset.root dataset.path dataset.repo_id data_folder shards train_shards "
+        "input input_dir input_path input_folder tar tars urls wds train_files sources source url_list data_dirs "
+        "train_urls src base_dir",
         Synonym(_DATA),
     ),
     (
-        "dataset_name dataset_type datatype benchmark task task_type data_name data_type",
+        "dataset.name dataset.type dataset_name dataset_type datatype benchmark task task_type data_name",
         Synonym({"BENCHMARK": "msrvtt, msvd, ..., or folder for one's own"} | _DATA),
     ),
     (
         "val_data eval_data validation_data valid_data val_path val_dataset eval_dataset validation_dataset val_dir "
-        "heldout held_out dev_data val_csv imagenet_val eval_split val_split validation_split dataset.eval_split "
+        "heldout dev_data val_csv imagenet_val eval_split val_split validation_split dataset.eval_split "
         "validation.dataset test_data val_shards",
         Synonym(_HELD_OUT),
     ),
@@ -215,7 +215,7 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
         Synonym({"files.captions": "", "files.train": "", "files.test": "", "source.captions": ""}),
     ),
     (
-        "num_classes nb_classes n_classes class_names label_file labels label_path classnames",
+        "num_classes nb_classes n_classes class_names label_file labels label_path",
         Synonym({"files.labels": "", "objective.classes": ""}),
     ),
     (
@@ -254,16 +254,16 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
         "gpu_decode decode_on_gpu dali nvdec gpu_augment",
         Synonym({"render=device": ""}, "videos are decoded on the CPU"),
     ),
-    ("dsl use_dsl dual_softmax dual_softmax_loss dualsoftmax", Synonym({"dual_softmax": ""})),
-    ("qb_norm qbnorm querybank_norm querybank", Synonym({"querybank": ""})),
+    ("dsl use_dsl dual_softmax dual_softmax_loss", Synonym({"dual_softmax": ""})),
+    ("qb_norm querybank_norm querybank", Synonym({"querybank": ""})),
     ("prompt template templates prompt_template prompts zeroshot_template class_prompt", Synonym({"prompt": ""})),
-    ("top_k topk num_results n_results limit n max_results", Synonym({"k": ""}, "R@1, R@5 and R@10 are always told")),
+    ("top_k num_results n_results limit n max_results", Synonym({"k": ""}, "R@1, R@5 and R@10 are always told")),
     ("rerank_weight fine_weight fusion_weight", Synonym({"weight": ""})),
     ("query text_query q", Synonym({"TEXT": "", "queries": ""})),
     ("server_port listen bind host_port address server_name ip", Synonym({"port": "", "host": "", "ray": ""})),
     # Making clips.
     (
-        "motion camera camera_motion camera_path ken_burns kenburns moves movement effect recipe zoom pan",
+        "motion camera camera_motion camera_path ken_burns moves movement effect recipe zoom pan",
         Synonym(
             {"grammar": "film, still, jump, zoom, pan, nested, ..., or a YAML file"}, "the camera is animate's grammar="
         ),
@@ -285,7 +285,7 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
     ("incremental_mode incremental append", Synonym({"extend": ""}, "run the command again: it goes on by itself")),
     # Beside all.
     (
-        "dry_run dryrun dry plan_only simulate check_only",
+        "dry_run dry plan_only simulate check_only",
         Synonym({"dry_run": "", "simulate": ""}, "--print-config prints the settings and does nothing else"),
     ),
     (

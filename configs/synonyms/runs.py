@@ -16,12 +16,12 @@ _TRACKER = {"tracker": "", "tensorboard": ""}
 
 TERMS: tuple[tuple[str, Synonym], ...] = (
     (
-        "workers num_workers n_workers nworkers num_thread_reader dataloader_num_workers num_data_workers "
-        "loader_workers n_jobs num_proc num_jobs jobs data_workers dataloader_workers num_cpus cpus processes_count "
-        "processes njobs num_dataloader_workers",
+        "workers num_workers n_workers num_thread_reader dataloader_num_workers num_data_workers loader_workers "
+        "n_jobs num_proc num_jobs jobs data_workers dataloader_workers num_cpus cpus processes_count processes "
+        "num_dataloader_workers",
         Synonym({"workers": "", "processes": ""}),
     ),
-    ("thread_count num_threads nthreads n_threads omp_num_threads", Synonym({"threads": "", "workers": ""})),
+    ("thread_count num_threads n_threads omp_num_threads", Synonym({"threads": "", "workers": ""})),
     (
         "prefetch prefetch_factor prefetch_size persistent_workers pin_memory load_async prefetch_batches",
         Synonym({"workers": "how far they load ahead is no setting"}),
@@ -34,8 +34,9 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
         Synonym({"precision": "auto, bf16 or fp32", "dtype": ""}),
     ),
     (
-        "compile torchcompile torch_compile use_compile compile_model compile.enable compile_mode torchcompile_mode "
-        "inductor torchcompile_backend torchcompile_strategy do_compile enable_compile jit torchscript",
+        "compile.backend compile.mode compile.components torchcompile_fullgraph compile torchcompile use_compile "
+        "compile_model compile.enable compile_mode torchcompile_mode inductor torchcompile_backend "
+        "torchcompile_strategy do_compile enable_compile jit torchscript",
         Synonym({"compile": "auto, on or off"}, _NO_TRAINING),
     ),
     (
@@ -63,9 +64,9 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
         Synonym({}, _TORCHRUN),
     ),
     (
-        "gpus num_gpus n_gpus n_gpu ngpu ngpus devices num_devices nproc_per_node nproc num_processes world_size "
-        "local_rank rank num_nodes nnodes n_nodes nodes node_rank master_addr master_port launcher slurm num_machines "
-        "ntasks gpu_count machine_rank",
+        "gpus num_gpus n_gpus n_gpu devices num_devices nproc_per_node nproc num_processes world_size local_rank rank "
+        "num_nodes nnodes nodes node_rank master_addr master_port launcher slurm num_machines ntasks gpu_count "
+        "machine_rank",
         Synonym(_MACHINES, _TORCHRUN),
     ),
     (
@@ -90,16 +91,15 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
         Synonym({}, "attention is torch's scaled_dot_product_attention, which chooses its kernel"),
     ),
     (
-        "output_dir out_dir save_dir output outdir save_path dump_dir dump_folder log_dir logs logdir run_dir "
-        "work_dir workdir exp_dir experiment_dir results_dir results_path output_path output_folder checkpoint_dir "
-        "checkpoint.folder checkpoint.path ckpt_dir default_root_dir job_dir project_dir out_path save_folder "
-        "snapshot_dir",
+        "output_dir out_dir save_dir output save_path dump_dir dump_folder log_dir logs run_dir work_dir exp_dir "
+        "experiment_dir results_dir results_path output_path output_folder checkpoint_dir checkpoint.folder "
+        "checkpoint.path ckpt_dir default_root_dir job_dir project_dir out_path save_folder snapshot_dir",
         Synonym(_EXPERIMENT),
     ),
     (
-        "run_name exp_name experiment experiment_name job_name run_id exp experiment_id job.description project_name "
-        "run tag wandb_run_name",
-        Synonym({"out": "a run goes by its folder"} | _EXPERIMENT),
+        "model_tag name run_name exp_name experiment experiment_name job_name run_id exp experiment_id "
+        "job.description project_name run tag wandb_run_name",
+        Synonym(_EXPERIMENT | {"out": "a run goes by its folder"}),
     ),
     (
         "save_every save_freq save_steps save_interval save_frequency save_period checkpoint_interval "
@@ -112,7 +112,7 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
     (
         "save_total_limit keep_last keep_latest_k keep_last_k keep_last_n max_checkpoints max_to_keep "
         "keep_checkpoint_max num_checkpoints delete_previous_checkpoint save_most_recent checkpoint.keep "
-        "checkpoint.dump.keep save_last keep_checkpoints checkpoints_total_limit max_keep_ckpts",
+        "checkpoint.dump.keep checkpoint.eval.keep save_last keep_checkpoints checkpoints_total_limit max_keep_ckpts",
         Synonym({"keep_last": "", "keep_every": ""}),
     ),
     (
@@ -139,8 +139,8 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
         Synonym(_TRACKER, "metrics of a run are told where it is trained, by pretrain and finetune"),
     ),
     (
-        "log_level verbose verbosity quiet loglevel disable_tqdm no_progress progress_bar enable_progress_bar "
-        "show_progress tqdm",
+        "log_level verbose verbosity quiet disable_tqdm no_progress progress_bar enable_progress_bar show_progress "
+        "tqdm",
         Synonym({"progress": "auto, bar, lines or off"}),
     ),
     (
@@ -165,7 +165,7 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
         Synonym({"seed": "what is read and drawn follows from it alone"}),
     ),
     (
-        "profile profiler profiling enable_profiling profile_steps trace profile_freq",
+        "profiling.run profile profiler profiling enable_profiling profile_steps trace profile_freq",
         Synonym({}, "stillreel doctor measures this machine, and metrics.jsonl tells a run's seconds by part"),
     ),
 )

@@ -38,7 +38,7 @@ _LOSS = {
 TERMS: tuple[tuple[str, Synonym], ...] = (
     (
         "learning_rate lr base_lr max_lr peak_lr init_lr initial_lr lr_max lr_peak adam_lr lrate blr rate "
-        "optimizer_lr matrix_lr lr_init learningrate",
+        "optimizer_lr matrix_lr lr_init",
         Synonym(_LR, _NO_TRAINING),
     ),
     (
@@ -50,10 +50,10 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
         ),
     ),
     (
-        "lr_scheduler scheduler lr_schedule schedule lr_scheduler_type lr_decay lr_decay_style lr_decay_type "
-        "lr_policy cosine decay_type skip_scheduler cooldown epochs_cooldown lr_cooldown_power warmdown_ratio "
-        "decay_ratio lr_gamma lr_step step_size cycle_length cosine_decay scheduler_type scheduler.name "
-        "num_decay_steps",
+        "decay_fraction init_lr_frac lr_scheduler scheduler lr_schedule schedule lr_scheduler_type lr_decay "
+        "lr_decay_style lr_decay_type lr_policy cosine decay_type skip_scheduler cooldown epochs_cooldown "
+        "lr_cooldown_power warmdown_ratio decay_ratio lr_gamma lr_step step_size cycle_length cosine_decay "
+        "scheduler_type scheduler.name num_decay_steps",
         Synonym(_SCHEDULE, _NO_TRAINING),
     ),
     (
@@ -81,7 +81,7 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
     ),
     ("decay", Synonym({"optimizer.weight_decay": "", "ema.decay": ""}, _NO_TRAINING)),
     (
-        "betas beta1 beta2 adam_beta1 adam_beta2 adam_betas b1 b2 momentum beta_1 beta_2",
+        "betas beta1 beta2 adam_beta1 adam_beta2 adam_betas b1 b2 momentum",
         Synonym({"optimizer.betas": ""}, _NO_TRAINING),
     ),
     (
@@ -101,10 +101,10 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
         Synonym({"optimizer.grad_clip_norm": ""}, _NO_TRAINING),
     ),
     (
-        "batch_size train_batch_size global_batch_size total_batch_size batch bs batchsize train_batch minibatch_size "
-        "mini_batch per_device_train_batch_size local_batch_size device_batch_size per_gpu_batch_size "
-        "batch_size_per_gpu n_batch gbs per_device_batch_size per_gpu_train_batch_size samples_per_gpu "
-        "effective_batch_size mini_batch_size batch_size_train",
+        "batch_size train_batch_size global_batch_size total_batch_size batch bs train_batch mini_batch "
+        "per_device_train_batch_size local_batch_size device_batch_size per_gpu_batch_size batch_size_per_gpu n_batch "
+        "gbs per_device_batch_size per_gpu_train_batch_size samples_per_gpu effective_batch_size mini_batch_size "
+        "batch_size_train",
         Synonym(_BATCH),
     ),
     (
@@ -113,10 +113,9 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
         Synonym({"batch": "an evaluation has no batch size of its own"}),
     ),
     (
-        "micro_batch micro_batch_size microbatch microbatch_size gradient_accumulation_steps gradient_accumulation "
-        "grad_accum grad_accum_steps accum_freq accum_steps accum_iter accumulate_grad_batches grad_acc_steps "
-        "acc_steps update_freq accumulation_steps grad_cache gradcache chunk_size mbs "
-        "pipeline_parallel_microbatch_size cached_batch",
+        "micro_batch micro_batch_size gradient_accumulation_steps gradient_accumulation grad_accum grad_accum_steps "
+        "accum_freq accum_steps accum_iter accumulate_grad_batches grad_acc_steps acc_steps update_freq "
+        "accumulation_steps grad_cache chunk_size mbs pipeline_parallel_microbatch_size cached_batch",
         Synonym(
             {
                 "micro_batch": "clips of a rank in memory at once; batch stays the whole one, as with gradient accumulation"
@@ -125,7 +124,7 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
         ),
     ),
     (
-        "epoch epochs num_epochs n_epochs max_epochs num_train_epochs train_epochs total_epochs nepochs max_epoch",
+        "epoch epochs num_epochs n_epochs max_epochs num_train_epochs train_epochs total_epochs max_epoch",
         Synonym({"epochs": "", "steps": ""}, _NO_TRAINING),
     ),
     (
@@ -146,7 +145,7 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
         Synonym({"ema.decay": ""}, _NO_TRAINING),
     ),
     (
-        "wise_ft wiseft wise_ft.alpha alpha weight_interpolation interpolation_alpha model_soup weight_averaging wise",
+        "wise_ft wise_ft.alpha alpha weight_interpolation interpolation_alpha model_soup weight_averaging wise",
         Synonym({"wise_ft_alpha": ""}, "it is wise_ft_alpha of pretrain and finetune"),
     ),
     # Objectives.
@@ -170,8 +169,8 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
     ),
     ("logit_bias init_logit_bias bias_init sigmoid_bias", Synonym({"objective.sigmoid_bias": ""})),
     (
-        "infonce info_nce itc itc_loss nce contrastive contrastive_loss clip_loss nt_xent itc_weight "
-        "contrastive_weight coca_contrastive_loss_weight vtc vtc_loss",
+        "infonce itc itc_loss nce contrastive contrastive_loss clip_loss nt_xent itc_weight contrastive_weight "
+        "coca_contrastive_loss_weight vtc vtc_loss",
         Synonym({"objective.infonce": "", "objective.sigmoid": ""}, _NO_TRAINING),
     ),
     (
@@ -218,7 +217,7 @@ TERMS: tuple[tuple[str, Synonym], ...] = (
         Synonym(_DROPOUT, _NO_TRAINING),
     ),
     (
-        "drop_path drop_path_rate stochastic_depth droppath stochastic_depth_rate path_dropout",
+        "drop_path drop_path_rate stochastic_depth stochastic_depth_rate path_dropout",
         Synonym({"model.stan.drop_path": ""}),
     ),
     (
