@@ -27,6 +27,9 @@ _OF_EVALUATION = ("eval", "val", "validation", "test", "tokenizer", "env")  # th
 
 def answer(key: str, model: type[Settings], positionals: Sequence[str] = ()) -> str:
     """One sentence about a setting that `model` does not have."""
+    for one in settings_of(model):
+        if isinstance(one.default, dict) and key.startswith(f"{one.path}."):
+            return f"unknown setting {key!r}: {one.about}"
     paths = [one.path for one in settings_of(model)]
     ends = [path for path in paths if path.endswith(f".{key}")]
     near = _closest(key, paths)

@@ -155,6 +155,7 @@ def test_a_term_is_listed_once_and_every_setting_that_it_names_is_some_command_s
         ("json_output", "search", "here it is json"),
         ("optimiser.rate", "pretrain", "here it is optimizer.lr"),
         ("run.milestones", "finetune", "here it is keep_every"),
+        ("curriculum.5.frame", "pretrain", "as curriculum.5000.frames=16"),
     ],
 )
 def test_what_a_command_lacks_is_said_and_why(term: str, command: str, answered: str) -> None:
