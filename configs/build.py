@@ -85,7 +85,7 @@ class BuildSettings(Settings):
     """How a build is run. Reaches no plan, tar, parquet or idx: a resume may change it."""
 
     max_rejects: Fraction = Field(0.1, description="stop when more than this fraction is rejected; 1: no limit")
-    attempts: int = Field(3, ge=1, description="tries of a shard whose worker fails, before it is set aside")
+    attempts: int = Field(3, ge=1, description="tries of a shard whose worker fails, before it has failed")
     ray: str = Field(
         "local", description="local: a private Ray; off: `workers` processes without Ray; auto or an ADDRESS: a cluster"
     )
