@@ -1,4 +1,4 @@
-"""What an unknown setting is answered: what it is called here, where another codebase or an older stillreel calls it so; what
+"""What an unknown setting is answered: what it is called here, where another codebase calls it so; what
 it is spelled like, where that is near enough to be meant; and nothing else, for a look-alike is worse than no answer."""
 
 from __future__ import annotations
@@ -6,9 +6,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-from stillreel.configs.renamed import RENAMED
 from stillreel.configs.settings import Settings, groups_of, settings_of
-from stillreel.configs.synonyms import SYNONYMS, Synonym
+from stillreel.configs.terms import Synonym, synonyms
 
 _NEAR = 0.85  # difflib's ratio: gramar and grammar have 0.92, gamma and grammar 0.83
 _VAGUE = (
@@ -34,16 +33,14 @@ def answer(key: str, model: type[Settings], positionals: Sequence[str] = ()) -> 
     ends = [path for path in paths if path.endswith(f".{key}")]
     near = _closest(key, paths)
     plain = key.removeprefix("no_")
-    if key in RENAMED and knows(model, RENAMED[key]):
-        return f"unknown setting {key!r}: {_told(Synonym({RENAMED[key]: ''}), model, positionals)}"
     if synonym := _synonym(key):
         return f"unknown setting {key!r}: {_told(synonym, model, positionals)}"
     if plain != key and knows(model, plain):
         return f"unknown setting {key!r}: write {plain}=false"
     if ends or near:
         return f"unknown setting {key!r}; did you mean {' or '.join(map(repr, ends[:4] or near))}?"
-    if "." not in key and (misspelt := _closest(_plain(key), SYNONYMS)):
-        return f"unknown setting {key!r}: {_told(SYNONYMS[misspelt[0]], model, positionals)}"
+    if "." not in key and (misspelt := _closest(_plain(key), synonyms())):
+        return f"unknown setting {key!r}: {_told(synonyms()[misspelt[0]], model, positionals)}"
     if parts := [
         path for path in paths if _alike(key.rpartition(".")[2], path.rpartition(".")[2]) and _beside(key, path)
     ]:
@@ -54,7 +51,7 @@ def answer(key: str, model: type[Settings], positionals: Sequence[str] = ()) -> 
 def answer_for_group(key: str, model: type[Settings]) -> str:
     """One sentence about a value that is given to a whole group of settings."""
     members = [one.path for one in settings_of(model) if one.path.startswith(f"{key}.")]
-    synonym = SYNONYMS.get(_plain(key))
+    synonym = synonyms().get(_plain(key))
     meant = [one for one in synonym.settings if _path(one) in members] if synonym else []
     told = f": {', '.join(meant or members[:6])}{' ...' * (not meant and len(members) > 6)}"
     return f"{key} is a group of settings, and takes no value of its own{told}"
@@ -75,11 +72,11 @@ def _synonym(key: str) -> Synonym | None:
     """The synonym of a whole key, or else of its last parts, unless the parts before them say that it is another's."""
     plain = _plain(key)
     parts = plain.split(".")
-    whole = SYNONYMS.get(plain) or SYNONYMS.get(plain.replace(".", ""))
+    whole = synonyms().get(plain) or synonyms().get(plain.replace(".", ""))
     if whole is not None or parts[0] in _OF_EVALUATION:
         return whole
     ends = [".".join(parts[start:]) for start in range(1, len(parts)) if parts[start:] not in _VAGUE]
-    return next((SYNONYMS[end] for end in ends if end in SYNONYMS), None)
+    return next((synonyms()[end] for end in ends if end in synonyms()), None)
 
 
 def _told(synonym: Synonym, model: type[Settings], positionals: Sequence[str]) -> str:

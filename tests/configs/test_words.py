@@ -12,7 +12,6 @@ from stillreel.configs import RequestError, parse_words
 from stillreel.configs.answers import knows
 from stillreel.configs.finetune import FinetuneSettings
 from stillreel.configs.pretrain import PretrainSettings
-from stillreel.configs.renamed import RENAMED
 from stillreel.configs.settings import preset_names, settings_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -131,10 +130,10 @@ def test_a_printed_configuration_uses_aliases_and_says_what_is_still_to_be_given
     assert main(["pretrain", "cc3m", "--print-config", "learning_rate=1"]) == 2
 
 
-def test_the_table_of_old_names_is_the_code_s_and_every_new_one_exists() -> None:
+def test_every_new_name_of_the_settings_page_exists_and_no_old_one_does() -> None:
     rows = [line.split("|")[1:4] for line in DOCS.read_text().splitlines() if line.count("|") == 4 and "`" in line]
     table = {old.strip(" `"): (new.strip(" `"), commands.strip().split(", ")) for old, new, commands in rows}
-    assert {old: new for old, (new, _) in table.items()} == RENAMED
+    assert len(table) > 40
     for new, commands in table.values():
         for name in commands:
             model = settings_model(COMMANDS[name].settings)
