@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from benchmarks.gpu_options import PHASES, SIZES, Phase, read_options
+from benchmarks.gpu_options import PHASES, SIZES, Phase, Size, read_options
 from tests.making import jpeg
 
 REPOSITORY = Path(__file__).parents[2]
@@ -113,6 +115,25 @@ def test_steps_have_as_many_clips_as_a_card_holds(name: str, gb: int, clips: int
 def test_unknown_words_are_refused(words: str, named: str) -> None:
     with pytest.raises(SystemExit, match=f"unknown: {named};"):
         read_options(["device=cpu", words])
+
+
+def test_where_one_does_not_fit_all_have_half_the_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import gpu_phases
+
+    real = gpu_phases.build
+
+    def build(name: str, size: Size, *rest: Any) -> Any:
+        if name == "open_clip" and size.batch > 2:
+            raise torch.OutOfMemoryError("tried to allocate 9 GiB\nof which 8 are free")
+        return real(name, size, *rest)
+
+    monkeypatch.setattr(gpu_phases, "build", build)
+    words = ["device=cpu", "size=tiny", "compile=off", "rounds=1", "steps=1", "warmup=1", f"out={tmp_path}"]
+    options = read_options(words)._replace(shards=tmp_path)
+    gpu_phases.run_race(Phase(options, time.monotonic() + 200), options)
+    said = (tmp_path / "results.txt").read_text()
+    assert "open_clip  4 clips do not fit: tried to allocate 9 GiB\n  tiny: 2 clips a step" in said
+    assert said.count("x open_clip") == 2 and gpu_phases.fitted(options).batch == 2
 
 
 def test_the_commands_of_the_day_are_ones_it_understands() -> None:
