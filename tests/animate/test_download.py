@@ -89,7 +89,7 @@ def test_download_retry_what_failed_and_animate(server: Server, tmp_path: Path) 
     server.asked.clear()
     again = stillreel(*words)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "trying the 3 rows that failed again" in again.stdout
+    assert "trying the 3 rows that failed again" in again.stderr
     assert "23 of 25 pictures (92.0%)" in again.stdout
     assert sorted(set(server.asked)) == ["/11.jpg", "/24.jpg", "/3.jpg"]
     assert sorted(path.name for path in out.glob("*.tar")) == ["00000.tar", "00001.tar", "00002.tar", "00003.tar"]
@@ -130,7 +130,7 @@ def test_interrupted_download_goes_on(server: Server, tmp_path: Path) -> None:
     server.slow = 0.0
     again = stillreel(*words)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert f"6 tars, {done} of them finished" in again.stdout
+    assert f"6 tars, {done} of them finished" in again.stderr
     assert "60 of 60 pictures" in again.stdout
 
 

@@ -33,19 +33,19 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mean, sigmoid": ("mean", {"infonce": 0, "sigmoid": 1, "sigmoid_bias": -3}),
     "matching": ("rerank", {"infonce": 0.5, "matching": 2}),
     "matching, patches": ("rerank, patches", {"infonce": 1, "matching": 0.5}),
-    "distil": ("rerank", {"infonce": 0.5, "distil": 2, "candidates": 4}),
+    "distill": ("rerank", {"infonce": 0.5, "distill": 2, "candidates": 4}),
     "classes": ("mean", {"infonce": 0, "classes": 1}),
     "re-ranker, nothing asked of it": ("rerank, patches", {}),
     "clip2video": ("clip2video", {}),
     "clip2video, all": (
         "rerank, clip2video",
-        {"sigmoid": 0.3, "matching": 0.7, "distil": 0.4, "candidates": 3, "sigmoid_bias": -2},
+        {"sigmoid": 0.3, "matching": 0.7, "distill": 0.4, "candidates": 3, "sigmoid_bias": -2},
     ),
     "clip2video, classes too": ("clip2video", {"infonce": 0.4, "classes": 2}),
     "stan": ("stan", {}),
     "stan, classes": ("stan", {"infonce": 0, "classes": 1}),
     "mug, attended": ("mug, attended", {}),
-    "mug, weighted, all": ("rerank, mug", {"sigmoid": 0.3, "matching": 0.7, "distil": 0.4, "candidates": 8}),
+    "mug, weighted, all": ("rerank, mug", {"sigmoid": 0.3, "matching": 0.7, "distill": 0.4, "candidates": 8}),
     "tight": ("tight", {}),
     "mean, dropping": ("mean", {"patch_dropout": 0.5}),
     "3d, dropping": ("3d", {"patch_dropout": 0.3}),
@@ -120,8 +120,8 @@ def slow_loss(task: Task, batch: Batch) -> Tensor:
             total = total + share * settings.classes * _slow_classes(task, video, place)
     if settings.matching:
         total = total + settings.matching * _slow_matching(task, video, text, mixed, batch.identity)
-    if settings.distil:
-        total = total + settings.distil * _slow_distil(task, video, text, mixed)
+    if settings.distill:
+        total = total + settings.distill * _slow_distillation(task, video, text, mixed)
     return total
 
 
@@ -183,7 +183,7 @@ def _slow_matching(
     return total / (3 * CLIPS)
 
 
-def _slow_distil(task: Task, video: VideoFeatures, text: TextFeatures, mixed: list[list[Tensor]]) -> Tensor:
+def _slow_distillation(task: Task, video: VideoFeatures, text: TextFeatures, mixed: list[list[Tensor]]) -> Tensor:
     """Each caption among its nearest clips and each clip among its nearest captions: 1 less the correlation of shares."""
     total = torch.zeros((), dtype=torch.float64)
     for one in range(CLIPS):

@@ -48,13 +48,13 @@ def test_captions_are_twins_whatever_their_case_and_blanks() -> None:
 
 
 def test_a_batch_of_twins_asks_nothing() -> None:
-    task = task_of("rerank", {"infonce": 1, "matching": 1, "distil": 1})
+    task = task_of("rerank", {"infonce": 1, "matching": 1, "distill": 1})
     frames, _, token_ids, _ = inputs(clips=3, frames=2)
     identity = identify(list("abc"), ["one", "one", "one"], list("xyz"), seed=0, step=0)
     losses = backpropagate(task, Batch(frames, None, token_ids, None, identity))
     assert losses.parts["infonce"] == 0
     assert math.isfinite(losses.parts["matching"])  # of the true pairs only
-    assert losses.parts["distil"] == 0
+    assert losses.parts["distill"] == 0
     assert all(one.grad.isfinite().all() for one in task.parameters() if one.grad is not None)
 
 
@@ -75,7 +75,7 @@ def test_dual_encoders_send_no_words_and_frames_unless_a_re_ranker_reads_them() 
     assert own.video.frames.shape[1] == own.text.tokens.shape[1] == 0
     own = task_of("rerank, patches")(batch)
     assert own.video.frames.shape[1] == own.text.tokens.shape[1] == 0 and own.video.patches is None
-    for asked in ("matching", "distil"):
+    for asked in ("matching", "distill"):
         own = task_of("rerank, patches", {asked: 1})(batch)
         assert own.video.frames.shape[1] == 3 and own.text.tokens.shape[1] == 9
         assert own.video.patches is not None and own.video.patches.shape[1:3] == (3, 4)

@@ -30,7 +30,7 @@ from stillreel.pretrain.model import VideoTextModel, load_model, save_model
 from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
 from stillreel.pretrain.model.rerank import cut_padding
 from stillreel.pretrain.objectives import Batch, Task, identify
-from stillreel.pretrain.objectives.distil import nearest, pearson_distance
+from stillreel.pretrain.objectives.distillation import nearest, pearson_distance
 from stillreel.pretrain.objectives.identity import Truth
 from tests.pretrain.zoo import RERANKERS, captions, inputs, mask_of, shaken, tiny
 
@@ -296,7 +296,7 @@ def test_on_frozen_towers_it_learns_which_pairs_match(kind: str) -> None:
 
 def test_in_bf16_its_logits_are_in_fp32() -> None:
     exact, rough = (
-        backpropagate(task_of("rerank", 1e-4, autocast, matching=1, distil=1)[0], batch_of())
+        backpropagate(task_of("rerank", 1e-4, autocast, matching=1, distill=1)[0], batch_of())
         for autocast in (None, torch.bfloat16)
     )
     for name in ("matching", "distill"):
@@ -307,7 +307,7 @@ def test_in_bf16_its_logits_are_in_fp32() -> None:
 
 def test_the_coarse_model_learns_the_order_of_the_re_ranker() -> None:
     """Of a teacher that is left as it is."""
-    task, optimizer = task_of("rerank", 1e-4, infonce=1e-6, distil=1)
+    task, optimizer = task_of("rerank", 1e-4, infonce=1e-6, distill=1)
     before = copy.deepcopy(task.model.reranker.state_dict())
     losses = []
     for _ in range(20):

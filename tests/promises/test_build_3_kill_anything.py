@@ -141,7 +141,7 @@ def test_worker_is_killed_and_its_shard_is_tried_again(
     assert not check(tmp_path).problems
 
 
-def test_shard_that_kills_its_worker_every_time_is_set_aside(
+def test_shard_that_kills_its_worker_every_time_is_failed(
     source: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     killed: set[int] = set()
@@ -156,7 +156,7 @@ def test_shard_that_kills_its_worker_every_time_is_set_aside(
         said = driver.stdout.read() if driver.stdout else ""
     assert driver.returncode == 1, said
     assert len(killed) == 3
-    assert "1 of 6 shards were set aside after 3 attempts: clips-000001" in said
+    assert "1 of 6 shards failed after 3 attempts: clips-000001" in said
     assert sorted(finished(tmp_path)) == [f"clips-{shard:06d}.json" for shard in (0, 2, 3, 4, 5)]
     assert not (tmp_path / "manifest.json").exists()
     assert any("clips-000001" in str(problem) for problem in check(tmp_path).problems)

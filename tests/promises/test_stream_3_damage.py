@@ -182,7 +182,7 @@ def test_nothing_whole_is_said(tmp_path: Path) -> None:
 def test_budget_is_a_fraction(fraction: float, read: int, bad: int, stops: bool) -> None:
     budget = Budget(fraction, 100)
     if stops:
-        with pytest.raises(DataError, match=r"more than max_bad=[0-9.]+ allows\. Mend the data"):
+        with pytest.raises(DataError, match=r"more than max_bad=[0-9.]+ allows\. Fix the data"):
             budget.count(read, bad)
     else:
         budget.count(read, bad)
