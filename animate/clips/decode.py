@@ -115,7 +115,7 @@ def _warn_of(renderer: int) -> None:
 def _decode_video(data: bytes, clip: Pixels) -> None:
     import av
 
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         (video,) = container.streams.video
         _check_shape(len(clip), video.width, video.height, clip)
         count = 0

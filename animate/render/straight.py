@@ -48,7 +48,7 @@ class StraightRenderer:
         across, down = (_places(matrices, axis, size, firsts) for axis in (0, 1))
         lefts, rights = _spans(across, counts, picture.shape[1])
         tops, bottoms = _spans(down, counts, picture.shape[0])
-        left, top, right, bottom = lefts.min(), tops.min(), rights.max(), bottoms.max()
+        left, top, right, bottom = int(lefts.min()), int(tops.min()), int(rights.max()), int(bottoms.max())
         turned = self._turned.shaped(right - left, bottom - top)
         cv2.transpose(picture[top:bottom, left:right], turned)
         across -= left << _PHASE_BITS

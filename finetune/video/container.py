@@ -36,7 +36,7 @@ _RESTARTABLE = {"h264", "hevc", "vp8", "vp9", "libdav1d", "av1", "mpeg4", "mpeg2
 _WITHOUT_TIMES = {"avi", "asf"}
 
 # Titles in another encoding than UTF-8 are no reason to refuse a video. PyAV 19 reads them without being asked.
-_TOLERANT = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+_TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 _IDR = 5  # NAL unit type of H.264
 
@@ -113,7 +113,7 @@ class OpenVideo:
     def _opened(self) -> Any:
         file = str(self.path)
         try:
-            return av.open(f"file:{self.path.absolute()}", options=self._options, **_TOLERANT)
+            return av.open(f"file:{self.path.absolute()}", "r", options=self._options, **_TOLERANT)
         except av.error.PermissionError as error:
             raise VideoError(file, "unreadable", _said(error)) from None
         except (av.error.FFmpegError, ValueError) as error:

@@ -102,7 +102,7 @@ class FrameDecoder:
         try:
             frames: list[Any] = self._decoder.decode(data)
         except av.error.FFmpegError as error:
-            self._errors.append(error.strerror)
+            self._errors.append(error.strerror or str(error))
             return []
         return frames
 

@@ -66,7 +66,8 @@ class Together:
             if not sums[0]:
                 return sums[1:]
             told: list[Failure | None] = [None] * dist.get_world_size()
-            dist.all_gather_object(told, error and Failure(type(error), str(error)), group=self._group)
+            own = None if error is None else Failure(type(error), str(error))
+            dist.all_gather_object(told, own, group=self._group)
         except RuntimeError as broken:
             if error is not None:
                 raise error from None

@@ -70,14 +70,14 @@ def _compare(
 ) -> tuple[Losses, list[Tensor | None], list[tuple[Tensor, Tensor]]]:
     """The losses; the gradient of each cached field, None where there is none; and those of weights used in comparing."""
     losses = task.compare(_encoded(cached), batch.identity, batch.classes)
-    places = [place for place, field in enumerate(cached) if field is not None and field.requires_grad]
+    leaves = [(place, field) for place, field in enumerate(cached) if field is not None and field.requires_grad]
     weights = [weight for weight in task.parameters() if weight.requires_grad]
-    roots = [cached[place] for place in places] + weights
+    roots = [*(field for _, field in leaves), *weights]
     gradients = torch.autograd.grad(losses.total, roots, allow_unused=True)
     asked: list[Tensor | None] = [None] * len(cached)
-    for place, gradient in zip(places, gradients, strict=False):
+    for (place, _), gradient in zip(leaves, gradients, strict=False):
         asked[place] = gradient
-    of_weights = zip(weights, gradients[len(places) :], strict=True)
+    of_weights = zip(weights, gradients[len(leaves) :], strict=True)
     total = losses._replace(total=losses.total.detach())
     return total, asked, [(weight, gradient) for weight, gradient in of_weights if gradient is not None]
 
@@ -90,15 +90,16 @@ def _encoded(fields: list[Tensor | None]) -> Encoded:
     video, text = len(VideoFeatures._fields), len(TextFeatures._fields)
     classes = fields[video + text :]
     return Encoded(
-        VideoFeatures(*fields[:video]),
-        TextFeatures(*fields[video : video + text]),
-        TextFeatures(*classes) if classes else None,
+        VideoFeatures._make(fields[:video]),
+        TextFeatures._make(fields[video : video + text]),
+        TextFeatures._make(classes) if classes else None,
     )
 
 
 def _leaf(parts: tuple[Tensor | None, ...]) -> Tensor | None:
     """A field of all chunks, as the root of a graph of its own if it has gradients."""
-    if parts[0] is None:
+    there = [part for part in parts if part is not None]
+    if not there:
         return None
-    whole = torch.cat(parts)
+    whole = torch.cat(there)
     return whole.requires_grad_(whole.is_floating_point())

@@ -186,6 +186,7 @@ def _shard(task: Task, device: torch.device) -> None:
             fully_shard(block, mesh=mesh)
     fully_shard(task, mesh=mesh, reshard_after_forward=False, ignored_params=scalars)
     # The first module that is called would take itself for the root; evaluation may call a block before any step does.
+    assert isinstance(task, FSDPModule)  # since fully_shard has made it one
     task._get_fsdp_state()._lazy_init()
     for weight in scalars:
         if weight.requires_grad:

@@ -215,7 +215,7 @@ class Evaluator:
         self, model: VideoTextModel, encoded: EncodedSet, missing: Sequence[str], autocast: torch.dtype | None
     ) -> tuple[Retrieval, ...]:
         def scores_of(text: TextFeatures) -> Tensor:
-            scores = self._scores(model, encoded.video, text).unflatten(1, (len(encoded.whole), -1)).mean(dim=2)
+            scores: Tensor = self._scores(model, encoded.video, text).unflatten(1, (len(encoded.whole), -1)).mean(dim=2)
             return scores.masked_fill(~encoded.whole, float("nan"))
 
         scores = scores_of(encoded.text)

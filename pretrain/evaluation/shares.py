@@ -39,7 +39,7 @@ def gather_batches(parts: Sequence[Tensor], size: int, count: int) -> Tensor:
 def gather_features(parts: Sequence[Features], size: int, count: int) -> Features:
     """`gather_batches` of each field."""
     columns = zip(*parts, strict=True)
-    return type(parts[0])(*(None if one[0] is None else gather_batches(one, size, count) for one in columns))
+    return type(parts[0])._make(None if one[0] is None else gather_batches(one, size, count) for one in columns)
 
 
 def gather_words(own: Sequence[str]) -> tuple[str, ...]:

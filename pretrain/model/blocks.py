@@ -54,7 +54,8 @@ class Attention(nn.Module):
         if bias is not None:
             bias = bias.to(q.dtype).clamp(min=torch.finfo(q.dtype).min)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+        heard: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return heard
 
 
 class Block(nn.Module):
@@ -71,4 +72,5 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
         tokens = tokens + self.attn(self.ln_1(tokens), bias)
-        return tokens + self.mlp(self.ln_2(tokens))
+        change: Tensor = self.mlp(self.ln_2(tokens))
+        return tokens + change

@@ -52,7 +52,7 @@ def in_fp32(features: Features) -> Features:
     """Half precision cast up; fp64 stays."""
     halves = (torch.float16, torch.bfloat16)
     cast = (one.float() if one is not None and one.dtype in halves else one for one in features)
-    return type(features)(*cast)
+    return type(features)._make(cast)
 
 
 def without_autocast(device: str) -> AbstractContextManager[None]:
@@ -63,9 +63,9 @@ def without_autocast(device: str) -> AbstractContextManager[None]:
 def pick_rows(features: Features, rows: Tensor | slice) -> Features:
     """These rows of every field."""
     if isinstance(rows, slice):
-        return type(features)(*(None if field is None else field[rows] for field in features))
+        return type(features)._make(None if field is None else field[rows] for field in features)
     # Where a row is picked twice, indexing would add its gradients on several threads, in any order; this adds in one.
-    return type(features)(*(None if field is None else field.index_select(0, rows) for field in features))
+    return type(features)._make(None if field is None else field.index_select(0, rows) for field in features)
 
 
 def last_place(mask: Tensor) -> Tensor:
@@ -75,7 +75,8 @@ def last_place(mask: Tensor) -> Tensor:
 
 def unit(vectors: Tensor) -> Tensor:
     """Vectors (..., E) scaled to length one."""
-    return vectors / vectors.norm(dim=-1, keepdim=True)
+    lengths: Tensor = vectors.norm(dim=-1, keepdim=True)
+    return vectors / lengths
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -272,7 +272,7 @@ def _read_legacy(handle: BinaryIO) -> Checkpoint:
 def _read_flat(source: IO[bytes], storage: Storage) -> Tensor:
     """The storage's elements from where `source` stands."""
     flat = torch.empty(storage.nbytes, dtype=torch.uint8)
-    free = memoryview(flat.numpy())
+    free = flat.numpy().data
     while free:
         count = source.readinto(free[:_CHUNK])  # type: ignore[attr-defined]
         if not count:

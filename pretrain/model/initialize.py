@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from stillreel.configs import RequestError
 from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model.blocks import Block
 from stillreel.pretrain.model.heads import Tight
 from stillreel.pretrain.model.model import VideoTextModel
 from stillreel.pretrain.model.pretrained import load_towers
 from stillreel.pretrain.model.temporal import SequenceTransformer, Stan, TemporalAlignment, TemporalDifference
-from stillreel.pretrain.model.temporal.stan import AttentionInTime
+from stillreel.pretrain.model.temporal.stan import AttentionInTime, StanLayer
 
 _STD = 0.02
 
@@ -71,11 +72,13 @@ def _from_text_tower(blocks: nn.ModuleList, positions: Tensor | None, clip: CLIP
         )
     sources: Sequence[nn.Module] = list(clip.transformer.resblocks)
     for index, block in enumerate(blocks):
+        assert isinstance(block, Block)
         if index < len(sources):
             block.load_state_dict(sources[index].state_dict())
         else:
-            for linear in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
-                _normal(linear)
+            for part in block.modules():
+                if isinstance(part, nn.Linear):  # attn.out_proj, mlp.c_fc, mlp.c_proj
+                    _normal(part)
     if positions is not None:
         positions.copy_(clip.positional_embedding)
 
@@ -100,6 +103,7 @@ def _stan(temporal: Stan) -> None:
     """The layers in space are copies of the tower's since they were built; those in time add nothing at first."""
     nn.init.normal_(temporal.time_embedding)  # as published: large beside CLIP's embeddings
     for layer in temporal.layers:
+        assert isinstance(layer, StanLayer)
         nn.init.zeros_(layer.time.fc.weight)
         nn.init.zeros_(layer.time.fc.bias)
         if isinstance(layer.time, AttentionInTime):

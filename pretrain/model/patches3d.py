@@ -34,5 +34,5 @@ def convolve_in_time(conv: nn.Conv3d, frames: Tensor) -> Tensor:
     each = F.conv2d(frames.flatten(0, 1), kernels, stride=conv.stride[1:], padding=conv.padding[1:])
     before, here, after = each.unflatten(0, frames.shape[:2]).chunk(3, dim=2)
     one_later, one_earlier = (0, 0, 0, 0, 0, 0, 1, 0), (0, 0, 0, 0, 0, 0, 0, 1)
-    summed = here + F.pad(before[:, :-1], one_later) + F.pad(after[:, 1:], one_earlier)
+    summed: Tensor = here + F.pad(before[:, :-1], one_later) + F.pad(after[:, 1:], one_earlier)
     return summed if conv.bias is None else summed + conv.bias[:, None, None]

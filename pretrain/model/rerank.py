@@ -42,7 +42,7 @@ class Memory(NamedTuple):
 class PairBlock(Block):
     """A block whose tokens may attend over others that came before them."""
 
-    def forward(
+    def forward(  # type: ignore[override]  # a module's forward is its own: torch's Module says nothing of its type
         self,
         tokens: Tensor,
         bias: Tensor | None = None,
@@ -117,7 +117,7 @@ class Reranker(nn.Module):
             only = end if layer == len(self.blocks) - 1 else None
             tokens, *_ = block(tokens, bias, before, only)
         with without_autocast(tokens.device.type):
-            logits = self.score(self.norm(tokens[:, 0].to(self.score.weight.dtype)))[:, 0]
+            logits: Tensor = self.score(self.norm(tokens[:, 0].to(self.score.weight.dtype)))[:, 0]
         return logits if clips is None else logits.reshape(clips.shape)
 
     def candidates(

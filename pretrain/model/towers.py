@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from open_clip.model import CLIP
-from open_clip.transformer import QuickGELU, VisionTransformer
+from open_clip.transformer import QuickGELU, Transformer, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -137,7 +137,7 @@ def model_cfg_of(clip: CLIP) -> dict[str, Any]:
     }
 
 
-def _transformer_cfg(transformer: nn.Module) -> dict[str, Any]:
+def _transformer_cfg(transformer: Transformer) -> dict[str, Any]:
     width, hidden = transformer.width, transformer.resblocks[0].mlp.c_fc.out_features
     # open_clip truncates width * ratio: where the ratio is no round number, half a unit keeps it from falling short.
     ratio = hidden / width if hidden % width == 0 else (hidden + 0.5) / width
@@ -238,7 +238,8 @@ def embed_patches(visual: VisionTransformer, patches: Tensor, places: Tensor | N
     if places is not None:
         rows = torch.cat([places.new_zeros(len(places), 1), 1 + places], dim=1)
         tokens = tokens.gather(1, rows[:, :, None].expand(-1, -1, tokens.shape[2]))
-    return visual.ln_pre(tokens)
+    normed: Tensor = visual.ln_pre(tokens)
+    return normed
 
 
 def run_blocks(visual: VisionTransformer, tokens: Tensor, keep: int) -> tuple[Tensor, list[Tensor]]:
@@ -251,23 +252,34 @@ def run_blocks(visual: VisionTransformer, tokens: Tensor, keep: int) -> tuple[Te
 
 def project_class_token(visual: VisionTransformer, token: Tensor) -> Tensor:
     """Class tokens (..., D) of the last block -> image features (..., E)."""
-    return visual.ln_post(token) @ visual.proj
+    projected: Tensor = visual.ln_post(token) @ visual.proj
+    return projected
 
 
 def project_patches(visual: VisionTransformer, patches: Tensor, side: int) -> Tensor:
     """Patch tokens (N, L, D) of the last block -> (N, side * side, E): projected as the class token is, means over a grid."""
     grid = visual.ln_post(patches).mT.unflatten(2, visual.grid_size)
     # A mean of projections is the projection of the mean, which is less to compute.
-    return F.adaptive_avg_pool2d(grid, side).flatten(2).mT @ visual.proj
+    means: Tensor = F.adaptive_avg_pool2d(grid, side).flatten(2).mT
+    projected: Tensor = means @ visual.proj
+    return projected
 
 
 class CausalAttention(nn.MultiheadAttention):
     """open_clip's attention over words, told what its mask is: kernels that know need none, and skip what it hides."""
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, *, need_weights: bool, attn_mask: Tensor
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        assert not need_weights
+        assert attn_mask is not None and key_padding_mask is None and not need_weights
         mixed: tuple[Tensor, Tensor | None] = super().forward(
             query, key, value, need_weights=False, attn_mask=attn_mask, is_causal=True
         )
@@ -289,7 +301,8 @@ def encode_words(clip: CLIP, token_ids: Tensor) -> Tensor:
     """
     words = token_ids.shape[1]
     hidden = clip.token_embedding(token_ids) + clip.positional_embedding[:words]
-    return clip.ln_final(clip.transformer(hidden, attn_mask=clip.attn_mask[:words, :words]))
+    normed: Tensor = clip.ln_final(clip.transformer(hidden, attn_mask=clip.attn_mask[:words, :words]))
+    return normed
 
 
 def activation_of(clip: CLIP) -> type[nn.Module]:

@@ -49,10 +49,10 @@ class ClassTexts:
 def share_of(text: TextFeatures, each: int) -> TextFeatures:
     """Features of b * m texts as those of b rows, of what scores by vectors look at."""
     vectors = text._replace(tokens=text.tokens[:, :0], mask=text.mask[:, :0], draws=None)
-    return TextFeatures(*(None if field is None else field.unflatten(0, (-1, each)) for field in vectors))
+    return TextFeatures._make(None if field is None else field.unflatten(0, (-1, each)) for field in vectors)
 
 
 def gather_classes(own: TextFeatures, total: int) -> TextFeatures:
     """Features of all C texts from each rank's share (b, m, ...). All ranks must call it."""
     whole = gather_features(own)
-    return TextFeatures(*(None if field is None else field.flatten(0, 1)[:total] for field in whole))
+    return TextFeatures._make(None if field is None else field.flatten(0, 1)[:total] for field in whole)

@@ -13,10 +13,11 @@ def info_nce(by_caption: Tensor, by_clip: Tensor, truth: Truth, *, summed: bool 
 
     `by_caption` and `by_clip` are logits (b, B). Excused pairs are in no denominator.
     """
-    both = sum(
+    captions, clips = (
         F.cross_entropy(logits.masked_fill(truth.excused, float("-inf")), truth.slots)
         for logits in (by_caption, by_clip)
     )
+    both = captions + clips
     return both if summed else both / 2
 
 

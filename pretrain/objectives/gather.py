@@ -38,13 +38,14 @@ def gather(rows: Tensor) -> Tensor:
     if rows.numel() == 0:  # nothing to send
         return torch.cat([rows] * ranks)
     if rows.dtype == torch.bool:  # which not every backend sends
-        return _Gather.apply(rows.to(torch.uint8)).bool()
-    return _Gather.apply(rows)
+        return gather(rows.to(torch.uint8)).bool()
+    gathered: Tensor = _Gather.apply(rows)
+    return gathered
 
 
 def gather_features(features: Features) -> Features:
     """`gather` of each field."""
-    return type(features)(*(None if field is None else gather(field) for field in features))
+    return type(features)._make(None if field is None else gather(field) for field in features)
 
 
 class _Gather(torch.autograd.Function):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -34,10 +36,14 @@ class Batch(NamedTuple):
     classes: Classes | None = None  # where clips are told apart by classes
 
     def rows(self, rows: slice) -> Batch:
-        frames, frame_mask, token_ids, token_mask = (None if field is None else field[rows] for field in self[:4])
-        identity = Identity(*(field[rows] for field in self.identity))
-        classes = None if self.classes is None else self.classes.rows(rows)
-        return Batch(frames, frame_mask, token_ids, token_mask, identity, classes)
+        return Batch(
+            self.frames[rows],
+            None if self.frame_mask is None else self.frame_mask[rows],
+            self.token_ids[rows],
+            None if self.token_mask is None else self.token_mask[rows],
+            Identity(*(field[rows] for field in self.identity)),
+            None if self.classes is None else self.classes.rows(rows),
+        )
 
 
 class Encoded(NamedTuple):
@@ -132,11 +138,12 @@ class Task(nn.Module):
         losses: dict[str, Tensor] = {}
         if settings.infonce:
             summed = self.model.sums_directions
-            losses["infonce"] = sum(
+            losses["infonce"] = _sum(
                 one.share * info_nce(one.captions, one.clips, truth, summed=summed) for one in logits
             )
-        if settings.sigmoid:
-            losses["sigmoid"] = sum(one.share * sigmoid_loss(one.captions, self.bias, truth) for one in logits)
+        if self.bias is not None:
+            bias = self.bias
+            losses["sigmoid"] = _sum(one.share * sigmoid_loss(one.captions, bias, truth) for one in logits)
         if self.reranks:
             losses |= self._rerank(logits, own, whole, truth, identity.units)
         return losses
@@ -172,7 +179,8 @@ class Task(nn.Module):
     ) -> dict[str, Tensor]:
         """The losses of the re-ranker, and of the coarse model by it."""
         reranker, losses = self.model.needed_reranker(), {}
-        by_caption, by_clip = (sum(one.share * one[place] for one in logits) for place in (1, 2))
+        by_caption = _sum(one.share * one.captions for one in logits)
+        by_clip = _sum(one.share * one.clips for one in logits)
         with self._casting(truth.slots.device):
             if self.settings.matching:
                 clips = draw_negatives(by_caption, truth, units[:, 0])
@@ -185,6 +193,11 @@ class Task(nn.Module):
 
     def _casting(self, device: torch.device) -> AbstractContextManager[None]:
         return torch.autocast(device.type, self.autocast) if self.autocast else nullcontext()
+
+
+def _sum(parts: Iterable[Tensor]) -> Tensor:
+    """Of one tensor or more of a shape; the builtin adds them to the number 0, and says so in its type."""
+    return reduce(torch.add, parts)
 
 
 class _Logits(NamedTuple):

@@ -51,4 +51,5 @@ class Tight(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, bias)
         pooled = self.activation(self.dense(self.norm(tokens[:, 0])))
-        return self.score(pooled).reshape(captions, clips)
+        scores: Tensor = self.score(pooled)
+        return scores.reshape(captions, clips)

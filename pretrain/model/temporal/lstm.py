@@ -22,9 +22,9 @@ class Lstm(nn.Module):
         # Valid frames go to the front, where nothing of the padding behind them reaches them; then all go back.
         order = frames.mask.logical_not().int().argsort(dim=1, stable=True)
         there = order[:, :, None].expand_as(frames.features)
-        valid_first = frames.features.gather(1, there).to(self.lstm.weight_hh_l0.dtype)
+        valid_first = frames.features.gather(1, there).to(next(self.lstm.parameters()).dtype)
         # Under autocast to bf16 cuDNN's LSTM computes in fp16, whose gradients need a scaler; twelve steps in fp32 cost little.
         with without_autocast(valid_first.device.type):
-            hidden, _ = self.lstm(valid_first)
+            hidden: Tensor = self.lstm(valid_first)[0]
         back = order.argsort(dim=1)[:, :, None].expand_as(hidden)
         return hidden.gather(1, back) * frames.mask[:, :, None] + frames.features

@@ -6,6 +6,7 @@ import copy
 
 import torch
 from open_clip.model import CLIP
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -66,7 +67,9 @@ class StanLayer(nn.Module):
     answer it is averaged.
     """
 
-    def __init__(self, time: nn.Module, space: nn.Module, drop_path: float) -> None:
+    def __init__(
+        self, time: AttentionInTime | ConvolutionInTime, space: ResidualAttentionBlock, drop_path: float
+    ) -> None:
         super().__init__()
         self.time = time
         self.space = space
@@ -91,7 +94,7 @@ class StanLayer(nn.Module):
 class AttentionInTime(nn.Module):
     """Attention between the same patch of all frames, added to the patches (B, T, L, D)."""
 
-    def __init__(self, block: nn.Module, grid: tuple[int, int], drop_path: float) -> None:
+    def __init__(self, block: ResidualAttentionBlock, grid: tuple[int, int], drop_path: float) -> None:
         super().__init__()
         width = block.ln_1.normalized_shape[0]
         self.norm = nn.LayerNorm(width, eps=block.ln_1.eps)
@@ -104,13 +107,14 @@ class AttentionInTime(nn.Module):
         bias = key_bias(mask, self.attn.heads).repeat_interleave(places, dim=0)
         tracks = self.norm(patches).transpose(1, 2).flatten(0, 1)
         moved = self.fc(self.drop_path(self.attn(tracks, bias), draws))
-        return patches + moved.unflatten(0, (clips, places)).transpose(1, 2)
+        back: Tensor = moved.unflatten(0, (clips, places))
+        return patches + back.transpose(1, 2)
 
 
 class ConvolutionInTime(nn.Module):
     """A 3 x 3 x 3 convolution over time and the grid of patches, added to the patches (B, T, L, D)."""
 
-    def __init__(self, block: nn.Module, grid: tuple[int, int], drop_path: float) -> None:
+    def __init__(self, block: ResidualAttentionBlock, grid: tuple[int, int], drop_path: float) -> None:
         super().__init__()
         width = block.ln_1.normalized_shape[0]
         self.grid = grid
@@ -122,7 +126,8 @@ class ConvolutionInTime(nn.Module):
         # Padding frames read as the zeros that a convolution puts around a clip.
         volume = (patches * mask[:, :, None, None]).mT.unflatten(3, self.grid)
         moved = convolve_in_time(self.conv, volume).flatten(3).mT
-        return patches + self.fc(self.drop_path(moved, draws))
+        change: Tensor = self.fc(self.drop_path(moved, draws))
+        return patches + change
 
 
-_TIME = {"attention": AttentionInTime, "conv": ConvolutionInTime}
+_TIME: dict[str, type[AttentionInTime | ConvolutionInTime]] = {"attention": AttentionInTime, "conv": ConvolutionInTime}

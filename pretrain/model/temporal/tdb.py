@@ -68,7 +68,8 @@ class TemporalDifference(SequenceTransformer):
             projected = differences @ self.projection
         else:
             projected = self.attend(self.difference, differences + positions[1:], mask)
-        return 2 * self.norm(projected).sigmoid() - 1
+        normed: Tensor = self.norm(projected)
+        return 2 * normed.sigmoid() - 1
 
 
 def _interleave(outer: Tensor, inner: Tensor) -> Tensor:
