@@ -7,7 +7,7 @@ keep theirs. Who reads which slots does not matter, so no layout of ranks and wo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Generic, NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,22 +21,15 @@ Value = TypeVar("Value")
 Damage = BadSample | BadShard
 
 
-class Filled(NamedTuple, Generic[Value]):
-    """What a slot has, and the damage that was passed over on the way."""
-
-    value: Value
-    passed: tuple[Damage, ...]
-
-
 def fill_slots(
     positions: Ints, stride: int, read: Callable[[list[int], Ints], Iterable[Value | Damage]]
-) -> list[Filled[Value]]:
-    """What each position (n,) has, or its stand-in.
+) -> list[tuple[Value, tuple[Damage, ...]]]:
+    """What each position (n,) has, or its stand-in; and the damage that was passed over on the way.
 
     `read(slots, positions)` gives what some positions have, for the slots of those numbers. DataError when a slot has no whole
     stand-in either.
     """
-    filled: dict[int, Filled[Value]] = {}
+    filled: dict[int, tuple[Value, tuple[Damage, ...]]] = {}
     passed: list[tuple[Damage, ...]] = [()] * len(positions)
     places = np.array(positions)
     for _ in range(1 + _MOST_STAND_INS):
@@ -47,7 +40,7 @@ def fill_slots(
             if isinstance(value, BadSample | BadShard):
                 passed[slot] += (value,)
             else:
-                filled[slot] = Filled(value, passed[slot])
+                filled[slot] = value, passed[slot]
         places[waiting] += stride
     lost = next(damage for slot, damage in enumerate(passed) if slot not in filled)
     raise DataError(f"{len(lost)} samples that were tried for one slot are damaged, the first of them {lost[0]}")
