@@ -30,18 +30,20 @@ from benchmarks.gpu_steps import (
     seconds_of,
     wait,
 )
-from stillreel.animate.render.device import batch_stills, normalize, prepare_still, render_stills
+from stillreel.animate.render.device import batch_stills, prepare_still, render_stills
 from stillreel.animate.scenes import SIZES as SCENE_SIZES
 from stillreel.configs.stream import DataSettings
 from stillreel.configs.system.hardware import usable_cores
 from stillreel.pretrain.data import ClipBatch, ClipLoader, Share
 from stillreel.pretrain.engine.loop import TrainState
 from stillreel.pretrain.engine.prefetcher import DeviceBatch, DevicePrefetcher
+from stillreel.pretrain.model.normalize import normalize
 from stillreel.pretrain.run import StepValues
 from stillreel.shards.stream.stream import Blend, open_blend
 
 _JUDGED = 24  # pictures by which the renderers are compared
 _SMOKE_CLIPS = 8
+_CLIPS = "clips.txt"  # of a step in the race, for the phases after it; beside the shards
 _TRACE_BYTES = 16 << 20  # of a file that is carried back
 
 
@@ -100,6 +102,7 @@ def run_race(phase: Phase, options: Options) -> None:
         names = ["eager", *["compiled"] * options.compile, "open_clip"]
         contenders = {name: Contender(partial(build, name, size, options, fed), options) for name in names}
         fits = race(contenders, size, options, phase) or size.batch == 1
+        (options.shards / _CLIPS).write_text(str(size.batch))
         del contenders, fed
         size = size._replace(batch=max(1, size.batch // 2))
         free(options)
@@ -178,7 +181,9 @@ def build(name: str, size: Size, options: Options, fed: DeviceBatch) -> Callable
 
 
 def fitted(options: Options) -> Size:
-    """The size, with as many clips as were asked for or the card holds."""
+    """The size, with as many clips as fitted in the race, or else were asked for, or the card holds."""
+    if (told := options.shards / _CLIPS).exists():
+        return options.size._replace(batch=int(told.read_text()))
     memory = torch.cuda.get_device_properties(0).total_memory if options.on_cuda else None
     return options.size._replace(batch=options.batch or fitting_batch(options.size, memory))
 

@@ -20,7 +20,6 @@ from typing import NamedTuple
 import torch
 
 from stillreel.configs.stream import DataSettings
-from stillreel.finetune.data.encode import encode_frames
 from stillreel.pretrain.data.tokens import tokenize
 from stillreel.pretrain.evaluation import Matches
 from stillreel.pretrain.evaluation.held_out import HeldOutBatch, HeldOutDataset, choose_samples
@@ -28,6 +27,7 @@ from stillreel.pretrain.evaluation.two_stage.plot import draw_sweep
 from stillreel.pretrain.evaluation.two_stage.sweep import Sweep, choose_weight, sweep_depths
 from stillreel.pretrain.model import VideoTextModel, load_model
 from stillreel.pretrain.model.features import TextFeatures, VideoFeatures
+from stillreel.pretrain.model.normalize import encode_frames
 from stillreel.shards.stream.stream import open_blend
 
 _BATCH = 50

@@ -6,7 +6,8 @@ Knows nothing of pictures, shards, Ray or torch: importing it stays cheap, and e
 """
 
 from stillreel.configs.errors import DataError, Interrupted, RequestError, StillreelError
-from stillreel.configs.settings import Settings, load_preset, parse_words
+from stillreel.configs.settings import Settings, load_preset
+from stillreel.configs.words import parse_words
 
 __all__ = [
     "DataError",

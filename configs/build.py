@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from stillreel.configs.settings import Settings
+from stillreel.configs.settings import Settings, named_by
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -15,36 +15,56 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class SourceSettings(Settings):
     """How to read a SOURCE whose shape does not say it all."""
 
-    captions: str = Field("", description="captions table of a picture folder; empty: the one that lies in it")
-    picture: str = Field("", description="column of the picture's file (or bytes); empty: by its usual names")
+    captions: str = Field(
+        "", description="table of the captions of a folder of pictures; empty: the one that lies in it"
+    )
+    picture: str = Field(
+        "", description="column of the picture's file name, or of its bytes; empty: by its usual names"
+    )
     caption: str = Field("", description="column of the caption; empty: by its usual names")
     key: str = Field(
-        "", description="column of the sample's own key (Parquet); empty: by its usual names, else the row"
+        "", description="Parquet: column of the sample's key; empty: by its usual names, else the row number"
     )
 
 
 class ClipSettings(Settings):
     """What decides the bytes of a build. Hashed into the plan; a resume must repeat it."""
 
-    name: str = Field("", description="prefix of shards and keys, [a-z0-9_]; empty: from the source")
+    name: str = Field("", description="prefix of shard names and sample keys, [a-z0-9_]; empty: from SOURCE")
     store: Literal["recipe", "frames", "video"] = Field(
-        "recipe", description="recipe: the picture and how to film it; frames: T JPEGs; video: an mp4"
+        "recipe",
+        description="what a sample holds. recipe: picture and camera path, rendered in training; frames: T JPEGs; video: an mp4",
     )
     grammar: str = Field(
-        "film", description="how recipes are drawn: a preset (film, still, jump, zoom, pan, ...) or a YAML file"
+        "film",
+        description="how camera paths are drawn: a preset (film, still, jump, zoom, pan, ...) or a YAML file",
+        json_schema_extra=named_by("grammars"),
     )
-    frames: int = Field(12, ge=1, le=999, description="T, frames a clip")
-    size: int = Field(224, ge=16, le=2048, description="H = W of a frame, pixels")
-    seed: int = Field(0, ge=0, lt=2**63, description="of all drawing; 0 is a seed")
-    looks: str = Field("none", description="color of the clip: none, a preset, or a YAML file")
+    frames: int = Field(12, ge=1, le=999, description="T, frames per clip")
+    size: int = Field(224, ge=16, le=2048, description="H = W of a frame, in pixels")
+    seed: int = Field(0, ge=0, lt=2**63, description="random seed of everything that is drawn; 0 is a seed")
+    looks: str = Field(
+        "none",
+        description="color augmentation, one for a whole clip: none, a preset (graded, drifting) or a YAML file",
+        json_schema_extra=named_by("looks"),
+    )
     quality: int = Field(
-        90, ge=1, le=100, description="JPEG quality of frames; a video's crf is 18 + (100 - quality) / 2"
+        90, ge=1, le=100, description="JPEG quality of frames, 1 to 100; a video's CRF is 18 + (100 - quality) / 2"
     )
-    fps: int = Field(3, ge=1, le=120, description="frames a second, store=video")
-    max_side: int = Field(512, ge=0, le=16384, description="longer side of a stored picture, pixels; 0: as it comes")
-    max_pixels: int = Field(178956970, ge=1, description="a picture whose header claims more is rejected unread")
-    min_side: int = Field(32, ge=1, description="a picture with a shorter side below this is rejected")
-    shard_size: int = Field(1000, ge=1, le=100000, description="planned samples a shard")
+    fps: int = Field(3, ge=1, le=120, description="frames per second of an mp4, of store=video")
+    max_side: int = Field(
+        512,
+        ge=0,
+        le=16384,
+        description="longer side of a stored picture, in pixels: larger ones are shrunk; 0: kept as they are",
+    )
+    max_pixels: int = Field(
+        178956970, ge=1, description="pictures of more pixels than this, by their header, are rejected"
+    )
+    min_side: int = Field(32, ge=1, description="pictures with a shorter side below this many pixels are rejected")
+    shard_size: int = Field(
+        1000, ge=1, le=100000, description="samples per shard, as planned: rejected ones leave gaps"
+    )
 
     @field_validator("name")
     @classmethod
@@ -65,7 +85,7 @@ class BuildSettings(Settings):
     """How a build is run. Reaches no plan, tar, parquet or idx: a resume may change it."""
 
     max_rejects: Fraction = Field(0.1, description="stop when more than this fraction is rejected; 1: no limit")
-    attempts: int = Field(3, ge=1, description="tries of a shard whose worker fails, before it is set aside")
+    attempts: int = Field(3, ge=1, description="tries of a shard whose worker fails, before it has failed")
     ray: str = Field(
         "local", description="local: a private Ray; off: `workers` processes without Ray; auto or an ADDRESS: a cluster"
     )
@@ -93,23 +113,27 @@ class DownloadSettings(Settings):
     url: str = Field("", description="column of the URL; empty: by its usual names, or by what the first row holds")
     caption: str = Field("", description="column of the caption; empty: by its usual names, or the other column of two")
     max_side: int = Field(
-        512, ge=32, le=16384, description="longer side; larger pictures are shrunk, others kept as they are"
+        512, ge=32, le=16384, description="longer side, in pixels: larger pictures are shrunk, others kept as they are"
     )
-    quality: int = Field(95, ge=1, le=100, description="JPEG quality of what is encoded anew")
-    shard_size: int = Field(1000, ge=1, le=100_000, description="rows a tar")
-    processes: int = Field(0, ge=0, description="0: one a CPU")
-    threads: int = Field(64, ge=1, le=1024, description="downloads at once, in each process")
+    quality: int = Field(95, ge=1, le=100, description="JPEG quality of pictures that are shrunk, 1 to 100")
+    shard_size: int = Field(1000, ge=1, le=100_000, description="rows per tar")
+    processes: int = Field(0, ge=0, description="processes that download; 0: one per CPU")
+    threads: int = Field(64, ge=1, le=1024, description="simultaneous downloads of each process")
     timeout: int = Field(10, ge=1, description="seconds to wait for a picture")
     retries: int = Field(
-        0, ge=0, le=10, description="tries more of a picture, at once; running the command again retries too"
+        0, ge=0, le=10, description="immediate retries of a picture; running the command again retries, too"
     )
     opt_outs: bool = Field(True, description="honor X-Robots-Tag: noai, noimageai, noindex, noimageindex")
-    user_agent_token: str = Field("", description="name of this downloader in its user agent")
-    progress: Literal["auto", "bar", "lines", "off"] = Field("auto", description="as in animate")
+    user_agent_token: str = Field(
+        "", description="name of this downloader in its HTTP user agent, which robots directives may address"
+    )
+    progress: Literal["auto", "bar", "lines", "off"] = Field(
+        "auto", description="auto: a bar on a terminal, lines in a log"
+    )
 
 
 class VerifySettings(Settings):
-    workers: int = Field(0, ge=0, description="threads that read and hash; 0: one a CPU")
+    workers: int = Field(0, ge=0, description="threads that read and hash; 0: one per CPU")
     progress: Literal["auto", "bar", "lines", "off"] = Field(
         "auto", description="auto: a bar on a terminal, lines in a log"
     )
@@ -120,15 +144,24 @@ class StatsSettings(Settings):
 
 
 class DemoSettings(Settings):
-    out: str = Field("demo", description="folder to make it in")
+    out: str = Field("demo", description="folder that everything is made in")
     stills: int = Field(5000, ge=20, le=1_000_000, description="pictures to draw, held-out ones included")
-    heldout: int = Field(256, ge=0, le=1000, description="of them kept apart, each with a caption that no other has")
-    seed: int = Field(0, ge=0, lt=2**63, description="of the drawings, the recipes and the training")
-    steps: int = Field(0, ge=0, description="of pretraining; 0: the preset's. Its warm-up and evaluations go along")
-    contents: int = Field(160, ge=4, le=1000, description="things that finetuning trains on, each with six motions")
-    ray: str = Field("local", description="as in animate")
-    workers: int = Field(0, ge=0, description="processes that draw and animate; 0: one a CPU")
-    progress: Literal["auto", "bar", "lines", "off"] = Field("auto", description="as in animate")
+    heldout: int = Field(
+        256,
+        ge=0,
+        le=1000,
+        description="pictures that are held out for evaluation, each with a caption that no other has",
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="random seed of the pictures, the camera paths and the training")
+    steps: int = Field(
+        0, ge=0, description="steps of pretraining, to which warm-up and evaluations are scaled; 0: the preset's"
+    )
+    contents: int = Field(160, ge=4, le=1000, description="objects that finetuning trains on, each in six motions")
+    ray: str = Field("local", description="local: a private Ray; off: in this process; auto or an ADDRESS: a cluster")
+    workers: int = Field(0, ge=0, description="processes that draw and animate; 0: one per CPU")
+    progress: Literal["auto", "bar", "lines", "off"] = Field(
+        "auto", description="auto: a bar on a terminal, lines in a log"
+    )
 
     @model_validator(mode="after")
     def _most_are_trained_on(self) -> DemoSettings:
@@ -138,6 +171,6 @@ class DemoSettings(Settings):
 
 
 class PreviewSettings(Settings):
-    samples: int = Field(48, ge=1, le=200, description="clips on the page")
-    seed: int = Field(0, ge=0, description="which ones")
-    page: str = Field("", description="where to write; empty: OUT/preview.html")
+    samples: int = Field(48, ge=1, le=200, description="clips that the page shows")
+    seed: int = Field(0, ge=0, description="random seed of which clips are shown")
+    page: str = Field("", description="HTML file that is written; empty: OUT/preview.html")

@@ -15,7 +15,8 @@ class ImportSettings(Settings):
 
     peer: PeerOptions = PeerOptions()
     quick_gelu: Literal["auto", "yes", "no"] = Field(
-        "auto", description="of a CLIP's towers; auto: OpenAI's and what the config beside it says have it, others not"
+        "auto",
+        description="activation of a CLIP's towers; auto: yes for OpenAI's, and where the config beside FILE says so",
     )
 
 
@@ -23,4 +24,6 @@ class ExportSettings(Settings):
     towers: Literal["open_clip", "hf", "none"] = Field(
         "open_clip", description="OUT/towers: the CLIP inside, as open_clip loads it, or as HF's CLIPModel"
     )
-    dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="of the tensors of OUT/towers")
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        "float32", description="data type of the tensors of OUT/towers"
+    )

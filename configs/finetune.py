@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from stillreel.configs.benchmark import BenchmarkSettings
 from stillreel.configs.build import Fraction
 from stillreel.configs.model import ModelSettings, PeerOptions
-from stillreel.configs.settings import Settings, expand_preset
+from stillreel.configs.settings import Settings, expand_preset, named_by
 from stillreel.configs.train import PrecisionSettings, TrainSettings
 from stillreel.configs.video import ReadsVideos
 
@@ -17,8 +17,15 @@ from stillreel.configs.video import ReadsVideos
 class ViewSettings(Settings):
     """Clips of each video whose scores are averaged in a test."""
 
-    segments: int = Field(1, ge=1, le=100, description="clips along time, of video.sampler=segments")
-    crops: Literal[1, 3] = Field(1, description="squares of each: the middle; or both ends of the longer side, too")
+    segments: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="clips along time, per video, whose scores are averaged in a test; needs video.sampler=segments",
+    )
+    crops: Literal[1, 3] = Field(
+        1, description="spatial crops per clip in a test; 1: the center; 3: both ends of the longer side, too"
+    )
 
     @field_validator("crops", mode="before")
     @classmethod
@@ -30,17 +37,22 @@ class ProtocolSettings(BenchmarkSettings, ReadsVideos):
     """How a benchmark is asked: what a model sees of videos and captions, and which figures are told."""
 
     prepared: str = Field(
-        "", description="an OUT of prepare=true: its frames are read, and the videos need not be there; empty: videos"
+        "",
+        description="the OUT of a run with prepare=true, whose stored frames are read in place of the videos; empty: videos",
     )
     context_length: int = Field(
-        32, ge=2, le=77, description="tokens a caption is cut or padded to, start and end included"
+        32, ge=2, le=77, description="tokens per caption, start and end included: it is cut or padded to so many"
     )
-    prompt: str = Field("a video of {}.", description="caption of a class (recognition); {} is its name")
+    prompt: str = Field("a video of {}.", description="recognition: prompt template of a class; {} is its name")
     views: ViewSettings = ViewSettings()
-    dual_softmax: bool = Field(True, description="a row of dual softmax, too, which sees all queries at once")
-    querybank: int = Field(0, ge=0, description="training captions of a row of QB-norm; 0: no such row")
-    max_bad: Fraction = Field(0.01, description="stop when more than this fraction of videos is damaged; 1: no limit")
-    max_bad_run: int = Field(100, ge=1, description="stop when this many in a row are damaged")
+    dual_softmax: bool = Field(True, description="also report dual softmax (DSL), which sees all test queries at once")
+    querybank: int = Field(
+        0, ge=0, description="also report QB-norm with a query bank of so many training captions; 0: not"
+    )
+    max_bad: Fraction = Field(
+        0.01, description="stop when more than this fraction of videos cannot be read; 1: no limit"
+    )
+    max_bad_run: int = Field(100, ge=1, description="stop when this many videos in a row cannot be read")
 
     @model_validator(mode="after")
     def _protocol_fits(self) -> ProtocolSettings:
@@ -53,26 +65,36 @@ class ProtocolSettings(BenchmarkSettings, ReadsVideos):
         return self
 
 
+class FinetuneEvalSettings(Settings):
+    """When a checkpoint is measured on the validation split, to choose the best one."""
+
+    every: int = Field(
+        0, ge=0, description="steps between validations; each saves a checkpoint; 0: at every save_every"
+    )
+
+
 class FinetuneSettings(TrainSettings, ProtocolSettings):
     """A run on a benchmark: TrainSettings, the protocol that it ends with, and how its last model is chosen."""
 
     init: str = Field(
-        "", description="a checkpoint of ours, or the OUT of a run; its model is taken, too; empty: towers alone"
+        "",
+        description="checkpoint to start from, or the OUT of a run, with its model settings; empty: CLIP's weights alone",
     )
-    batch: int = Field(128, ge=1, le=1 << 20, description="clips of a step, all ranks together")
-    epochs: float = Field(5.0, gt=0, description="times that every pair of a video and a caption is seen")
+    batch: int = Field(128, ge=1, le=1 << 20, description="global batch size: clips per step, of all ranks together")
+    epochs: float = Field(5.0, gt=0, description="passes over all pairs of a video and a caption")
     seed: int = Field(
-        0, ge=0, lt=2**63, description="of the pairs' order, of frames and crops that are drawn, of dropout"
+        0, ge=0, lt=2**63, description="random seed of the order of pairs, of frames and crops, and of dropout"
     )
     crop: Literal["center", "random"] = Field(
         "center",
-        description="in training; random: a random resized crop of 8 to 100 % of the frame, the same for a clip's frames",
+        description="crop in training; random: a random resized crop of 8 to 100 % of the area, one for all frames of a clip",
     )
     select: Literal["auto", "last"] = Field(
         "auto",
-        description="auto: the best checkpoint on the validation split, where there is one; last: the last step. Never on test",
+        description="which checkpoint is tested. auto: the best on the validation split, where there is one; last: the last",
     )
-    prepare: bool = Field(False, description="only decode the videos, once, and store in OUT what `prepared` reads")
+    eval: FinetuneEvalSettings = FinetuneEvalSettings()
+    prepare: bool = Field(False, description="only decode all videos and store their frames in `out`, for prepared=")
     dry_run: bool = Field(False, description="print the plan, its cost and what was found, and do nothing")
 
     @model_validator(mode="after")
@@ -89,22 +111,24 @@ class EvaluateSettings(ProtocolSettings, PrecisionSettings):
 
     checkpoint: str = Field(
         "",
-        description="of ours, the OUT of a run, or a peer's file; empty: the model on its towers' weights (zero-shot)",
+        description="checkpoint of ours, the OUT of a run, or a file of CLIP4Clip, CLIP2Video or STAN; empty: zero-shot `model`",
     )
-    model: ModelSettings = ModelSettings()
+    model: ModelSettings = Field(ModelSettings(), description="a model preset", json_schema_extra=named_by("model"))
     peer: PeerOptions = PeerOptions()
-    split: Literal["train", "validation", "test"] = Field("test", description="which one is asked")
+    split: Literal["train", "validation", "test"] = Field("test", description="split that is evaluated")
     rerank: int = Field(
         0,
         ge=0,
-        description="K: what the fine stage gains on the K best of each caption, and at other depths; 0: not asked",
+        description="also report the re-ranker on the K best candidates of each caption, and at smaller depths; 0: not",
     )
-    out: str = Field("", description="folder for results.json; empty: the table only")
-    compare: str = Field("", description="results.json of another model on the same queries: a paired test against it")
-    batch: int = Field(32, ge=1, le=1 << 16, description="clips that a rank encodes at once")
-    workers: int = Field(4, ge=0, le=256, description="decoding processes a rank; 0: decode in the rank itself")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a CUDA device where there is one")
-    threads: int = Field(0, ge=0, description="of torch's arithmetic on a CPU, a rank; 0: torch's choice")
+    out: str = Field("", description="folder for results.json; empty: only the table is printed")
+    compare: str = Field(
+        "", description="results.json of another model on the same queries, for a paired significance test"
+    )
+    batch: int = Field(32, ge=1, le=1 << 16, description="batch size: clips that a rank encodes at once")
+    workers: int = Field(4, ge=0, le=256, description="decoding processes per rank; 0: the rank decodes itself")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is a GPU, else cpu")
+    threads: int = Field(0, ge=0, description="torch's CPU threads per rank; 0: torch's choice")
 
     @field_validator("model", mode="before")
     @classmethod

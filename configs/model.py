@@ -24,60 +24,93 @@ Count = Annotated[int, Field(ge=1)]
 class TowerSettings(Settings):
     """Which CLIP the image and text towers are."""
 
-    name: str = Field("ViT-B-32", description="open_clip's ViT-* (-quickgelu), tiny, local-dir:FOLDER, hf-hub:NAME")
-    pretrained: str = Field("", description="a tag that open_clip knows (openai), or a file; empty: random weights")
+    name: str = Field(
+        "ViT-B-32",
+        description="the CLIP: open_clip's name of a ViT (ViT-B-32-quickgelu), tiny, local-dir:FOLDER or hf-hub:NAME",
+    )
+    pretrained: str = Field(
+        "", description="CLIP's weights: open_clip's tag (openai), or a file; empty: random initialization"
+    )
 
 
 class StanSettings(Settings):
-    depth: Count = Field(4, description="layers of the branch, beside the last ones of the image tower")
-    time: Literal["attention", "conv"] = Field("attention", description="how the frames of a patch meet")
-    frames: Count = Field(64, description="rows of the time embedding: the longest clip, in frames")
-    drop_path: Fraction = Field(0.1, description="of the last layer, in training; rises from 0 at the first")
+    depth: Count = Field(
+        4, description="STAN: transformer layers of its branch, beside as many last blocks of the image tower"
+    )
+    time: Literal["attention", "conv"] = Field(
+        "attention", description="STAN: temporal module: self-attention or a convolution over frames"
+    )
+    frames: Count = Field(64, description="STAN: rows of its temporal position embedding: the most frames of a clip")
+    drop_path: Fraction = Field(
+        0.1, description="STAN: stochastic depth of the last layer of its branch; rises linearly from 0 at the first"
+    )
 
 
 class TabSettings(Settings):
-    centers: Count = Field(5, description="K, shared by words and frames")
-    weight: Fraction = Field(0.5, description="of the main similarity; the aligned one has the rest")
+    centers: Count = Field(5, description="CLIP2Video's TAB: K, cluster centers that words and frames share")
+    weight: Fraction = Field(
+        0.5, description="CLIP2Video's TAB: weight of the global similarity; the aligned one has the rest"
+    )
 
 
 class TightSettings(Settings):
-    heads: int = Field(0, ge=0, description="of attention; 0: width / 64")
-    dropout: Fraction = Field(0.1, description="of the joint sequence, in training")
+    heads: int = Field(0, ge=0, description="head=tight: attention heads; 0: width / 64")
+    dropout: Fraction = Field(0.1, description="head=tight: dropout on the joint sequence of words and frames")
 
 
 class RerankSettings(Settings):
-    layers: int = Field(0, ge=0, description="blocks through which words ask of frames; 0: no re-ranker")
-    grid: int = Field(0, ge=0, description="n: n x n patch tokens a frame beside its own; 0: none")
+    layers: int = Field(
+        0, ge=0, description="re-ranker: cross-attention blocks, words attending to frames; 0: no re-ranker"
+    )
+    grid: int = Field(
+        0, ge=0, description="re-ranker: n x n pooled patch tokens per frame beside its class token; 0: none"
+    )
 
 
 class ModelSettings(Settings):
     """A video-text model: towers, what joins the frames, what compares a clip with a caption."""
 
     towers: TowerSettings = TowerSettings()
-    temporal: Temporal = Field("mean", description="what joins the frames: mean, seq, lstm, tdb or stan")
+    temporal: Temporal = Field(
+        "mean",
+        description="temporal module. mean: meanP; seq: CLIP4Clip's seqTransf; lstm: its seqLSTM; tdb: CLIP2Video's; stan",
+    )
     align: Align = Field(
-        "none", description="TAB over frames; with slow: also over every second one; with slow_tdb: and its differences"
+        "none",
+        description="CLIP2Video's TAB. frames: on all frames; slow: on every second one, too; slow_tdb: and on their differences",
     )
     head: Head = Field(
-        "dot", description="dot: a vector each; mug: words with frames; tight: every pair through blocks"
+        "dot",
+        description="similarity. dot: of two vectors; mug: Mug-STAN's, words by frames; tight: CLIP4Clip's cross encoder",
     )
-    patches: Literal["2d", "3d"] = Field("2d", description="3d: a patch sees the frames before and after its own")
-    pool: Literal["unit", "plain"] = Field("unit", description="the mean of frames of length one, or as they come")
+    patches: Literal["2d", "3d"] = Field(
+        "2d", description="patch embedding: CLIP's 2-D convolution, or CLIP4Clip's 3-D one over three frames"
+    )
+    pool: Literal["unit", "plain"] = Field(
+        "unit", description="mean pooling: of L2-normalized frame features, or of plain ones"
+    )
     temperature: float = Field(
-        0, ge=0, description="fixed temperature, applied in the loss; 0: CLIP's learned scale, in scores"
+        0,
+        ge=0,
+        description="fixed softmax temperature of the loss (STAN: 0.01); 0: CLIP's logit scale, which is learned",
     )
-    layers: Count = Field(4, description="blocks of seq, tdb and tight")
-    difference: Difference = Field("attention", description="how tdb projects the differences of frames")
+    layers: Count = Field(4, description="transformer layers of seq, tdb and tight")
+    difference: Difference = Field("attention", description="CLIP2Video's TDB: how differences of frames are projected")
     stan: StanSettings = StanSettings()
     tab: TabSettings = TabSettings()
-    mug: MugMode = Field("frame_token_simple", description="how words and frames of the mug head weigh each other")
+    mug: MugMode = Field(
+        "frame_token_simple", description="head=mug: how words and frames weigh each other (Mug-STAN's modes)"
+    )
     tight: TightSettings = TightSettings()
     rerank: RerankSettings = RerankSettings()
     eps: float = Field(
-        0, ge=0, description="of layer norms over frames; 0: CLIP's 1e-5, or the published 1e-12 if faithful"
+        0,
+        ge=0,
+        description="epsilon of the temporal module's layer norms; 0: CLIP's 1e-5, or with `faithful` the published 1e-12",
     )
     faithful: Faithful = Field(
-        "no", description="peer: with the bugs of the published code; own_mask: but for CLIP2Video's mixed-up masks"
+        "no",
+        description="reproduce the published code's bugs. peer: all; own_mask: all but CLIP2Video's masks, mixed up in a batch",
     )
 
     @property
@@ -102,14 +135,18 @@ class PeerOptions(Settings):
     """What a published checkpoint does not say of itself. The defaults are those of the released ones."""
 
     family: Literal["auto", "clip4clip", "clip2video", "stan"] = Field(
-        "auto", description="auto: by its tensors' names"
+        "auto", description="whose checkpoint it is; auto: by the names of its tensors"
     )
-    faithful: Faithful = Field("no", description="as in the model's settings")
-    center_weight: Fraction = Field(0.5, description="CLIP2Video: of the main similarity beside the aligned one")
+    faithful: Faithful = Field("no", description="reproduce bugs of the published code, as model.faithful does")
+    center_weight: Fraction = Field(
+        0.5, description="CLIP2Video: weight of the global similarity beside the aligned one"
+    )
     center_proj: Literal["TAB", "TAB_TDB"] = Field(
-        "TAB_TDB", description="CLIP2Video: the slow frames without or with their differences"
+        "TAB_TDB", description="CLIP2Video: TAB on every second frame, without or with their differences (TDB)"
     )
-    temperature: float = Field(0.01, gt=0, description="STAN: the fixed temperature of its loss")
-    head: Literal["dot", "mug"] = Field("dot", description="STAN: mug for Mug-STAN")
-    mug: MugMode = Field("frame_token_simple", description="Mug-STAN: its mode")
-    cross_heads: int = Field(0, ge=0, description="CLIP4Clip tight: heads of its cross encoder; 0: width / 64")
+    temperature: float = Field(0.01, gt=0, description="STAN: fixed softmax temperature of its loss")
+    head: Literal["dot", "mug"] = Field("dot", description="STAN: dot, or mug for Mug-STAN")
+    mug: MugMode = Field("frame_token_simple", description="Mug-STAN: how words and frames weigh each other")
+    cross_heads: int = Field(
+        0, ge=0, description="CLIP4Clip's tightTransf: attention heads of its cross encoder; 0: width / 64"
+    )

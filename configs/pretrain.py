@@ -12,15 +12,15 @@ from stillreel.configs.train import TrainSettings
 class EvalSettings(Settings):
     """What is measured on a held-out data set while training."""
 
-    data: str = Field("", description="clip shards that are not trained on; empty: no evaluation")
-    every: int = Field(1000, ge=1, description="steps between evaluations; there is one at the end, too")
-    clips: int = Field(1000, ge=0, description="clips that are compared, the same ones each time; 0: all")
+    data: str = Field("", description="held-out clip shards, which are not trained on; empty: no evaluation")
+    every: int = Field(1000, ge=1, description="steps between evaluations (R@1, ...); there is one at the end, too")
+    clips: int = Field(1000, ge=0, description="held-out clips per evaluation, the same ones each time; 0: all")
 
 
 class PretrainSettings(TrainSettings, DataSettings):
     """A run: what is read, what is trained, how, and what is kept."""
 
-    data: str = Field(description="clip shards: DATA, or a mixture DATA*WEIGHT,DATA*WEIGHT")
+    data: str = Field(description="clip shards to train on: DATA, or a mixture DATA*WEIGHT,DATA*WEIGHT")
     eval: EvalSettings = EvalSettings()
 
     @model_validator(mode="after")

@@ -16,13 +16,14 @@ class RunSettings(Settings):
 
     resume: str = Field(
         "auto",
-        description="auto: go on where OUT was left; never: OUT must be new; else a checkpoint, or a run's folder",
+        description="auto: go on from the last checkpoint in `out`; never: `out` must be new; else a checkpoint or a run",
     )
-    save_every: int = Field(1000, ge=1, description="steps from one checkpoint to the next")
+    save_every: int = Field(1000, ge=1, description="steps between checkpoints")
     keep_last: int = Field(3, ge=1, description="how many of the latest checkpoints are kept")
     keep_every: int = Field(0, ge=0, description="checkpoints at multiples of this step are kept too; 0: none")
     best_metric: str = Field(
-        "", description="the checkpoint with the highest value of this metric is kept too; empty: none"
+        "",
+        description="keep the checkpoint with the highest value of this metric, too, as t2v_r1; empty: none",
     )
     log_every: int = Field(10, ge=1, description="steps from one line of metrics.jsonl and the log to the next")
     tracker: str = Field(

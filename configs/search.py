@@ -10,45 +10,50 @@ from stillreel.configs.settings import Settings
 from stillreel.configs.video import ReadsVideos
 
 Device = Literal["auto", "cpu", "cuda"]
-_DEVICE = "auto: a CUDA device where there is one"
+_DEVICE = "auto: CUDA where there is a GPU, else cpu"
 
 
 class IndexSettings(ReadsVideos):
-    checkpoint: str = Field(description="a model of stillreel's, or the OUT of a run")
-    batch: int = Field(32, ge=1, le=4096, description="videos that are encoded at once")
-    workers: int = Field(0, ge=0, le=256, description="processes that decode; 0: this one")
-    part: int = Field(256, ge=1, le=65536, description="videos between two saves: what a crash may cost")
-    faiss: bool = Field(False, description="a faiss index too, for searching many millions approximately")
+    checkpoint: str = Field(description="checkpoint that encodes the videos, or the OUT of a run")
+    batch: int = Field(32, ge=1, le=4096, description="batch size: videos that are encoded at once")
+    workers: int = Field(0, ge=0, le=256, description="decoding processes; 0: this one decodes")
+    part: int = Field(256, ge=1, le=65536, description="videos per saved part: what a crash costs at most")
+    faiss: bool = Field(False, description="also build a faiss index, for approximate search in many millions")
     device: Device = Field("auto", description=_DEVICE)
 
 
 class QuerySettings(Settings):
     """What search and serve share."""
 
-    checkpoint: str = Field("", description="where the index's model lies now, if not where it lay")
-    rerank: int = Field(0, ge=0, le=1000, description="candidates that the fine stage orders; 0: none, coarse order")
+    checkpoint: str = Field("", description="checkpoint of the index's model, if it has been moved")
+    rerank: int = Field(0, ge=0, le=1000, description="candidates that the re-ranker orders; 0: no re-ranking")
     weight: float = Field(
-        1.0, ge=0, le=1, description="of the fine score beside the coarse one; `evaluate rerank=K` finds the best"
+        1.0,
+        ge=0,
+        le=1,
+        description="weight of the re-ranker's score beside the dual encoder's, 0 to 1; `evaluate rerank=K` finds the best",
     )
-    faiss: bool = Field(False, description="search the faiss index, which may miss some; false: exact search")
+    faiss: bool = Field(False, description="search the faiss index, approximately; false: exact search")
     device: Device = Field("auto", description=_DEVICE)
 
 
 class SearchSettings(QuerySettings):
-    k: int = Field(10, ge=1, le=1000, description="results a query")
-    image: str = Field("", description="a picture to search by, in place of text")
-    video: str = Field("", description="a video to search by, in place of text")
-    queries: str = Field("", description="a file of texts to search by, one a line")
-    json_output: bool = Field(False, alias="json", description="JSON on standard output, a line a query")
+    k: int = Field(10, ge=1, le=1000, description="results per query")
+    image: str = Field("", description="picture to search by, in place of TEXT")
+    video: str = Field("", description="video to search by, in place of TEXT")
+    queries: str = Field("", description="file of texts to search by, one per line")
+    json_output: bool = Field(False, alias="json", description="JSON on standard output, one line per query")
 
 
 class ServeSettings(QuerySettings):
-    rerank: int = Field(50, ge=0, le=1000, description="candidates that re-ranking orders where it is switched on")
-    host: str = Field(
-        "127.0.0.1", description="address to listen on; other machines are let in by 0.0.0.0, and unasked"
+    rerank: int = Field(
+        50, ge=0, le=1000, description="candidates that the re-ranker orders when the page asks for it; 0: never"
     )
-    port: int = Field(8080, ge=0, le=65535, description="0: any that is free")
-    k: int = Field(24, ge=1, le=200, description="results a page")
-    max_query: int = Field(500, ge=1, le=10_000, description="characters of a query")
-    max_upload: int = Field(64 << 20, ge=1, description="bytes of an uploaded picture or video")
-    waiting: int = Field(32, ge=1, le=1000, description="searches that may wait; more are told to come again")
+    host: str = Field(
+        "127.0.0.1", description="address to listen on; 0.0.0.0 lets other machines in, without a password"
+    )
+    port: int = Field(8080, ge=0, le=65535, description="TCP port; 0: any that is free")
+    k: int = Field(24, ge=1, le=200, description="results per page")
+    max_query: int = Field(500, ge=1, le=10_000, description="longest query, in characters")
+    max_upload: int = Field(64 << 20, ge=1, description="largest upload of a picture or video, in bytes")
+    waiting: int = Field(32, ge=1, le=1000, description="searches that may queue; further ones are refused (503)")

@@ -1,11 +1,7 @@
-"""From command-line words and YAML files to frozen settings.
+"""Frozen settings, their schema, and the YAML presets that fill them.
 
-    stillreel animate SOURCE OUT grammar=zoom source.captions=table.tsv
-                      ^positionals ^---------- words -----------------^
-
-Words are `key=value`, dotted for nested settings. A preset file holds the same keys; words override it. Values arrive
-as text in both cases (YAML's own guesses, `off` -> False, would make `ray: off` a boolean) and pydantic gives them
-their types.
+A preset file holds the keys that a command line has (configs/words.py), dotted ones as groups. Values arrive as text in
+both cases (YAML's own guesses, `off` -> False, would make `ray: off` a boolean) and pydantic gives them their types.
 """
 
 from __future__ import annotations
@@ -13,13 +9,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, NamedTuple, Self, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic.fields import FieldInfo
 
 from stillreel.configs.errors import RequestError
 
@@ -44,54 +40,91 @@ class Settings(BaseModel):
         """sha256 of the resolved values, as hex: equal settings have equal digests, in any order and on any machine."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()
 
+    def changes(self) -> dict[str, Any]:
+        """Values that are not the defaults, by path; what has no default is always among them."""
+        values = ((one, self._value(one)) for one in settings_of(type(self)))
+        return {one.path: value for one, value in values if one.required or value != one.default}
+
+    def as_yaml(self, *, without: Collection[str] = ()) -> str:
+        """Every value, but None and the top-level ones in `without`, as YAML that load_preset reads back."""
+        import yaml
+
+        values = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=set(without))
+        return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1 << 20))
+
+    def _value(self, setting: Setting) -> Any:
+        value: Any = self
+        for name in setting.names:
+            value = getattr(value, name)
+        return value
+
+
+class Setting(NamedTuple):
+    """One setting of a model: its dotted path as users write it, the names of the fields that lead to it, its type, its
+    default (None where it is required), what it is, and the folder of the presets that it may name."""
+
+    path: str
+    names: tuple[str, ...]
+    kind: Any
+    default: Any
+    required: bool
+    about: str
+    presets: str
+
+
+class Group(NamedTuple):
+    """A group of settings: its dotted path, what it is, and the folder of the presets that fill it, where there are some."""
+
+    path: str
+    about: str
+    presets: str
+
+
+def settings_of(model: type[Settings], above: tuple[str, ...] = (), prefix: str = "") -> Iterator[Setting]:
+    """Every setting of a model, those of its groups in their places."""
+    for name, field in model.model_fields.items():
+        path, names = f"{prefix}{field.alias or name}", (*above, name)
+        if _is_group(field.annotation):
+            yield from settings_of(field.annotation, names, f"{path}.")  # type: ignore[arg-type]
+            continue
+        required = field.is_required()
+        default = None if required else field.get_default(call_default_factory=True)
+        yield Setting(path, names, field.annotation, default, required, field.description or "", presets_of(field))
+
+
+def groups_of(model: type[Settings], prefix: str = "") -> Iterator[Group]:
+    """Every group of settings of a model, at any depth."""
+    for name, field in model.model_fields.items():
+        if _is_group(field.annotation):
+            yield Group(f"{prefix}{name}", field.description or "", presets_of(field))
+            yield from groups_of(field.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
+
+
+def named_by(folder: str) -> dict[str, JsonValue]:
+    """What a field says that may name a preset of `configs/FOLDER`: `Field(..., json_schema_extra=named_by(FOLDER))`."""
+    return {"presets": folder}
+
+
+def presets_of(field: FieldInfo) -> str:
+    """The folder of the presets that a field may name; empty where it names none."""
+    extra = field.json_schema_extra
+    return str(extra.get("presets", "")) if isinstance(extra, dict) else ""
+
+
+def choices_of(kind: Any) -> tuple[str, ...]:
+    """The words that a setting of this type may be, as they are written; none where it may be anything."""
+    if kind is bool:
+        return ("true", "false")
+    return tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
+
+
+def _is_group(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Settings)
+
 
 def canonical_json(value: Any) -> bytes:
     """The one JSON spelling of a value: sorted keys, no blanks, UTF-8, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def parse_words(
-    words: Sequence[str],
-    positionals: Sequence[str],
-    model: type[Settings],
-    *,
-    presets: str = "",
-    folder: str = "presets",
-    beyond: Collection[str] = (),
-) -> tuple[list[str], dict[str, Any]]:
-    """Split command-line words into the named positionals and a nested dictionary of settings.
-
-    A word is a setting when the text before its first `=` looks like a setting's name; so a positional may hold `=`. One in
-    brackets may be left out, and is empty then.
-    A `preset=FILE` word, of `folder`, is read first and the other words override it; what it says of the settings `beyond`,
-    which another command has, is left. Where `presets` names a folder of configs, the first
-    positional is a preset in it, read before that. Raises RequestError on missing or extra positionals.
-    """
-    given: list[str] = []
-    values: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if equals and key.replace(".", "_").isidentifier():
-            _set(values, key, value)
-        elif word.startswith("-"):
-            raise RequestError(f"{word}: settings are written key=value, without dashes; see --help")
-        else:
-            given.append(word)
-    preset = values.pop("preset", None)
-    if preset is not None:
-        loaded = load_preset(preset, folder)
-        values = _merge({key: value for key, value in loaded.items() if key not in beyond}, values)
-    needed = sum(not name.startswith("[") for name in positionals)
-    if not needed <= len(given) <= len(positionals):
-        expected = " ".join(positionals) or "no positional arguments"
-        known = f". {positionals[0]}s: {', '.join(preset_names(presets))}" if presets else ""
-        raise RequestError(f"expected {expected}; given {len(given)}: {' '.join(given) or '(none)'}{known}")
-    if presets:
-        values = _merge(load_preset(given[0], presets), values)
-    given += [""] * (len(positionals) - len(given))
-    # Keys are checked before anything is opened, so a misspelt one is reported at once.
-    model.resolve(values)
-    return given, values
 
 
 def load_preset(name: str, folder: str, *, above: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -99,6 +132,8 @@ def load_preset(name: str, folder: str, *, above: tuple[str, ...] = ()) -> dict[
 
     `base: NAME` in a preset is another one of its folder, which it changes; `above` are those that led here.
     """
+    import yaml
+
     if name in above:
         raise RequestError(f"{name} is its own base: {' -> '.join((*above, name))}")
     if name.endswith((".yaml", ".yml")) or "/" in name:
@@ -110,7 +145,7 @@ def load_preset(name: str, folder: str, *, above: tuple[str, ...] = ()) -> dict[
         known = preset_names(folder)
         if name not in known:
             raise RequestError(
-                f"{folder}: no preset named {name!r}{_nearest(name, known)}. "
+                f"{folder}: no preset named {name!r}{nearest(name, known)}. "
                 f"Known: {', '.join(known)}, or a path to a .yaml file"
             )
         text = resources.files("stillreel.configs").joinpath(folder, f"{name}.yaml").read_text(encoding="utf-8")
@@ -121,7 +156,7 @@ def load_preset(name: str, folder: str, *, above: tuple[str, ...] = ()) -> dict[
     if not isinstance(values, dict):
         raise RequestError(f"{name}: expected `key: value` lines, found {type(values).__name__}")
     base = values.pop("base", None)
-    return values if base is None else _merge(load_preset(base, folder, above=(*above, name)), values)
+    return values if base is None else merge(load_preset(base, folder, above=(*above, name)), values)
 
 
 def expand_preset(value: Any, folder: str) -> Any:
@@ -130,7 +165,7 @@ def expand_preset(value: Any, folder: str) -> Any:
         return load_preset(value, folder)
     if isinstance(value, Mapping) and "preset" in value:
         rest = {key: inner for key, inner in value.items() if key != "preset"}
-        return _merge(load_preset(value["preset"], folder), rest)
+        return merge(load_preset(value["preset"], folder), rest)
     return value
 
 
@@ -140,55 +175,39 @@ def preset_names(folder: str) -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
-def describe(model: type[Settings]) -> Iterable[tuple[str, str, str]]:
-    """(key, default, description) of every setting of a model, nested ones dotted: the table behind `COMMAND --help`."""
-    for key, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Settings):
-            for inner, default, text in describe(kind):
-                yield f"{key}.{inner}", default, text
-        else:
-            value = None if field.is_required() else field.get_default(call_default_factory=True)
-            about = f"{field.description or ''}{' (required)' if field.is_required() else ''}"
-            yield key, "" if value is None else str(value), about
-
-
-def _set(values: dict[str, Any], dotted: str, value: str) -> None:
-    *parents, last = dotted.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise RequestError(f"{dotted}: {parent} is given both as a value and as a group")
-    if last in values:
-        raise RequestError(f"{dotted} is given twice")
-    values[last] = value
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values of which those in `over` win; of two ways to say one thing, the one that `over` does not use goes."""
     said = [one for group in _ALTERNATIVES if group & over.keys() for one in group]
     merged = {key: value for key, value in base.items() if key not in said}
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` of the name that is most like a word, where one is: of presets and commands, not of settings."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {match[0]!r}?" if match else ""
 
 
 def _explain(model: type[Settings], problem: Any) -> str:
-    path = [str(part) for part in problem["loc"]]
-    key = ".".join(path)
+    from stillreel.configs.answers import answer, answer_for_group
+
+    key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = [name for name, _, _ in describe(model)] + ["preset"]
-        return f"unknown setting {key!r}{_nearest(key, known)}"
+        return answer(key, model)
+    if problem["type"] in ("model_type", "model_attributes_type") and any(
+        key == group.path for group in groups_of(model)
+    ):
+        return answer_for_group(key, model)
     if problem["type"] == "missing":
-        about = {name: text for name, _, text in describe(model)}.get(key, "")
+        about = {one.path: one.about for one in settings_of(model)}.get(key, "")
         return f"{key}= is missing: {about}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not key:  # of settings that do not fit each other
         return message
-    given = problem["input"] if isinstance(problem["input"], str | int | float | bool) else "..."
-    return f"{key}={given}: {message[:1].lower()}{message[1:]}"
+    given = (
+        f"={problem['input']}" if isinstance(problem["input"], str | int | float | bool) else ""
+    )  # a group has no value
+    return f"{key}{given}: {message[:1].lower()}{message[1:]}"

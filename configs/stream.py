@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from stillreel.configs.build import Fraction
-from stillreel.configs.settings import Settings
+from stillreel.configs.settings import Settings, named_by
 
 
 class Change(Settings):
@@ -21,32 +21,53 @@ class Change(Settings):
 class OrderSettings(Settings):
     """What decides which sample comes when. Changing one of these is another order: a state of the old one is refused."""
 
-    seed: int = Field(0, ge=0, lt=2**63, description="of the order, and of recipes that are drawn here; 0 is a seed")
-    lanes: int = Field(64, ge=1, le=4096, description="sequences of shards that are read side by side")
-    window: int = Field(4096, ge=1, le=1 << 20, description="samples of a lane that are shuffled together")
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**63,
+        description="random seed of the order of samples, of camera paths drawn here, and of training; 0 is a seed",
+    )
+    lanes: int = Field(
+        64,
+        ge=1,
+        le=4096,
+        description="sequences of shards that are read side by side, over all ranks; samples come from them in turn",
+    )
+    window: int = Field(4096, ge=1, le=1 << 20, description="shuffle buffer of a lane, in samples")
 
 
 class DataSettings(OrderSettings):
     """OrderSettings, what a sample becomes, and how it is read."""
 
-    frames: int = Field(12, ge=1, le=999, description="T, frames a clip")
-    size: int = Field(224, ge=16, le=2048, description="H = W of a frame, pixels")
+    frames: int = Field(12, ge=1, le=999, description="T, frames per clip")
+    size: int = Field(224, ge=16, le=2048, description="H = W of a frame, in pixels")
     context_length: int = Field(
-        32, ge=0, le=77, description="tokens a caption is cut or padded to, start and end included; 0: text only"
+        32,
+        ge=0,
+        le=77,
+        description="tokens per caption, start and end included: it is cut or padded to so many; 0: not tokenized",
     )
-    grammar: str = Field("", description="how recipes are drawn (a preset or a YAML file); empty: those of the shards")
-    fresh: bool = Field(False, description="draw a new recipe every epoch from (seed, source key, epoch)")
+    grammar: str = Field(
+        "",
+        description="draw camera paths anew by this grammar (a preset or a YAML file); empty: those in the shards",
+        json_schema_extra=named_by("grammars"),
+    )
+    fresh: bool = Field(False, description="draw new camera paths in every epoch, as augmentation (store=recipe)")
     curriculum: dict[int, Change] = Field(
-        {}, description="from which step on grammar, frames and size change: curriculum.5000.frames=16"
+        {}, description="changes of grammar, frames or size at a step, as curriculum.5000.frames=16"
     )
     render: Literal["loader", "device"] = Field(
-        "loader", description="loader: frames are rendered here; device: pictures and windows are sent (store=recipe)"
+        "loader",
+        description="where frames are rendered. loader: in its workers; device: on the GPU, from whole pictures (store=recipe)",
     )
-    max_bad: Fraction = Field(0.01, description="stop when more than this fraction is damaged; 1: no limit")
-    max_bad_run: int = Field(100, ge=1, description="stop when this many in a row are damaged")
-    cache: str = Field("", description="folder for shards of a bucket; empty: read samples from there one by one")
-    cache_gb: float = Field(50.0, gt=0, description="size limit of the cache, GB")
-    attempts: int = Field(4, ge=1, le=20, description="tries of a read that storage does not answer")
+    max_bad: Fraction = Field(0.01, description="stop when more than this fraction of samples is damaged; 1: no limit")
+    max_bad_run: int = Field(100, ge=1, description="stop when this many samples in a row are damaged")
+    cache: str = Field(
+        "",
+        description="local folder that caches shards of a bucket; empty: samples are read from the bucket one by one",
+    )
+    cache_gb: float = Field(50.0, gt=0, description="size limit of the cache, in GB")
+    attempts: int = Field(4, ge=1, le=20, description="attempts of a read that storage does not answer")
 
     def order(self) -> OrderSettings:
         """The part that decides which sample comes when."""
@@ -56,15 +77,17 @@ class DataSettings(OrderSettings):
 class StreamSettings(DataSettings):
     """DataSettings, and what `stillreel stream` is to show."""
 
-    context_length: int = Field(0, ge=0, le=77, description="tokens a caption, made while reading; 0: none")
-    keys: bool = Field(False, description="print the keys of each global batch")
-    simulate: bool = Field(False, description="print what a run would read instead: downloads, cache, shuffle, rate")
-    steps: int = Field(0, ge=0, description="steps to read; 0: one epoch")
-    batch: int = Field(64, ge=1, le=1 << 20, description="clips of a step, all ranks together")
-    ranks: int = Field(1, ge=1, le=4096, description="processes that train")
-    nodes: int = Field(1, ge=1, le=4096, description="machines that the ranks are spread over (simulate)")
-    workers: int = Field(2, ge=0, le=256, description="loader workers a rank; 0: load in the rank itself")
-    start: int = Field(0, ge=0, description="steps that were read before")
+    context_length: int = Field(0, ge=0, le=77, description="tokens per caption, made while reading; 0: not tokenized")
+    keys: bool = Field(False, description="print the sample keys of each global batch")
+    simulate: bool = Field(
+        False, description="read nothing, and print what a run would read: downloads, cache, shuffling, throughput"
+    )
+    steps: int = Field(0, ge=0, description="steps (global batches) to read; 0: one epoch")
+    batch: int = Field(64, ge=1, le=1 << 20, description="global batch size: clips per step, of all ranks together")
+    ranks: int = Field(1, ge=1, le=4096, description="data-parallel ranks to play: processes that would train")
+    nodes: int = Field(1, ge=1, le=4096, description="simulate: machines that the ranks are spread over")
+    workers: int = Field(2, ge=0, le=256, description="loader workers per rank; 0: the rank loads itself")
+    start: int = Field(0, ge=0, description="step to start at, as a resumed run would")
 
     @model_validator(mode="after")
     def _ranks_share_evenly(self) -> StreamSettings:
@@ -76,5 +99,7 @@ class StreamSettings(DataSettings):
 
 
 class CatalogSettings(Settings):
-    workers: int = Field(0, ge=0, description="tars read at once; 0: one a CPU")
-    progress: Literal["auto", "bar", "lines", "off"] = Field("auto", description="as in animate")
+    workers: int = Field(0, ge=0, description="tars that are read at once; 0: one per CPU")
+    progress: Literal["auto", "bar", "lines", "off"] = Field(
+        "auto", description="auto: a bar on a terminal, lines in a log"
+    )

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from stillreel.configs.build import Fraction
 from stillreel.configs.model import ModelSettings
 from stillreel.configs.run import RunSettings
-from stillreel.configs.settings import Settings, expand_preset
+from stillreel.configs.settings import Settings, expand_preset, named_by
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -22,23 +22,29 @@ _WARMUP_RATIO = 0.1  # where neither steps nor a ratio is given
 class ObjectiveSettings(Settings):
     """Weights of the objectives, the temperature that they share, and what of a clip they are asked on."""
 
-    infonce: NonNegative = Field(1.0, description="weight of the symmetric InfoNCE over the global batch")
-    sigmoid: NonNegative = Field(0.0, description="weight of SigLIP's sigmoid loss")
+    infonce: NonNegative = Field(1.0, description="weight of the symmetric InfoNCE loss (CLIP's) over the global batch")
+    sigmoid: NonNegative = Field(0.0, description="weight of SigLIP's sigmoid loss over the global batch")
     classes: NonNegative = Field(
-        0.0, description="weight of cross entropy over the texts of all classes; finetuning on recognition only"
+        0.0, description="weight of the cross entropy over the prompts of all classes; for finetuning on recognition"
     )
-    matching: NonNegative = Field(0.0, description="weight of the re-ranker's matching loss with hard negatives")
+    matching: NonNegative = Field(
+        0.0, description="weight of the re-ranker's video-text matching loss (VTM), with hard negatives"
+    )
     distill: NonNegative = Field(
-        0.0, description="weight of distillation: the dual encoder learns the re-ranker's order of its candidates"
+        0.0, description="weight of distilling the re-ranker's scores of its candidates into the dual encoder"
     )
-    candidates: int = Field(8, ge=3, description="candidates of each caption and clip, whose order distill teaches")
-    sigmoid_bias: float = Field(-10.0, description="of the sigmoid loss, at the start; it is learned")
+    candidates: int = Field(
+        8, ge=3, description="candidates per caption and per clip that the re-ranker scores for distill"
+    )
+    sigmoid_bias: float = Field(-10.0, description="initial value of the sigmoid loss's learned logit bias")
     logit_scale: Literal["learned", "fixed"] = Field(
-        "learned", description="CLIP's inverse temperature: trained or kept"
+        "learned", description="CLIP's logit scale (1 / temperature): learned, or fixed where it starts"
     )
-    max_logit_scale: Positive = Field(100.0, description="upper clamp of the learned logit scale; the lower one is 1")
+    max_logit_scale: Positive = Field(
+        100.0, description="upper clamp of the learned logit scale, as 1 / temperature; the lower one is 1"
+    )
     patch_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="share of patches left out in training, at the same places in all frames of a clip"
+        0.0, description="share of patch tokens that training drops (FLIP), the same in all frames of a clip"
     )
 
     @model_validator(mode="after")
@@ -56,9 +62,10 @@ class OptimizerSettings(Settings):
     """AdamW, its learning rates by group, and their schedule. The defaults are STAN's post-pretraining on WebVid."""
 
     lr: NonNegative = Field(4e-6, description="peak learning rate of CLIP's towers; 0 freezes them")
-    lr_new: NonNegative = Field(4e-5, description="peak learning rate of all new modules, which CLIP does not have")
+    lr_new: NonNegative = Field(4e-5, description="peak learning rate of new modules, which CLIP does not have")
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="layer-wise lr decay: a tower's block has this times the lr of the next one; 1: none"
+        1.0,
+        description="layer-wise lr decay of the towers: each block has this times the lr of the block above; 1: none",
     )
     weight_decay: NonNegative = Field(
         0.05, description="AdamW's weight decay; none for norms, biases, embeddings and logit_scale"
@@ -98,49 +105,56 @@ class PrecisionSettings(Settings):
     """The arithmetic of the towers."""
 
     precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="autocast of the towers; auto: bf16 where the device has it in hardware, else fp32"
+        "auto", description="autocast of the towers: bf16 or fp32; auto: bf16 where the device has it in hardware"
     )
 
 
 class EngineSettings(PrecisionSettings):
     """How a step is computed: its numbers are the same, up to the rounding of `precision` and of fused kernels."""
 
-    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile of each block; auto: on CUDA")
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="torch.compile each block; auto: on where device is CUDA"
+    )
     activation_checkpointing: bool = Field(
-        False, description="recompute each block in the backward pass instead of keeping its activations"
+        False, description="recompute each block in the backward pass, to save memory"
     )
     parallel: Literal["ddp", "fsdp"] = Field(
-        "ddp", description="fsdp: weights, gradients and AdamW's state are sharded over the ranks (FSDP2)"
+        "ddp",
+        description="ddp: every rank has all weights; fsdp: weights, gradients and AdamW's state are sharded (FSDP2)",
     )
 
 
 class EmaSettings(Settings):
     """An exponential moving average of the weights, which is evaluated and saved in place of the trained ones."""
 
-    decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="EMA decay a step; 0: no EMA")
+    decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="decay per step of an exponential moving average of the weights, as 0.999; 0: no EMA"
+    )
     warmup: bool = Field(
-        True, description="step k decays by (1 + k) / (10 + k) at most, so that the start is forgotten"
+        True, description="limit the EMA's decay to (1 + k) / (10 + k) at step k, so that it forgets the start"
     )
 
 
 class TrainSettings(EngineSettings, RunSettings):
     """What every run has, whatever it is trained on."""
 
-    out: str = Field(description="folder of the run: checkpoints, metrics.jsonl")
+    out: str = Field(description="output folder of the run: checkpoints, metrics.jsonl")
     init: str = Field(
         "",
-        description="a checkpoint of ours to start from, with new parts for those it lacks; empty: its towers' weights",
+        description="checkpoint to start from; modules that it lacks are new; empty: CLIP's weights, model.towers.pretrained",
     )
-    batch: int = Field(256, ge=1, le=1 << 20, description="clips of a step, all ranks together")
+    batch: int = Field(256, ge=1, le=1 << 20, description="global batch size: clips per step, of all ranks together")
     micro_batch: int = Field(
-        0, ge=0, description="clips of a rank in memory at once (GradCache: same gradient as the whole batch); 0: all"
+        0,
+        ge=0,
+        description="clips of a rank in memory at once (GradCache: the gradient is that of the whole batch); 0: all",
     )
-    epochs: Positive = Field(1.0, description="times that everything is seen")
-    steps: int = Field(0, ge=0, description="steps of the run; 0: by epochs")
-    workers: int = Field(4, ge=0, le=256, description="loader workers a rank; 0: load in the rank itself")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a CUDA device where there is one")
-    threads: int = Field(0, ge=0, description="of torch's arithmetic on a CPU, a rank; 0: torch's choice")
-    model: ModelSettings = ModelSettings()
+    epochs: Positive = Field(1.0, description="passes over the data")
+    steps: int = Field(0, ge=0, description="optimizer steps of the whole run; 0: by epochs")
+    workers: int = Field(4, ge=0, le=256, description="loader workers per rank; 0: the rank loads itself")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is a GPU, else cpu")
+    threads: int = Field(0, ge=0, description="torch's CPU threads per rank; 0: torch's choice")
+    model: ModelSettings = Field(ModelSettings(), description="a model preset", json_schema_extra=named_by("model"))
     objective: ObjectiveSettings = ObjectiveSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     ema: EmaSettings = EmaSettings()

@@ -14,30 +14,45 @@ class VideoOptions(Settings):
 
     sampler: Literal["fps", "segments", "clip2video"] = Field(
         "fps",
-        description="fps: CLIP4Clip's, `per_second` frames a second, then `slice`; segments: STAN's, one frame of each of T "
-        "equal parts; clip2video: CLIP2Video's, 5 frames a second, every `every`th, then T of them",
+        description="how frames are sampled. fps: CLIP4Clip's, per_second frames a second, then slice; segments: STAN's (TSN's), "
+        "one frame of each of T equal segments; clip2video: CLIP2Video's, every `every`th of 5 frames a second, then T of them",
     )
-    per_second: int = Field(1, ge=1, le=120, description="of sampler=fps: frames of each second")
-    slice: Literal["head", "tail", "uniform"] = Field("uniform", description="of sampler=fps: which T of more than T")
+    per_second: int = Field(
+        1, ge=1, le=120, description="sampler=fps: frames per second (CLIP4Clip's feature_framerate)"
+    )
+    slice: Literal["head", "tail", "uniform"] = Field(
+        "uniform",
+        description="sampler=fps: which T frames of more (CLIP4Clip's slice_framepos): the first, the last, or evenly spaced",
+    )
     every: int = Field(
-        2, ge=1, le=100, description="of sampler=clip2video: its feature_framerate, 2 for MSR-VTT, 1 for MSVD and VATEX"
+        2,
+        ge=1,
+        le=100,
+        description="sampler=clip2video: stride in frames (CLIP2Video's feature_framerate): 2 for MSR-VTT, 1 for MSVD and VATEX",
     )
     order: Literal["kept", "shuffled"] = Field(
-        "kept", description="of a clip's frames; shuffled, to see what their order is worth"
+        "kept", description="order of a clip's frames; shuffled: an ablation, of what their order is worth"
     )
     square_pixels: bool = Field(
         True,
-        description="stretch frames whose pixels are not square, as players do; false: as the published codes do not",
+        description="correct the aspect ratio of videos whose pixels are not square, as players do; false: as published codes do",
     )
-    max_pixels: int = Field(4096 * 2304, ge=1, description="a video of larger frames is refused")
-    max_seconds: float = Field(60.0, gt=0, description="CPU time that one clip may take before its file is given up")
+    max_pixels: int = Field(4096 * 2304, ge=1, description="videos with more pixels per frame than this are refused")
+    max_seconds: float = Field(
+        60.0, gt=0, description="CPU seconds that decoding one clip may take, before its video counts as damaged"
+    )
 
 
 class ClipShape(Settings):
     """What every command that reads clips has in the same place."""
 
-    frames: int = Field(12, ge=1, le=999, description="T, frames a clip")
-    size: int = Field(224, ge=16, le=2048, description="H = W of a frame, pixels: the short side, then the middle")
+    frames: int = Field(12, ge=1, le=999, description="T, frames per clip")
+    size: int = Field(
+        224,
+        ge=16,
+        le=2048,
+        description="H = W of a frame, in pixels: its short side is scaled to this, then its center cropped",
+    )
 
 
 class VideoSettings(VideoOptions, ClipShape):

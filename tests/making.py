@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import tarfile
@@ -157,6 +158,13 @@ def s3_at(endpoint: str) -> Iterator[None]:
             patch.setenv(name, value)
         yield
     S3FileSystem.clear_instance_cache()
+
+
+def free_port() -> int:
+    """A port that nobody listens at now."""
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return int(asked.getsockname()[1])
 
 
 def torchrun(module: str, words: Sequence[str], ranks: int, timeout: float) -> subprocess.CompletedProcess[str]:

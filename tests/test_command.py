@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import subprocess
 import sys
@@ -9,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from stillreel.cli import COMMANDS
+from stillreel.cli import main, settings_model
+from stillreel.commands import COMMANDS
+from stillreel.configs.settings import settings_of
+from stillreel.help import COMMON
 from tests.making import held_by_another, stillreel
 
 
@@ -21,16 +25,39 @@ def test_help_lists_every_command_in_half_a_second() -> None:
         assert f"\n  {name} " in said.stdout
 
 
+@pytest.mark.parametrize("words", [("--help",), ("pretrain", "--help"), ("finetune", "--help", "all"), ("-V",)])
+def test_help_loads_no_library_that_takes_long(words: tuple[str, ...]) -> None:
+    said = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "stillreel", *words], capture_output=True, text=True, check=True
+    )
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in said.stderr.splitlines()}
+    assert "stillreel" in loaded
+    assert not loaded & {"numpy", "torch", "cv2", "PIL", "av", "pyarrow", "ray", "numba", "open_clip"}
+
+
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_its_settings(name: str) -> None:
-    said = stillreel(name, "--help")
-    assert said.returncode == 0
-    assert said.stdout.startswith(f"stillreel {name}")
-    assert "settings (defaults):" in said.stdout
+def test_every_command_explains_its_settings(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    page = capsys.readouterr().out
+    assert page.startswith(f"stillreel {name}")
+    assert main([name, "--help", "all"]) == 0
+    whole = capsys.readouterr().out
+    settings = list(settings_of(settings_model(COMMANDS[name].settings)))
+    for one in settings:
+        assert f"\n  {one.path}=" in whole, one.path
+        assert one.about, one.path
+    if name in COMMON:
+        assert 10 <= len(COMMON[name].split()) <= 15 < len(settings)
+        assert f" of {len(settings)} settings, with their defaults; --help all shows every one" in page
+        assert [page.count(f"\n  {path}=") for path in COMMON[name].split()] == [1] * len(COMMON[name].split())
+    else:
+        assert page == whole and len(settings) <= 15
+    assert max(map(len, f"{page}\n{whole}".splitlines())) <= 100
 
 
-def test_defaults_are_those_of_the_contract() -> None:
-    said = stillreel("animate", "--help").stdout
+def test_defaults_are_those_of_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["animate", "--help", "all"]) == 0
+    said = capsys.readouterr().out
     for setting in (
         "store=recipe", "grammar=film", "frames=12", "size=224", "seed=0", "looks=none", "quality=90", "fps=3", "max_side=512",
         "max_pixels=178956970", "min_side=32", "max_rejects=0.1", "attempts=3", "shard_size=1000", "ray=local",
@@ -41,13 +68,16 @@ def test_defaults_are_those_of_the_contract() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("animat", "a", "b"), "no command 'animat'"),
+        (("animat", "a", "b"), "no command 'animat'; did you mean 'animate'? There are demo, "),
+        (("train", "a"), "no command 'train'; did you mean 'pretrain' or 'finetune'?"),
+        (("xyz",), "no command 'xyz'; there are demo, "),
+        (("--completion", "fish"), "expected bash or zsh, given fish"),
         (("animate", "a"), "expected SOURCE OUT; given 1: a"),
         (("animate", "a", "b", "c"), "expected SOURCE OUT; given 3: a b c"),
         (("animate", "a", "b", "gramar=zoom"), "unknown setting 'gramar'; did you mean 'grammar'?"),
         (
             ("animate", "a", "b", "source.caption_column=x"),
-            "unknown setting 'source.caption_column'; did you mean 'source.caption'?",
+            "unknown setting 'source.caption_column': here it is source.caption (column of the caption)",
         ),
         (("animate", "a", "b", "frames=0"), "frames=0: input should be greater than or equal to 1"),
         (("animate", "a", "b", "frames=many"), "frames=many: input should be a valid integer"),
@@ -57,7 +87,8 @@ def test_defaults_are_those_of_the_contract() -> None:
         (("animate", "a", "b", "looks=gradde"), "did you mean 'graded'?"),
         (("animate", "a", "b", "store=video", "size=33"), "store=video needs an even size"),
         (("animate", "a", "b", "seed=1", "seed=2"), "seed is given twice"),
-        (("animate", "a", "b", "--seed=1"), "settings are written key=value, without dashes"),
+        (("animate", "a", "b", "-s", "1"), "settings are written key=value, --key=value or --key value"),
+        (("animate", "a", "b", "--seed=1", "--seed", "2"), "seed is given twice"),
         (("animate", "/none/at/all", "b"), "SOURCE /none/at/all: no such file or folder"),
         (("animate", "a", "b", "preset=none.yaml"), "none.yaml: no such preset file"),
         (("verify",), "expected OUT; given 0"),
@@ -75,9 +106,11 @@ def test_settings_come_from_a_file_and_words_override_it(stills: Path, tmp_path:
     preset.write_text("store: frames\nframes: 3\nsize: 64\nray: off\nsource:\n  caption: caption\n")
     said = stillreel("animate", stills, tmp_path / "out", f"preset={preset}", "frames=2")
     assert said.returncode == 0, said.stderr
-    assert "store=frames" in said.stderr
-    assert "frames=2" in said.stderr
-    assert "source.caption=caption" in said.stderr
+    first = said.stderr.splitlines()[0]
+    assert re.fullmatch(
+        r"stillreel animate: settings \w{12}, 5 of \d+ changed: store=frames frames=2 size=64 .*", first
+    )
+    assert first.endswith(" ...") and len(first) <= 100
     preset.write_text("stor: frames\n")
     wrong = stillreel("animate", stills, tmp_path / "out2", f"preset={preset}")
     assert (wrong.returncode, "did you mean 'store'?" in wrong.stderr) == (2, True)
@@ -130,6 +163,17 @@ def test_stats_as_text_and_json(built: dict[str, Path]) -> None:
 
 def test_version() -> None:
     assert stillreel("--version").stdout.strip().count(".") == 2
+    assert stillreel("-V").stdout == stillreel("--version").stdout
+
+
+def test_a_run_begins_with_a_line_about_its_settings(built: dict[str, Path], tmp_path: Path) -> None:
+    assert re.fullmatch(
+        r"stillreel stats: settings [0-9a-f]{12}, 1 of 1 changed: json=true",
+        stillreel("stats", built["recipe"], "--json").stderr.strip(),
+    )
+    (tmp_path / "mine.yaml").write_text("workers: 3\n")
+    said = stillreel("verify", built["recipe"], "--workers", "1", f"preset={tmp_path / 'mine.yaml'}").stderr
+    assert said.splitlines()[0].endswith(", 1 of 2 changed: workers=1")
 
 
 def test_resume_says_what_it_found(stills: Path, built: dict[str, Path], tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ def imported_by(code: str) -> set[str]:
     """Top-level modules that a fresh interpreter has after running some code."""
     script = f"import sys\n{code}\nprint(' '.join(sorted({{name.split('.')[0] for name in sys.modules}})))"
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
-    return set(said.stdout.split())
+    found = set(said.stdout.split())
+    assert not found & set(ROOMS), "a module of ours is imported under a second name"
+    return found
 
 
 @pytest.mark.parametrize(
@@ -74,19 +76,34 @@ def modules(room: str) -> list[Path]:
     return sorted((ROOT / room).rglob("*.py"))
 
 
+def imports_of(path: Path) -> list[str]:
+    """Modules that a file imports anywhere in it."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.append(node.module or "")
+    return found
+
+
+def test_rooms_are_imported_by_one_name() -> None:
+    """In the repository's root their folders lie there for Python to find, beside stillreel/."""
+    for folder in (*ROOMS, "stillreel", "tests", "benchmarks"):
+        for path in modules(folder):
+            bare = [name for name in imports_of(path) if name.split(".")[0] in ROOMS]
+            assert not bare, f"{path} imports {bare[0]}, not stillreel.{bare[0]}"
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_arrows_point_one_way(room: str) -> None:
     later = set(ROOMS[ROOMS.index(room) + 1 :])
     for path in modules(room):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{path}: relative import"
-                names = [node.module or ""]
-            for name in names:
-                first, _, inner = name.partition(".")
-                assert first not in {*ROOMS, "tests", "benchmarks"}, f"{path} imports {name}, not stillreel.{name}"
-                assert first != "stillreel" or inner.split(".")[0] not in later, f"{path} imports {name}"
+        for name in imports_of(path):
+            first, _, inner = name.partition(".")
+            assert first not in {"tests", "benchmarks"}, f"{path} imports {name}"
+            assert first != "stillreel" or inner.split(".")[0] not in later, f"{path} imports {name}"
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -4,38 +4,53 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from stillreel import __version__
 from stillreel.configs.settings import preset_names
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.installing import build, copy_checkout
+from tests.making import ROOT
+from tests.test_rooms import ROOMS, modules
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("wheel")
-    # From what git holds: a wheel must not depend on what lies about in a working tree.
-    archive = home / "source.tar"
-    subprocess.run(["git", "archive", "-o", str(archive), "HEAD"], check=True, cwd=ROOT)
-    (home / "source").mkdir()
-    subprocess.run(["tar", "xf", str(archive), "-C", str(home / "source")], check=True)
-    command = [sys.executable, "-m", "uv", "build", "-q", "--wheel", "--out-dir", str(home), str(home / "source")]
-    subprocess.run(command, check=True)
-    return next(home.glob("*.whl"))
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_checkout(tmp_path_factory.mktemp("wheel") / "source")
 
 
-@pytest.mark.slow
-def test_wheel_holds_presets_and_page(wheel: Path) -> None:
-    names = set(zipfile.ZipFile(wheel).namelist())
-    for folder in ("grammars", "looks", "model", "presets"):
-        assert {f"configs/{folder}/{name}.yaml" for name in preset_names(folder)} <= names
+@pytest.fixture(scope="module")
+def wheel(source: Path) -> Path:
+    return build(source, source.parent, "wheel")
+
+
+def contents(wheel: Path) -> dict[str, int]:
+    """Name -> CRC-32 of its files, but for what tells of itself."""
+    listed = zipfile.ZipFile(wheel).infolist()
+    return {one.filename: one.CRC for one in listed if not one.filename.endswith("/RECORD")}
+
+
+def test_wheel_holds_one_package_with_presets_and_pages(wheel: Path) -> None:
+    names = set(contents(wheel))
+    assert {name.split("/")[0] for name in names} == {"stillreel", f"stillreel-{__version__}.dist-info"}
+    for folder in ("grammars", "looks", "model", "presets", "pretrain", "finetune"):
+        assert {f"stillreel/configs/{folder}/{name}.yaml" for name in preset_names(folder)} <= names
     for page in ("animate/preview", "finetune/report", "finetune/search/page"):
-        assert {f"{page}/page.{ending}" for ending in ("html", "css", "js")} <= names
-    assert "stillreel.py" in names
-    assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
+        assert {f"stillreel/{page}/page.{ending}" for ending in ("html", "css", "js")} <= names
+    assert {f"stillreel/{path.relative_to(ROOT)}" for room in ROOMS for path in modules(room)} <= names
+    assert "stillreel/py.typed" in names
+
+
+def test_source_distribution_makes_the_same_wheel(source: Path, wheel: Path, tmp_path: Path) -> None:
+    """It holds what the links in stillreel/ lead to."""
+    with tarfile.open(build(source, tmp_path, "sdist")) as tar:
+        tar.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    assert not (unpacked / "stillreel" / "configs").is_symlink()
+    assert contents(build(unpacked, tmp_path, "wheel")) == contents(wheel)
 
 
 @pytest.mark.slow

@@ -23,9 +23,6 @@ from stillreel.animate.render.filters import PHASES, UNIT, kernel, taps
 
 Pixels = NDArray[np.uint8]
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
 _SHARE = 256  # weights of a dissolve are in these parts
 
 
@@ -100,27 +97,6 @@ def render_stills(batch: StillBatch, size: int) -> Tensor:
         share = _sent((weights[fading] * _SHARE).round().float() / _SHARE, out.device)[:, None, None, None]
         frames[at] = (frames[at].float() * (1 - share) + others.float() * share).round().to(torch.uint8)
     return frames.view(clips, count, size, size, 3)
-
-
-def normalize(
-    frames: Tensor,
-    mean: Sequence[float] = CLIP_MEAN,
-    std: Sequence[float] = CLIP_STD,
-    dtype: torch.dtype = torch.bfloat16,
-) -> Tensor:
-    """Frames uint8 (..., H, W, 3) as a model eats them, (..., 3, H, W); the defaults are CLIP's."""
-    scale, shift = _affine(tuple(mean), tuple(std), frames.device)
-    ready = torch.empty((*frames.shape[:-3], 3, *frames.shape[-3:-1]), dtype=dtype, device=frames.device)
-    # Cast, scaled, shifted, turned and cast again in one kernel: frames are the largest thing that a step reads.
-    return torch.addcmul(shift, frames.movedim(-1, -3), scale, out=ready)
-
-
-@lru_cache(16)
-def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """What pixels 0 to 255 are multiplied by, and what is added then, (3, 1, 1) each."""
-    scale = torch.tensor([1 / (255 * value) for value in std])
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
-    return scale[:, None, None].to(device), shift[:, None, None].to(device)
 
 
 class _Views(NamedTuple):

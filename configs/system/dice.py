@@ -37,6 +37,11 @@ class Dice:
         return int(self.unit(label) * 2**32)
 
 
+def units_of(seed: int, source_keys: Sequence[str], labels: Sequence[str]) -> list[list[float]]:
+    """A row for each key: what its Dice give for each label."""
+    return [[dice.unit(label) for label in labels] for dice in (Dice(seed, key) for key in source_keys)]
+
+
 def between(low: float, high: float, unit: float) -> float:
     """`unit` in [0, 1) stretched to [low, high)."""
     return low + (high - low) * unit

@@ -46,7 +46,7 @@ def describe_model(settings: FinetuneSettings) -> Described:
     return Described(_settings_in(config), config["towers"])
 
 
-def settle(settings: FinetuneSettings) -> FinetuneSettings:
+def resolve_init(settings: FinetuneSettings) -> FinetuneSettings:
     """With `init` as the folder that it means, and with its model unless another one is asked for."""
     if not settings.init:
         return settings

@@ -6,8 +6,9 @@ OUT is a run's folder as in pretraining; OUT/final is the model that was chosen,
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,43 +16,30 @@ import torch
 from stillreel.configs import RequestError
 from stillreel.configs.finetune import FinetuneSettings
 from stillreel.finetune.benchmarks import Located, Opened, Split, SplitName
-from stillreel.finetune.checkpoints.weights import check_size, describe_model, settle
+from stillreel.finetune.checkpoints.weights import check_size, describe_model, resolve_init
 from stillreel.finetune.data import prepare
 from stillreel.finetune.data.asked import open_asked, store_asked
 from stillreel.finetune.data.loader import Pair, class_text, pair_loader, pairs_of, start_state
 from stillreel.finetune.data.plan import describe_costs, describe_reading, devices
 from stillreel.finetune.data.store import FrameStore
-from stillreel.finetune.evaluation.evaluator import Evaluator, Outcome
+from stillreel.finetune.evaluation.benchmark import benchmark_evaluator
 from stillreel.finetune.evaluation.results import about_checkpoint, publish, results_of, table_of
 from stillreel.pretrain.data import Share
 from stillreel.pretrain.data.tokens import tokenize
-from stillreel.pretrain.engine.loop import Metrics, Pace, TrainState, tell_evaluation, train
+from stillreel.pretrain.engine.loop import Metrics
 from stillreel.pretrain.engine.parallel import autocast_of
 from stillreel.pretrain.engine.prefetcher import DeviceBatch, DevicePrefetcher
-from stillreel.pretrain.engine.session import (
-    BINDING,
-    Session,
-    build_train_state,
-    describe_run,
-    final_weights,
-    flops_of,
-    open_records,
-    open_session,
-    ready_to_evaluate,
-    restore,
-    start_weights,
-)
-from stillreel.pretrain.model import load_model
+from stillreel.pretrain.engine.session import Session, Training, open_session, run_training
+from stillreel.pretrain.evaluation import EvaluationResult, Evaluator
+from stillreel.pretrain.model import VideoTextModel, load_model
 from stillreel.pretrain.objectives import ClassTexts
 from stillreel.pretrain.run.folder import FINAL
 from stillreel.shards.stream.stream import State
 
-_ORDER = ("seed",)
-
 
 def run(name: str, settings: FinetuneSettings) -> int:
     """Train to the last step, from the latest checkpoint in OUT if there is one; choose; test. Returns 0 when that is done."""
-    settings = settle(settings)
+    settings = resolve_init(settings)
     described = describe_model(settings)
     check_size(settings.size, described.towers)
     store = store_asked(settings)
@@ -124,30 +112,21 @@ class FinetuneRun:
     pairs: Sequence[Pair]
     session: Session
 
-    def work(self) -> Outcome:
+    def work(self) -> EvaluationResult:
         """Train to the last step, save the model that is chosen, test it."""
-        settings, folder = self.settings, self.session.folder
-        steps = settings.steps_of(len(self.pairs))
-        checkpoint = folder.begin(settings, BINDING | set(_ORDER))
-        trained = build_train_state(settings, settings.seed, self.session.ranks)
-        start = start_weights(settings, trained)
-        state = start_state(self.pairs, settings.seed)
-        if checkpoint is not None:
-            state = checkpoint.stream
-            restore(trained, checkpoint)
-        feed = self._feed(state, steps)
-        self.session.say(f"{self.opened.report()}\n{describe_run(settings, len(self.pairs), self.session.ranks)}")
-        evaluate = self._validation(trained)
-        with open_records(self.session, settings, len(self.pairs), steps, state) as records:
-            if evaluate and not state.steps:
-                tell_evaluation(records, 0, evaluate)
-            if state.steps < steps:
-                # Validation at each checkpoint, so that the best one is there to be taken.
-                pace = Pace(steps, settings.save_every, settings)
-                flops = flops_of(settings, trained, settings.context_length)
-                train(trained, feed, pace, records, self.session.wish, flops=flops, evaluate=evaluate)
-        chosen = self._choose(trained) if evaluate else steps
-        folder.finish(trained.task.model, final_weights(settings, trained, start), chosen)
+        settings, selection = self.settings, self.opened.benchmark.selection
+        training = Training(
+            seed=settings.seed,
+            samples=len(self.pairs),
+            order=("seed",),
+            start=start_state(self.pairs, settings.seed),
+            feed=self._feed,
+            description=self.opened.report(),
+            evaluate_every=settings.eval.every or settings.save_every,
+            evaluate=partial(self._metrics, self._evaluator(selection)) if selection else None,
+            chooses=bool(selection),
+        )
+        run_training(self.session, settings, training)
         return self._test()
 
     def _feed(self, state: State, steps: int) -> Iterator[DeviceBatch]:
@@ -157,7 +136,7 @@ class FinetuneRun:
             self.settings,
             Share(self.settings.batch, ranks.rank, ranks.ranks),
             state,
-            max(steps - state.steps, 0),
+            steps,
             store=self.store,
             pin_memory=ranks.device.type == "cuda",
         )
@@ -175,49 +154,31 @@ class FinetuneRun:
     def _autocast(self) -> torch.dtype | None:
         return autocast_of(self.settings, self.session.ranks.device)
 
-    def _examiner(self, split: SplitName) -> Evaluator:
-        return Evaluator(
+    def _evaluator(self, split: SplitName) -> Evaluator:
+        return benchmark_evaluator(
             self.opened.located,
             split,
             self.settings,
+            together=self.session.together,
             batch=min(32, max(self.settings.batch // self.session.ranks.ranks, 1)),
             workers=self.settings.workers,
-            together=self.session.together,
             store=self.store,
             selection=selection_in(self.opened),
         )
 
-    def _validation(self, trained: TrainState) -> Callable[[], Metrics] | None:
-        """None where no checkpoint is chosen."""
-        if self.opened.benchmark.selection is None:
-            return None
-        examiner = self._examiner(self.opened.benchmark.selection)
+    def _metrics(self, evaluator: Evaluator, model: VideoTextModel) -> Metrics:
+        return evaluator.evaluate(model, autocast=self._autocast).metrics()
 
-        def evaluate() -> Metrics:
-            with ready_to_evaluate(trained) as model:
-                return examiner.examine(model, autocast=self._autocast).metrics()
-
-        return evaluate
-
-    def _choose(self, trained: TrainState) -> int:
-        """Make it the checkpoint that is best on the validation split; its step."""
-        best = self.session.folder.best()
-        assert best is not None, "the last step is saved with its metrics"
-        restore(trained, best)
-        name = self.settings.best_metric
-        self.session.say(f"chosen: step {best.step:,}, {name} {best.metrics[name]:.4g} on validation")
-        return best.step
-
-    def _test(self) -> Outcome:
+    def _test(self) -> EvaluationResult:
         """The model that was saved, on the test split: once."""
         final = self.session.folder.path / FINAL
-        examiner = self._examiner("test")
+        evaluator = self._evaluator("test")
         model = load_model(final).to(self.session.ranks.device)
-        outcome = examiner.examine(model, autocast=self._autocast)
+        result = evaluator.evaluate(model, autocast=self._autocast)
         if self.session.ranks.is_first:
             about = about_checkpoint(str(final))
-            results = results_of(self.opened, "test", examiner, outcome, self.settings, about)
+            results = results_of(self.opened, "test", evaluator.protocol, result, self.settings, about)
             path = publish(Path(self.session.folder.path), results)
-            print(table_of(examiner, outcome))
+            print(table_of(evaluator.protocol, result))
             self.session.say(f"{path}: every query's rank, and how it was asked")
-        return outcome
+        return result

@@ -34,7 +34,6 @@ from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import amount
 from stillreel.configs.system.storage import Folder
 from stillreel.finetune.checkpoints.weights import model_folder
-from stillreel.finetune.data.encode import encode_frames
 from stillreel.finetune.search.approximate import build_faiss, faiss_file
 from stillreel.finetune.search.features import model_digest, open_model, to_halves
 from stillreel.finetune.search.footage import Footage, read_footage
@@ -43,6 +42,7 @@ from stillreel.finetune.search.store import Entry, IndexWriter, VideoIndex, open
 from stillreel.pretrain.evaluation.two_stage.stages import vectors_of_clips
 from stillreel.pretrain.model import VideoTextModel
 from stillreel.pretrain.model.features import in_fp32
+from stillreel.pretrain.model.normalize import encode_frames
 
 _PASSING = ("missing", "unreadable", "too_slow")
 _ROWS = 4096  # copied at once

@@ -1,1 +1,1 @@
-"""evaluation: a model on a split of a benchmark (evaluator), in two stages (two_stage), and what is told of it (results)."""
+"""evaluation: a split of a benchmark for the evaluator of pretrain/evaluation (benchmark), and what is told of it (results)."""

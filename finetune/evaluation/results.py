@@ -1,4 +1,4 @@
-"""What an examination came to, for people and for programs: the table, results.json, and a paired test between two."""
+"""What an evaluation came to, for people and for programs: the table, results.json, and a paired test between two."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from stillreel.configs import RequestError
 from stillreel.configs.settings import Settings, canonical_json
 from stillreel.configs.system.storage import Folder
 from stillreel.finetune.benchmarks import Opened, SplitName
-from stillreel.finetune.evaluation.evaluator import QUERYBANK_SCALE, Evaluator, Outcome
-from stillreel.pretrain.evaluation import Ranks, Retrieval, compare, in_rows
+from stillreel.pretrain.evaluation import EvalProtocol, EvaluationResult, Ranks, Retrieval, compare, in_rows
+from stillreel.pretrain.evaluation.evaluator import QUERYBANK_SCALE
 from stillreel.pretrain.evaluation.results import COLUMNS, TOP_COLUMNS
 from stillreel.pretrain.model.checkpoint import CONFIG, WEIGHTS, in_json
 from stillreel.pretrain.run.folder import library_versions
@@ -25,23 +25,21 @@ FORMAT = "stillreel results"
 SCHEMA_VERSION = 1
 
 
-def table_of(examiner: Evaluator, outcome: Outcome) -> str:
+def table_of(protocol: EvalProtocol, result: EvaluationResult) -> str:
     """The protocol, and the figures below it."""
-    rows = [line for row in outcome.rows for line in (row.rows() if isinstance(row, Retrieval) else [row.row()])]
-    columns = COLUMNS if isinstance(outcome.rows[0], Retrieval) else TOP_COLUMNS
-    said = [examiner.describe(), in_rows(columns, rows)]
-    if outcome.damaged:
-        said.append(
-            f"{len(outcome.damaged):,} videos are damaged and count as misses: {', '.join(outcome.damaged[:10])}"
-        )
+    rows = [line for row in result.rows for line in (row.rows() if isinstance(row, Retrieval) else [row.row()])]
+    columns = COLUMNS if isinstance(result.rows[0], Retrieval) else TOP_COLUMNS
+    said = [protocol.described, in_rows(columns, rows)]
+    if result.damaged:
+        said.append(f"{len(result.damaged):,} videos are damaged and count as misses: {', '.join(result.damaged[:10])}")
     return "\n".join(said)
 
 
 def results_of(
     opened: Opened,
     split: SplitName,
-    examiner: Evaluator,
-    outcome: Outcome,
+    protocol: EvalProtocol,
+    result: EvaluationResult,
     settings: Settings,
     checkpoint: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -55,20 +53,20 @@ def results_of(
         "benchmark": benchmark.name,
         "variant": benchmark.variant,
         "split": split,
-        "protocol": examiner.describe(),
+        "protocol": protocol.described,
         "counts": {
             "videos": len(videos),
-            "queries": len(outcome.rows[0].text_to_video.values)
-            if isinstance(outcome.rows[0], Retrieval)
+            "queries": len(result.rows[0].text_to_video.values)
+            if isinstance(result.rows[0], Retrieval)
             else len(videos),
             "missing": len(opened.located.missing.get(split, ())),
-            "damaged": len(outcome.damaged),
+            "damaged": len(result.damaged),
         },
-        "metrics": outcome.metrics(),
-        "rows": [row.to_json() for row in outcome.rows],
+        "metrics": result.metrics(),
+        "rows": [row.to_json() for row in result.rows],
         "querybank_scale": QUERYBANK_SCALE,
-        "damaged": list(outcome.damaged),
-        "troubles": list(outcome.troubles),
+        "damaged": list(result.damaged),
+        "troubles": list(result.troubles),
         "files": [*opened.files, *opened.aside],
         "differences": list(benchmark.differences),
         "queries_digest": _digest([(one.id, one.captions, one.label) for one in videos]),
@@ -97,7 +95,7 @@ def about_checkpoint(path: str) -> dict[str, Any]:
     return found
 
 
-def compare_with(path: str, results: Mapping[str, Any], outcome: Outcome) -> str:
+def compare_with(path: str, results: Mapping[str, Any], result: EvaluationResult) -> str:
     """A paired test of these results against others, a line a figure. RequestError when they answer other queries."""
     other = read_results(path)
     for key in ("benchmark", "variant", "split", "queries_digest"):
@@ -105,7 +103,7 @@ def compare_with(path: str, results: Mapping[str, Any], outcome: Outcome) -> str
             raise RequestError(
                 f"compare={path}: its {key} is {other.get(key)!r}, here {results[key]!r}: not the same queries"
             )
-    theirs, ours = other["rows"][0], outcome.rows[0]
+    theirs, ours = other["rows"][0], result.rows[0]
     lines = [f"this less {path}, paired by query (95 % interval, p of no difference):"]
     ways = (("t2v", "text_to_video"), ("v2t", "video_to_text")) if isinstance(ours, Retrieval) else (("", "ranks"),)
     for way, field in ways:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stillreel.animate.preview.strip import Strip, make_strip
-from stillreel.animate.render.device import normalize
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.pretrain import PretrainSettings
 from stillreel.pretrain.data.together import Failure
@@ -22,6 +21,7 @@ from stillreel.pretrain.evaluation.held_out import HeldOutDataset, Spot, choose_
 from stillreel.pretrain.evaluation.ranks import rank_rows
 from stillreel.pretrain.evaluation.results import DEPTHS
 from stillreel.pretrain.model import VideoTextModel, load_model
+from stillreel.pretrain.model.normalize import normalize
 from stillreel.pretrain.run.checkpoint import step_name, steps_in
 from stillreel.pretrain.run.folder import CHECKPOINTS, FINAL
 from stillreel.shards.stream.stream import open_blend

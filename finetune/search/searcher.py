@@ -16,7 +16,6 @@ from torch import Tensor
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.checkpoints.weights import model_folder
-from stillreel.finetune.data.encode import encode_frames
 from stillreel.finetune.search.approximate import FaissSearch
 from stillreel.finetune.search.exact import best_rows
 from stillreel.finetune.search.features import model_digest, open_model, stored_features
@@ -30,6 +29,7 @@ from stillreel.pretrain.evaluation.two_stage.stages import (
     vectors_of_queries,
 )
 from stillreel.pretrain.model.features import TextFeatures, in_fp32, pick_rows, unit
+from stillreel.pretrain.model.normalize import encode_frames
 
 Pixels = NDArray[np.uint8]
 

@@ -122,7 +122,7 @@ class ClipShards:
         frames = np.zeros((self._view.frames, self._view.size, self._view.size, 3), np.uint8)
         try:
             sample = Sample(0, found.key, 0, decode_members(found.key, found.members))
-            self._filmer.film(sample, self._view, frames)
+            self._filmer.film(sample, 0, view=self._view, frames=frames[None])
         except DataError as error:
             raise VideoError(entry.path, "corrupt", str(error)) from None
         count, fps = len(frames), self._fps

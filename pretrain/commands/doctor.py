@@ -34,11 +34,11 @@ _SMALL_SHM = 1 << 30  # bytes; loader workers hand batches over in shared memory
 
 
 class Finding(NamedTuple):
-    """A fact about the machine; `mend` says what to do where it is a fault, and `blocks` that a command cannot run."""
+    """A fact about the machine; `fix` says what to do where it is a fault, and `blocks` that a command cannot run."""
 
     what: str
     value: str
-    mend: str = ""
+    fix: str = ""
     blocks: bool = False
 
 
@@ -47,7 +47,7 @@ def run(settings: DoctorSettings) -> int:
     names = preset_names("model") if settings.model == "all" else [settings.model]
     models = {name: read_model(name) for name in names}
     findings = list(examine())
-    can_model = not any(finding.what in ("torch", "open_clip") and finding.mend for finding in findings)
+    can_model = not any(finding.what in ("torch", "open_clip") and finding.fix for finding in findings)
     costs = tell_costs(models, settings) if can_model else {}
     times = {}
     if can_model and settings.measure and settings.model != "all":
@@ -79,12 +79,12 @@ def examine() -> Iterator[Finding]:
 def _opencv() -> Iterator[Finding]:
     import cv2
 
-    mend = "" if cv2.__version__.startswith("4.") else 'pip install "opencv-python-headless>=4.10,<5"'
-    yield Finding("opencv", f"{cv2.__version__}, renderer version {RENDERER_VERSION}", mend, blocks=bool(mend))
+    fix = "" if cv2.__version__.startswith("4.") else 'pip install "opencv-python-headless>=4.10,<5"'
+    yield Finding("opencv", f"{cv2.__version__}, renderer version {RENDERER_VERSION}", fix, blocks=bool(fix))
     if other := _version("opencv-python"):
         clash = f"{other} beside opencv-python-headless: each overwrites the other's cv2"
-        mend = 'pip uninstall -y opencv-python && pip install --force-reinstall "opencv-python-headless>=4.10,<5"'
-        yield Finding("opencv-python", clash, mend)
+        fix = 'pip uninstall -y opencv-python && pip install --force-reinstall "opencv-python-headless>=4.10,<5"'
+        yield Finding("opencv-python", clash, fix)
 
 
 def _version(package: str) -> str | None:
@@ -105,18 +105,18 @@ def _devices() -> Iterator[Finding]:
             yield Finding(f"cuda:{index}", f"{device.name}, {amount(device.total_memory)}, {reach}")
         shm = shutil.disk_usage("/dev/shm").total
         if shm < _SMALL_SHM:
-            mend = "docker run --shm-size=8g"
-            yield Finding("/dev/shm", f"{amount(shm)}: workers of the loader will die of it", mend)
+            fix = "docker run --shm-size=8g"
+            yield Finding("/dev/shm", f"{amount(shm)}: workers of the loader will die of it", fix)
         return
     if not has_nvidia_driver():
         yield Finding("cuda", "no device; models run on the CPU")
     elif torch.version.cuda is None:
-        mend = "pip install torch --index-url https://download.pytorch.org/whl/cu130"
-        yield Finding("cuda", "there is an NVIDIA driver, and this torch was built without CUDA", mend)
+        fix = "pip install torch --index-url https://download.pytorch.org/whl/cu130"
+        yield Finding("cuda", "there is an NVIDIA driver, and this torch was built without CUDA", fix)
     else:
-        mend = "nvidia-smi tells the driver's version; CUDA_VISIBLE_DEVICES may hide the devices"
+        fix = "nvidia-smi tells the driver's version; CUDA_VISIBLE_DEVICES may hide the devices"
         yield Finding(
-            "cuda", f"there is an NVIDIA driver, and torch for CUDA {torch.version.cuda} finds no device", mend
+            "cuda", f"there is an NVIDIA driver, and torch for CUDA {torch.version.cuda} finds no device", fix
         )
 
 
@@ -165,8 +165,8 @@ def render(
     yield "this machine"
     for finding in findings:
         yield f"  {finding.what:<14}{finding.value}"
-        if finding.mend:
-            yield f"  {'':<14}-> {finding.mend}"
+        if finding.fix:
+            yield f"  {'':<14}-> {finding.fix}"
     if costs:
         yield f"\nGFLOP a clip of {settings.frames} frames with a caption of {settings.context_length} tokens"
         parts = ("image", "temporal", "text", "head", "forward", "training", "rerank")

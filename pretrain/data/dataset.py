@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
@@ -132,10 +133,9 @@ class _ClipMaker:
             self._stream.prefetch(positions + self._ahead)
         if self._settings.render == "loader":
             frames = torch.empty((len(positions), view.frames, view.size, view.size, 3), dtype=torch.uint8)
-            pixels = frames.numpy()
-            filmed = self._stream.read(positions, lambda sample, slot: self._filmer.film(sample, view, pixels[slot]))
+            filmed = self._stream.read(positions, partial(self._filmer.film, view=view, frames=frames.numpy()))
             return self._batch(step, view, filmed, [slot.value for slot in filmed], frames=frames)
-        prepared = self._stream.read(positions, lambda sample, slot: self._filmer.prepare(sample, view, slot))
+        prepared = self._stream.read(positions, partial(self._filmer.prepare, view=view))
         stills = batch_stills([slot.value[0] for slot in prepared])
         return self._batch(step, view, prepared, [slot.value[1] for slot in prepared], stills=stills)
 

@@ -91,8 +91,9 @@ class Filmer:
         self._memories: defaultdict[int, PixelMemory] = defaultdict(PixelMemory)
         self._reader = PictureReader(ClipSettings(max_side=0))
 
-    def film(self, sample: Sample, view: View, out: Pixels) -> Told:
-        """Fill `out` uint8 (T, size, size, 3) with a sample's frames."""
+    def film(self, sample: Sample, slot: int, *, view: View, frames: Pixels) -> Told:
+        """Fill row `slot` of `frames` uint8 (B, T, size, size, 3) with a sample's."""
+        out = frames[slot]
         if self._foreign[sample.corpus] or "jpg" in sample.members:
             script = self._script(sample, view, slot=0)
             with _Sound(sample):
@@ -107,7 +108,7 @@ class Filmer:
             described = sample.members["json"]
             return Told(str(described["captions"][described["recipe"]["caption"]]), str(described["source_key"]))
 
-    def prepare(self, sample: Sample, view: View, slot: int) -> tuple[Still, Told]:
+    def prepare(self, sample: Sample, slot: int, *, view: View) -> tuple[Still, Told]:
         """What the device renderer needs of a sample, and what is told of it. The picture lies in memory that is kept for the
         slot: use it before the slot's next one."""
         if not self._foreign[sample.corpus] and "jpg" not in sample.members:
@@ -130,10 +131,12 @@ class Filmer:
             if view.grammar or self._settings.fresh:
                 manner = self._manner(sample.corpus, view.grammar, recipe.grammar)
                 recipe = self._draw(sample, manner, described["source_key"], recipe.picture, described["captions"])
+            else:
+                recipe = for_this_renderer(recipe)
             # Fresh memory for each picture costs nearly half a decode.
             load = partial(load, buffer=self._buffer(slot, recipe.picture))
             told = Told(described["captions"][recipe.caption], described["source_key"])
-            return Script(for_this_renderer(recipe), told, load)
+            return Script(recipe, told, load)
 
     def _foreign_script(self, sample: Sample, view: View) -> Script:
         pictures = [ending for ending in sample.members if ending in PICTURE_ENDINGS]

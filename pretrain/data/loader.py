@@ -10,7 +10,7 @@ from typing import Any
 from stillreel.configs import DataError, StillreelError
 from stillreel.configs.stream import DataSettings
 from stillreel.pretrain.data.dataset import BatchDataset, ClipBatch, ClipDataset, Share
-from stillreel.pretrain.data.together import Failure, Together
+from stillreel.pretrain.data.together import Together, take_next
 from stillreel.pretrain.data.workers import PATIENCE_S, load_batches
 from stillreel.shards.stream.faults import Budget
 from stillreel.shards.stream.stream import Blend, State
@@ -76,19 +76,14 @@ class BatchLoader:
 
     def _next(self, batches: Iterator[Any]) -> tuple[ClipBatch | None, StillreelError | None]:
         """The next batch, or why there is none; (None, None) at the end."""
-        try:
-            batch = next(batches)
-            if isinstance(batch, Failure):
-                return None, batch.error()
+        batch, error = take_next(batches)
+        if batch is not None:
             self._name(batch.damage)
-            self.budget.follow(batch.whole)
-        except StopIteration:
-            return None, None
-        except StillreelError as error:
-            return None, error
-        except Exception as error:  # whatever it is, the other ranks must hear of it
-            return None, DataError(f"a loader worker failed or was killed: {type(error).__name__}: {error}")
-        return batch, None
+            try:
+                self.budget.follow(batch.whole)
+            except DataError as stopped:
+                return None, stopped
+        return batch, error
 
     def _name(self, damage: list[str]) -> None:
         for one in damage:

@@ -7,7 +7,7 @@ its error, in the same step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,6 +27,17 @@ class Failure(NamedTuple):
 
     def error(self) -> StillreelError:
         return self.kind(self.message)
+
+
+def take_next(batches: Iterator[Any]) -> tuple[Any, StillreelError | None]:
+    """The next batch, or why there is none; (None, None) at the end."""
+    try:
+        batch = next(batches, None)
+    except StillreelError as error:
+        return None, error
+    except Exception as error:  # whatever it is, the other ranks must hear of it
+        return None, DataError(f"a loader worker failed or was killed: {type(error).__name__}: {error}")
+    return (None, batch.error()) if isinstance(batch, Failure) else (batch, None)
 
 
 class Together:

@@ -81,7 +81,8 @@ def heed_only_parent(_worker: int = 0) -> None:
 @contextmanager
 def _signals_wait() -> Iterator[None]:
     """Handle what arrives meanwhile afterwards: while Python forks it drops what a handler raises, and a lock of logging's
-    with it; and a worker must not die before it heeds only its parent."""
+    with it; and a worker must not die before it heeds only its parent: SIGTERM it finds blocked, since torch sets a handler
+    of its own before the worker's first line of ours."""
     if threading.current_thread() is not threading.main_thread():  # handlers run in the main one, which does not fork
         yield
         return
@@ -90,9 +91,11 @@ def _signals_wait() -> Iterator[None]:
     handlers = {one: handler for one, handler in found.items() if handler is not None}  # None: not Python's, left alone
     for one in handlers:
         signal.signal(one, lambda number, _: arrived.append(number))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for one, handler in handlers.items():
             signal.signal(one, handler)
         for number in arrived:

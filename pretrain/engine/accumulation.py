@@ -47,21 +47,21 @@ def _in_chunks(wrapped: nn.Module, task: Task, batch: Batch, micro_batch: int) -
     with torch.no_grad():
         features = [_fields(task(rows)) for rows in chunks]
     cached = [_leaf(parts) for parts in zip(*features, strict=True)]
-    losses, asked, of_weights = _compare(task, cached, batch)
+    losses, gradients, of_weights = _compare(task, cached, batch)
     for number, rows in enumerate(chunks):
         last = number == len(chunks) - 1
         with nullcontext() if last else unreduced(wrapped):
             again = _fields(wrapped(rows))
             part = slice(number * micro_batch, (number + 1) * micro_batch)
             pairs = [
-                (one, wish[part])
-                for one, wish in zip(again, asked, strict=True)
-                if one is not None and one.requires_grad and wish is not None
+                (one, gradient[part])
+                for one, gradient in zip(again, gradients, strict=True)
+                if one is not None and one.requires_grad and gradient is not None
             ]
             # What weights got behind the features joins the last chunk: the reduction waits for each weight, once.
             pairs += of_weights if last else []
             if pairs:  # where all towers are frozen, only the last chunk has something
-                torch.autograd.backward([one for one, _ in pairs], [wish for _, wish in pairs])
+                torch.autograd.backward([one for one, _ in pairs], [gradient for _, gradient in pairs])
     return losses
 
 

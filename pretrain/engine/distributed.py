@@ -30,7 +30,7 @@ class Ranks(NamedTuple):
 
 
 @contextmanager
-def joined(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Ranks]:
+def init_distributed(device: Literal["auto", "cpu", "cuda"]) -> Iterator[Ranks]:
     """Join the others, as torchrun's environment says, and leave them in the end. Without torchrun there are none.
 
     RequestError where the device is not there, or where a machine has more ranks than devices.

@@ -23,7 +23,7 @@ from stillreel.pretrain.engine.ema import ModelEma
 from stillreel.pretrain.engine.optimizer import lr_at, set_lr
 from stillreel.pretrain.engine.parallel import clip_gradients
 from stillreel.pretrain.engine.prefetcher import DeviceBatch
-from stillreel.pretrain.objectives import Losses, Task
+from stillreel.pretrain.objectives import Batch, Losses, Task
 from stillreel.pretrain.objectives.gather import rank_count
 from stillreel.pretrain.run import (
     Display,
@@ -41,7 +41,7 @@ Metrics = Mapping[str, float]
 _log = logging.getLogger(__name__)
 
 
-class Pace(NamedTuple):
+class Schedule(NamedTuple):
     """How long a run is, and what is due when. Steps are counted from the run's first one."""
 
     steps: int
@@ -52,7 +52,9 @@ class Pace(NamedTuple):
         return step % self.evaluate_every == 0 or step == self.steps
 
     def saves_after(self, step: int) -> bool:
-        return self.run.saves_after(step) or step == self.steps
+        """With `best_metric` also what was evaluated, so that the best one is there to be taken."""
+        known = bool(self.run.best_metric) and self.evaluates_after(step)
+        return self.run.saves_after(step) or known or step == self.steps
 
     def tells_after(self, step: int) -> bool:
         return step % self.run.log_every == 0 or step == self.steps
@@ -69,11 +71,11 @@ class TrainState:
     micro_batch: int
     ema: ModelEma | None
 
-    def take_step(self, fed: DeviceBatch, step: int, steps: int) -> StepValues:
+    def take_step(self, batch: Batch, step: int, steps: int) -> StepValues:
         """Step 0 <= `step` < `steps`. Does not wait for the device."""
         share = lr_at(step, steps, self.settings)
         set_lr(self.optimizer, share)
-        losses: Losses = backpropagate(self.wrapped, fed.batch, micro_batch=self.micro_batch)
+        losses: Losses = backpropagate(self.wrapped, batch, micro_batch=self.micro_batch)
         norm = clip_gradients(self.task, self.settings.grad_clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -96,56 +98,55 @@ class Records:
 
 
 def train(
-    trained: TrainState,
-    batches: Iterable[DeviceBatch],
-    pace: Pace,
+    state: TrainState,
+    feed: Iterable[DeviceBatch],
+    schedule: Schedule,
     records: Records,
-    wish: PreemptionHandler,
+    preemption: PreemptionHandler,
     *,
-    flops: Callable[[DeviceBatch], float],
+    flops: Callable[[Batch], float],
     evaluate: Callable[[], Metrics] | None,
-) -> State:
-    """Go on through `batches` to the last step; returns where the stream is then. All ranks call it.
+) -> None:
+    """Go on through `feed` to the last step. All ranks call it.
 
     `flops` are those of a step of all ranks; `evaluate` is called on all of them. Interrupted once a stop is wished for and the
     run is saved; DataError when a gradient is not finite: on all ranks, within a step, and nothing is saved of it.
     """
-    watch = _Watch(trained.wrapped)
-    for fed in _timed(batches, records.meter):
-        step = fed.after.steps
-        values = trained.take_step(fed, step - 1, pace.steps)
-        watch.see(values.grad_norm, step)
-        records.meter.count(len(fed.batch.frames) * rank_count(), flops(fed))
+    guard = NonFiniteGuard()
+    for batch, data, _ in _timed(feed, records.meter):
+        step = data.steps
+        values = state.take_step(batch, step - 1, schedule.steps)
+        guard.watch(values.grad_norm, step)
+        records.meter.count(len(batch.frames) * rank_count(), flops(batch))
         if records.display:
             records.display.advance()
-        if pace.tells_after(step):
-            _tell(records, fed.after, values)
-        stop = wish.agreed(records.together)
+        if schedule.tells_after(step):
+            _tell(records, data, values)
+        stop = preemption.agreed(records.together)
         metrics: Metrics = {}
-        if evaluate and pace.evaluates_after(step):
-            watch.settle()
+        if evaluate and schedule.evaluates_after(step):
+            guard.check()
             metrics = tell_evaluation(records, step, evaluate)
-        if stop or pace.saves_after(step):
-            watch.settle()
-            _save(records, trained, fed.after, metrics)
-        if stop and step < pace.steps:
-            raise Interrupted(f"stopped after step {step:,} of {pace.steps:,}, saved; run again to go on", stop)
-    return fed.after
+        if stop or schedule.saves_after(step):
+            guard.check()
+            _save(records, state, data, metrics)
+        if stop and step < schedule.steps:
+            raise Interrupted(f"stopped after step {step:,} of {schedule.steps:,}, saved; run again to go on", stop)
 
 
-def _timed(batches: Iterable[DeviceBatch], meter: Meter) -> Iterator[DeviceBatch]:
+def _timed(feed: Iterable[DeviceBatch], meter: Meter) -> Iterator[DeviceBatch]:
     """Waiting for a batch is the data's time."""
-    waiting = iter(batches)
+    waiting = iter(feed)
     while True:
         with meter.waiting():
-            fed = next(waiting, None)
-        if fed is None:
+            batch = next(waiting, None)
+        if batch is None:
             return
-        yield fed
+        yield batch
 
 
-def _tell(records: Records, after: State, values: StepValues) -> None:
-    reading = records.meter.read(after, values)
+def _tell(records: Records, data: State, values: StepValues) -> None:
+    reading = records.meter.read(data, values)
     if records.journal:
         records.journal.write(reading)
     if records.display:
@@ -163,27 +164,27 @@ def tell_evaluation(records: Records, step: int, evaluate: Callable[[], Metrics]
     return metrics
 
 
-def _save(records: Records, trained: TrainState, after: State, metrics: Metrics) -> None:
+def _save(records: Records, state: TrainState, data: State, metrics: Metrics) -> None:
     with records.meter.aside():
-        groups = {} if trained.ema is None else {"ema": trained.ema.gather()}
-        snapshot = take_snapshot(trained.task, trained.optimizer, groups)
-        records.folder.save(trained.task.model, snapshot, after, metrics)
+        groups = {} if state.ema is None else {"ema": state.ema.gather()}
+        snapshot = take_snapshot(state.task, state.optimizer, groups)
+        records.folder.save(state.task.model, snapshot, data, metrics)
 
 
-class _Watch:
+class NonFiniteGuard:
     """Finds a gradient that is not finite without holding up the device: on CUDA one step later, when its length has come over.
 
     The length is that of the gradient over all ranks, so all of them find it in the same step.
     """
 
-    def __init__(self, wrapped: nn.Module) -> None:
+    def __init__(self) -> None:
         self._norm: Tensor | None = None
         self._step = 0
         self._there: torch.cuda.Event | None = None
 
-    def see(self, norm: Tensor, step: int) -> None:
+    def watch(self, norm: Tensor, step: int) -> None:
         """The length of the gradient of a step that is under way."""
-        self.settle()
+        self.check()
         self._step = step
         if norm.is_cuda:
             self._norm = torch.empty((), dtype=norm.dtype, pin_memory=True).copy_(norm, non_blocking=True)
@@ -191,10 +192,10 @@ class _Watch:
             self._there.record()
         else:
             self._norm = norm
-            self.settle()
+            self.check()
 
-    def settle(self) -> None:
-        """DataError if the last one that was seen is not finite."""
+    def check(self) -> None:
+        """DataError if the last one that was watched is not finite."""
         if self._norm is None:
             return
         if self._there is not None:

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stillreel.animate.render.device import normalize, render_stills
+from stillreel.animate.render.device import render_stills
 from stillreel.pretrain.data import BatchLoader, ClipBatch
+from stillreel.pretrain.model.normalize import normalize
 from stillreel.pretrain.objectives import Batch, Classes, ClassTexts, Identity, identify
 from stillreel.shards.stream.stream import State
 

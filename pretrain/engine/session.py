@@ -1,22 +1,16 @@
-"""What every run has around its loop, whatever it is trained on: its processes, its folder, what it trains, what it tells.
+"""A run of training, whatever it is trained on: its processes, its folder, what it trains, what it tells, and how it ends.
 
 with open_session(settings) as session:
-    checkpoint = session.folder.begin(settings, BINDING)
-    trained = build_train_state(settings, seed, session.ranks)
-    start = start_weights(settings, trained)
-    if checkpoint: restore(trained, checkpoint)
-    with open_records(session, settings, ...) as records:
-        train(trained, ..., records, session.wish, ...)
-        session.folder.finish(trained.task.model, final_weights(settings, trained, start), steps)
+    run_training(session, settings, Training(...))      begin or go on, evaluate, train, choose, write OUT/final
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,10 +22,10 @@ from stillreel.configs.model import ModelSettings
 from stillreel.configs.train import TrainSettings
 from stillreel.pretrain.data import Share
 from stillreel.pretrain.data.together import Together
-from stillreel.pretrain.engine.distributed import Ranks, joined
+from stillreel.pretrain.engine.distributed import Ranks, init_distributed
 from stillreel.pretrain.engine.ema import ModelEma, wise_ft
 from stillreel.pretrain.engine.extend import extend_model
-from stillreel.pretrain.engine.loop import Records, TrainState
+from stillreel.pretrain.engine.loop import Metrics, Records, Schedule, TrainState, tell_evaluation, train
 from stillreel.pretrain.engine.optimizer import build_optimizer, freeze_towers
 from stillreel.pretrain.engine.parallel import gathered, parallelize
 from stillreel.pretrain.engine.prefetcher import DeviceBatch
@@ -39,7 +33,7 @@ from stillreel.pretrain.engine.state import gather_tensors
 from stillreel.pretrain.model import VideoTextModel, build_model, load_model
 from stillreel.pretrain.model.flops import clip_flops
 from stillreel.pretrain.model.towers import model_cfg_of
-from stillreel.pretrain.objectives import Task
+from stillreel.pretrain.objectives import Batch, Task
 from stillreel.pretrain.run import (
     Checkpoint,
     Display,
@@ -66,7 +60,7 @@ class Session(NamedTuple):
     ranks: Ranks
     together: Together
     folder: RunFolder
-    wish: PreemptionHandler
+    preemption: PreemptionHandler
 
     def say(self, text: str) -> None:
         """In the log, where one of the ranks speaks for all."""
@@ -74,16 +68,74 @@ class Session(NamedTuple):
             _log.info(text)
 
 
+class Training(NamedTuple):
+    """What a command brings to a run: its data and what they are evaluated on."""
+
+    seed: int  # of the weights' start
+    samples: int  # an epoch
+    order: Collection[str]  # settings that decide the order of the data, and so cannot change when the run goes on
+    start: State  # where the data of a new run begin
+    feed: Callable[[State, int], Iterator[DeviceBatch]]  # from a state on, so many steps
+    description: str  # of the data
+    evaluate_every: int  # steps
+    evaluate: Callable[[VideoTextModel], Metrics] | None = None
+    chooses: bool = False  # the best checkpoint by `best_metric`, in place of the last step
+
+
 @contextmanager
 def open_session(settings: TrainSettings) -> Iterator[Session]:
     """Join the other ranks and take OUT. RequestError where ranks, device or OUT do not fit what is asked."""
-    with PreemptionHandler() as wish, joined(settings.device) as ranks:
+    with PreemptionHandler() as preemption, init_distributed(settings.device) as ranks:
         Share(settings.batch, ranks.rank, ranks.ranks).check()
         if settings.threads:
             torch.set_num_threads(settings.threads)
         together = Together(ranks.ranks, _PATIENCE_S)
         with RunFolder(settings.out, settings, together, ranks.rank) as folder:
-            yield Session(ranks, together, folder, wish)
+            yield Session(ranks, together, folder, preemption)
+
+
+def run_training(session: Session, settings: TrainSettings, training: Training) -> None:
+    """From the latest checkpoint in OUT, if there is one, to the last step; then OUT/final. All ranks call it.
+
+    Interrupted when it was stopped, and saved, before.
+    """
+    ranks, folder = session.ranks, session.folder
+    steps = settings.steps_of(training.samples)
+    checkpoint = folder.begin(settings, BINDING | set(training.order))
+    state = build_train_state(settings, training.seed, ranks)
+    start = start_weights(settings, state)
+    data = training.start
+    if checkpoint is not None:
+        data = checkpoint.stream
+        restore(state, checkpoint)
+    feed = training.feed(data, max(steps - data.steps, 0))
+    session.say(f"{training.description}\n{describe_run(settings, training.samples, ranks)}")
+    evaluate = None if training.evaluate is None else partial(_evaluate, state, training.evaluate)
+    with open_records(session, settings, training.samples, steps, data) as records:
+        if evaluate and not data.steps:
+            tell_evaluation(records, 0, evaluate)
+        if data.steps < steps:
+            schedule = Schedule(steps, training.evaluate_every, settings)
+            train(
+                state, feed, schedule, records, session.preemption, flops=flops_of(settings, state), evaluate=evaluate
+            )
+        chosen = _restore_best(session, settings, state) if training.chooses else steps
+        folder.finish(state.task.model, final_weights(settings, state, start), chosen)
+
+
+def _evaluate(state: TrainState, evaluate: Callable[[VideoTextModel], Metrics]) -> Metrics:
+    """The model whole, and with the averaged weights where they are kept."""
+    with state.ema.applied() if state.ema else nullcontext(), gathered(state.task):
+        return evaluate(state.task.model)
+
+
+def _restore_best(session: Session, settings: TrainSettings, state: TrainState) -> int:
+    """Make it the checkpoint that is best by `best_metric`; its step."""
+    best, name = session.folder.best(), settings.best_metric
+    assert best is not None, "the last step is saved with its metrics"
+    restore(state, best)
+    session.say(f"chosen: step {best.step:,}, {name} {best.metrics[name]:.4g} on validation")
+    return best.step
 
 
 def build_train_state(settings: TrainSettings, seed: int, ranks: Ranks) -> TrainState:
@@ -109,49 +161,40 @@ def _model(settings: TrainSettings) -> VideoTextModel:
         raise RequestError(f"init={settings.init} {error}") from None
 
 
-def restore(trained: TrainState, checkpoint: Checkpoint) -> None:
+def restore(state: TrainState, checkpoint: Checkpoint) -> None:
     """Make it what it was when the checkpoint was saved."""
     snapshot = checkpoint.read()
-    restore_snapshot(snapshot, trained.task, trained.optimizer)
-    if trained.ema is not None:
-        trained.ema.load(snapshot.group("ema"))
+    restore_snapshot(snapshot, state.task, state.optimizer)
+    if state.ema is not None:
+        state.ema.load(snapshot.group("ema"))
 
 
-def start_weights(settings: TrainSettings, trained: TrainState) -> dict[str, Tensor] | None:
+def start_weights(settings: TrainSettings, state: TrainState) -> dict[str, Tensor] | None:
     """Those that the final ones are mixed with, on rank 0; None if they are not asked for. Before anything is restored."""
-    return gather_tensors(trained.task.model.state_dict()) if settings.wise_ft_alpha < 1 else None
+    return gather_tensors(state.task.model.state_dict()) if settings.wise_ft_alpha < 1 else None
 
 
 def final_weights(
-    settings: TrainSettings, trained: TrainState, start: dict[str, Tensor] | None
+    settings: TrainSettings, state: TrainState, start: dict[str, Tensor] | None
 ) -> dict[str, Tensor] | None:
     """Of the model at the end, on rank 0: the average's where one is kept, mixed with the start's if asked for."""
-    with trained.ema.applied() if trained.ema else nullcontext():
-        weights = gather_tensors(trained.task.model.state_dict())
+    with state.ema.applied() if state.ema else nullcontext():
+        weights = gather_tensors(state.task.model.state_dict())
     if weights is None or start is None:
         return weights
     return wise_ft(start, weights, settings.wise_ft_alpha)
 
 
-@contextmanager
-def ready_to_evaluate(trained: TrainState) -> Iterator[VideoTextModel]:
-    """Within it, the model whole and with the averaged weights, where they are kept."""
-    with trained.ema.applied() if trained.ema else nullcontext(), gathered(trained.task):
-        yield trained.task.model
+def flops_of(settings: TrainSettings, state: TrainState) -> Callable[[Batch], float]:
+    """`step_flops` of a step, by its batch."""
+    model, towers = state.task.model.settings, model_cfg_of(state.task.model.clip)
 
+    of_step = cache(partial(step_flops, settings, model, towers))
 
-def flops_of(settings: TrainSettings, trained: TrainState, words: int) -> Callable[[DeviceBatch], float]:
-    """`step_flops` of a step, by what it is fed."""
-    model, towers = trained.task.model.settings, model_cfg_of(trained.task.model.clip)
+    def of_batch(batch: Batch) -> float:
+        return of_step(batch.frames.shape[1], batch.token_ids.shape[1], batch.classes.total if batch.classes else 0)
 
-    @cache
-    def of_step(frames: int, classes: int) -> int:
-        return step_flops(settings, model, towers, frames, words, classes)
-
-    def of_fed(fed: DeviceBatch) -> float:
-        return of_step(fed.batch.frames.shape[1], fed.batch.classes.total if fed.batch.classes else 0)
-
-    return of_fed
+    return of_batch
 
 
 def step_flops(

@@ -4,10 +4,12 @@ scores -> ranks           the rank of what is right for each query: ties, NaN an
 results                   the figures of ranks, as values, as JSON and as rows of a table
 uncertainty               bootstrap intervals of the figures, and a paired test between two runs
 transductive              dual softmax and QB-norm: other scores, reported in rows of their own
-held_out -> clips         a held-out clip set read in fixed batches, and its retrieval, shared by all ranks (shares)
+evaluator                 a model on any set of clips, shared by all ranks (shares); held_out: on one of clip shards
+two_stage/                coarse to fine
 """
 
-from stillreel.pretrain.evaluation.clips import ClipEvaluation, HeldOut
+from stillreel.pretrain.evaluation.evaluator import EvalBatch, EvalProtocol, EvaluationResult, Evaluator
+from stillreel.pretrain.evaluation.held_out import held_out_evaluator
 from stillreel.pretrain.evaluation.ranks import Matches, Ranks, pairs, rank_classes, text_to_video, video_to_text
 from stillreel.pretrain.evaluation.results import (
     Recognition,
@@ -25,9 +27,11 @@ from stillreel.pretrain.evaluation.transductive import (
 from stillreel.pretrain.evaluation.uncertainty import Difference, Interval, compare, intervals
 
 __all__ = [
-    "ClipEvaluation",
     "Difference",
-    "HeldOut",
+    "EvalBatch",
+    "EvalProtocol",
+    "EvaluationResult",
+    "Evaluator",
     "Interval",
     "Matches",
     "Ranks",
@@ -39,6 +43,7 @@ __all__ = [
     "evaluate_querybank",
     "evaluate_recognition",
     "evaluate_retrieval",
+    "held_out_evaluator",
     "in_rows",
     "intervals",
     "pairs",

@@ -1,4 +1,4 @@
-"""A held-out set, read from its first sample to its last in batches that do not depend on who reads them.
+"""A held-out set of clip shards, read from its first sample to its last in batches that do not depend on who reads them.
 
 Batch k is samples k * batch ... of those that are read, whatever the ranks and workers: so a clip meets the same clips in the
 encoder, and its features are the same to the bit. All batches are full; a slot that has no whole sample is empty.
@@ -6,7 +6,8 @@ encoder, and its features are the same to the bit. All batches are full; a slot 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -15,18 +16,77 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stillreel.animate.render.device import Still, StillBatch, batch_stills
-from stillreel.configs import DataError, StillreelError
+from stillreel.animate.render.device import Still, StillBatch, batch_stills, render_stills
+from stillreel.configs import DataError, RequestError, StillreelError
 from stillreel.configs.stream import DataSettings
 from stillreel.configs.system.storage import Folder
 from stillreel.pretrain.data.film import Filmer, View
-from stillreel.pretrain.data.together import Failure
+from stillreel.pretrain.data.together import Failure, Together
+from stillreel.pretrain.data.workers import load_batches
+from stillreel.pretrain.evaluation.evaluator import EvalBatch, EvalProtocol, Evaluator
 from stillreel.shards.format.sample import decode_members
 from stillreel.shards.stream.cache import ShardCache
 from stillreel.shards.stream.faults import BadSample, BadShard
 from stillreel.shards.stream.order import Ints, permutation
 from stillreel.shards.stream.reader import Found, Place, SampleReader
 from stillreel.shards.stream.stream import Blend, Sample
+
+
+def held_out_evaluator(
+    blend: Blend,
+    settings: DataSettings,
+    *,
+    together: Together,
+    batch: int = 64,
+    limit: int = 0,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> Evaluator:
+    """Retrieval among the clips of a held-out set, to be asked for again and again while a model trains.
+
+    `batch` clips are encoded at once on a rank; at most `limit` clips (0: all) are read, the first of a permutation that the
+    seed draws. Of `settings` counts what makes a clip of a sample, what is forgiven, `context_length` and the seed; curriculum,
+    lanes and window do not, so that figures of different steps can be compared. `fresh` recipes are those of epoch 0.
+    """
+    if batch < 1 or limit < 0:
+        raise RequestError(f"batch={batch}, limit={limit}: expected at least 1 clip a batch, and 0 (all) clips or more")
+    protocol = EvalProtocol(
+        name="held-out set",
+        context_length=settings.context_length,
+        max_bad=settings.max_bad,
+        max_bad_run=settings.max_bad_run,
+    )
+    clips = HeldOutClips(blend, settings, choose_samples(blend, settings.seed, limit), batch, workers, pin_memory)
+    return Evaluator(clips, protocol, together=together)
+
+
+class HeldOutClips:
+    """As an evaluator reads them: with their captions, and rendered on the model's device if they were not before."""
+
+    def __init__(
+        self, blend: Blend, settings: DataSettings, spots: Sequence[Spot], batch: int, workers: int, pin_memory: bool
+    ) -> None:
+        self.count, self.batch = len(spots), batch
+        self._view = View(settings.grammar, settings.frames, settings.size)
+        data = HeldOutDataset(blend, settings, spots, batch)
+        self._load = partial(load_batches, data, workers=workers, pin_memory=pin_memory)
+
+    def read(self, numbers: range, device: torch.device) -> Iterator[EvalBatch]:
+        for read in self._load(order=numbers):
+            if isinstance(read, Failure):
+                raise read.error()
+            yield EvalBatch(self._frames_of(read, device), None, read.whole, read.damage, read.captions)
+
+    def blank(self) -> EvalBatch:
+        return EvalBatch(empty_frames(self.batch, self._view), None, [False] * self.batch, [], [""] * self.batch)
+
+    def _frames_of(self, read: HeldOutBatch, device: torch.device) -> Tensor:
+        if read.frames is not None:
+            return read.frames
+        frames = empty_frames(self.batch, self._view).to(device)
+        if read.stills is not None:
+            frames[torch.tensor(read.whole, device=device)] = render_stills(read.stills.to(device), self._view.size)
+        return frames
 
 
 class Spot(NamedTuple):
@@ -109,9 +169,9 @@ class _BatchMaker:
             try:
                 sample = _opened(answer, spot.corpus)
                 if frames is not None:
-                    captions[slot] = self._filmer.film(sample, self._view, frames[slot].numpy()).caption
+                    captions[slot] = self._filmer.film(sample, slot, view=self._view, frames=frames.numpy()).caption
                 else:
-                    still, told = self._filmer.prepare(sample, self._view, slot)
+                    still, told = self._filmer.prepare(sample, slot, view=self._view)
                     captions[slot] = told.caption
                     stills.append(still)
                 whole[slot] = True

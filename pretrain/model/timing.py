@@ -15,11 +15,12 @@ from stillreel.animate.camera.draw import draw_recipe
 from stillreel.animate.camera.recipe import Recipe
 from stillreel.animate.pictures.picture import stored_pixels
 from stillreel.animate.render.cpu import Renderer
-from stillreel.animate.render.device import Still, batch_stills, normalize, prepare_still, render_stills
+from stillreel.animate.render.device import Still, batch_stills, prepare_still, render_stills
 from stillreel.animate.scenes import caption_of, draw_scene, plan_scene
 from stillreel.configs.grammar import load_grammar
 from stillreel.configs.model import ModelSettings
 from stillreel.pretrain.model.model import VideoTextModel
+from stillreel.pretrain.model.normalize import normalize
 from stillreel.pretrain.model.pretrained import named_cfg
 from stillreel.pretrain.model.towers import build_towers
 

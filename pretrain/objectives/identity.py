@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stillreel.configs.system.dice import Dice
+from stillreel.configs.system.dice import units_of
 from stillreel.pretrain.objectives.gather import gather, own_slots
 
 _LABELS = ("negative clip", "negative caption")
@@ -46,10 +46,7 @@ def identify(keys: Sequence[str], captions: Sequence[str], sources: Sequence[str
     Captions that differ in case and blanks only are equal, as they are to CLIP's tokenizer. Units and draws are a function of
     (seed, key, step): neither the rank nor the other samples enter.
     """
-    units = []
-    for key in keys:
-        dice = Dice(seed, key)
-        units.append([dice.unit(f"{label}, step {step}") for label in _LABELS])
+    units = units_of(seed, keys, [f"{label}, step {step}" for label in _LABELS])
     return Identity(
         torch.tensor([_number(" ".join(caption.lower().split())) for caption in captions], dtype=torch.int64),
         torch.tensor([_number(source) for source in sources], dtype=torch.int64),

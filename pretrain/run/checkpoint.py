@@ -103,7 +103,7 @@ def write_checkpoint(
         WEIGHTS: lambda: save_model(model, folder, {"run": str(home.parent), "step": stream.steps}, snapshot.weights),
         TRAINING: lambda: publish_tensors(folder, TRAINING, snapshot.training),
         STATE: lambda: folder.publish(STATE, _encode(body, part)),
-        "": lambda: _settle(part, home / name),
+        "": lambda: _name_whole(part, home / name),
     }
     last = name
     try:
@@ -186,7 +186,7 @@ def _encode(body: Mapping[str, Any], part: Path) -> bytes:
     return in_json({**whole, "digest": _digest(whole)})
 
 
-def _settle(part: Path, final: Path) -> None:
+def _name_whole(part: Path, final: Path) -> None:
     part.rename(final)
     fsync(final.parent)
 

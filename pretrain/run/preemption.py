@@ -1,4 +1,4 @@
-"""A wish to stop, which the loop grants after a step, on all ranks together.
+"""A request to stop, which the loop grants after a step, on all ranks together.
 
 Unlike `configs.system.interrupt.stoppable`, nothing is raised where a signal happens to arrive: a step that is cut in half
 on one rank would leave the others waiting for its gradients.
@@ -20,10 +20,10 @@ _CODES = {signal.SIGTERM: TERMINATED, signal.SIGUSR1: TERMINATED, signal.SIGINT:
 class PreemptionHandler:
     """As a context manager it hears SIGTERM and SIGUSR1 (exit 75) and Ctrl-C (exit 130; a second one stops at once).
 
-        with PreemptionHandler() as wish:
+        with PreemptionHandler() as preemption:
             for batch in loader:
                 step(batch)
-                if code := wish.agreed(together):
+                if code := preemption.agreed(together):
                     save(); raise Interrupted("saved; ...", code)
 
     Only the main thread of a process may make one.
@@ -43,7 +43,7 @@ class PreemptionHandler:
             signal.signal(number, handler)
 
     def agreed(self, together: Together) -> int:
-        """The exit code that all ranks stop with now, 0 to go on. All of them ask after the same step; any one's wish counts.
+        """The exit code that all ranks stop with now, 0 to go on. All of them ask after the same step; any one's request counts.
 
         One sum over CPU sockets, about 0.1 ms on one machine.
         """

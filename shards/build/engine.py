@@ -42,7 +42,7 @@ class Build(NamedTuple):
 
 
 def run_build(folder: Folder, build: Build, settings: BuildSettings) -> Manifest:
-    """Build, or go on building, a data set in OUT. DataError when shards were set aside or too much was rejected."""
+    """Build, or go on building, a data set in OUT. DataError when shards failed or too much was rejected."""
     with sole_writer(folder), stoppable("finished shards are kept. Run the same command again to go on"):
         folder.remove_unfinished("shards")
         plans = build.open_or_write_plans(folder, read_plans(folder))
@@ -53,10 +53,10 @@ def run_build(folder: Folder, build: Build, settings: BuildSettings) -> Manifest
         schedule = Schedule(folder, build, plans, found, settings)
         schedule.work_off()
         folder.remove_unfinished("shards")
-        if schedule.set_aside:
-            names = ", ".join(task.name for task in schedule.set_aside)
+        if schedule.failed:
+            names = ", ".join(task.name for task in schedule.failed)
             raise DataError(
-                f"{len(schedule.set_aside)} of {len(found.findings)} shards were set aside after {settings.attempts} "
+                f"{len(schedule.failed)} of {len(found.findings)} shards failed after {settings.attempts} "
                 f"attempts: {names}. The others are finished; run the same command again to try these again"
             )
         return _publish_manifest(folder, plans)
@@ -87,7 +87,7 @@ class Schedule:
         self._waiting = deque((task, 1) for task in found.open_tasks)
         self._running: dict[tuple[int, int], Task] = {}
         self._budget = RejectBudget(settings.max_rejects, self._total)
-        self.set_aside: list[Task] = []
+        self.failed: list[Task] = []
         for receipt in found.receipts:
             self._budget.count(receipt.planned, receipt.rejected)
         self._budget.check()
@@ -138,7 +138,7 @@ class Schedule:
         if attempt < self._settings.attempts:
             self._waiting.append((task, attempt + 1))
         else:
-            self.set_aside.append(task)
+            self.failed.append(task)
         return 0
 
 
@@ -167,7 +167,7 @@ class RejectBudget:
             raise DataError(
                 f"stopped: {rejected.total():,} rejects ({tally(rejected)}) are more than "
                 f"max_rejects={self._fraction:g} allows of {max(self.done, self._least):,} samples. Finished shards are "
-                "kept, and their tables say what is wrong with each reject. Mend the source, or run again with a larger "
+                "kept, and their tables say what is wrong with each reject. Fix the source, or run again with a larger "
                 "max_rejects (1: no limit)"
             )
 

@@ -52,6 +52,10 @@ class Index:
             self._digests[sample].as_py(),
         )
 
+    def pick(self, samples: Sequence[int]) -> list[Entry]:
+        """Those of some numbers."""
+        return [self[sample] for sample in samples]
+
     def __iter__(self) -> Iterator[Entry]:
         return (self[sample] for sample in range(len(self)))
 

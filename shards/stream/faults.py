@@ -66,7 +66,7 @@ class Budget:
             self.run = 0 if one else self.run + 1
             if self.run > self._most_in_a_row:
                 raise DataError(
-                    f"stopped: {self.run} damaged samples in a row are more than max_bad_run={self._most_in_a_row}. Mend "
+                    f"stopped: {self.run} damaged samples in a row are more than max_bad_run={self._most_in_a_row}. Fix "
                     "the data (`stillreel verify` names what is wrong), or run again with a larger max_bad_run"
                 )
 
@@ -77,7 +77,7 @@ class Budget:
         if self.bad > self._fraction * max(self.read, JUDGED_AFTER):
             raise DataError(
                 f"stopped: {self.bad:,} damaged of {self.read:,} samples are more than max_bad={self._fraction:g} allows. "
-                "Mend the data (`stillreel verify` names what is wrong), or run again with a larger max_bad (1: no limit)"
+                "Fix the data (`stillreel verify` names what is wrong), or run again with a larger max_bad (1: no limit)"
             )
 
 

@@ -60,12 +60,15 @@ class SampleReader:
         """Samples, in the order asked for. StorageFailure when storage does not answer."""
         answers: dict[int, Found | BadSample | BadShard] = {}
         entries: dict[int, Entry] = {}
+        by_shard: dict[int, list[int]] = {}
         for at, place in enumerate(wanted):
-            index = self._indices[place.shard]
+            by_shard.setdefault(place.shard, []).append(at)
+        for shard, places in by_shard.items():
+            index = self._indices[shard]
             if isinstance(index, BadShard):
-                answers[at] = index
+                answers.update(dict.fromkeys(places, index))
             else:
-                entries[at] = index[place.sample]
+                entries.update(zip(places, index.pick([wanted[at].sample for at in places]), strict=True))
         blobs = self._read_blobs([wanted[at] for at in entries], list(entries.values()))
         for (at, entry), blob in zip(entries.items(), blobs, strict=True):
             answers[at] = self._believed(wanted[at], entry, blob)

@@ -19,7 +19,8 @@ from tests.making import SHARED, jpeg, needs_shared
 
 torch = pytest.importorskip("torch", reason="the device renderer is torch's: pip install '.[train]'")
 
-from stillreel.animate.render.device import Still, batch_stills, normalize, prepare_still, render_stills  # noqa: E402
+from stillreel.animate.render.device import Still, batch_stills, prepare_still, render_stills  # noqa: E402
+from stillreel.pretrain.model.normalize import normalize  # noqa: E402
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

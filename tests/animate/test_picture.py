@@ -274,19 +274,18 @@ def test_a_header_that_lies_costs_no_memory(kind: str, max_side: int) -> None:
         f"data = claiming(13000, 13000, {kind!r})\n"
         f"try: read(data, ClipSettings(max_side={max_side}))\n"
         "except Rejection as rejection: print(rejection.reason)\n"
-        "print(memory('VmHWM') >> 20)"
+        "import time; print(memory('VmHWM') >> 20, time.process_time())"
     )
-    start = time.monotonic()
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
     )
-    why, peak = said.stdout.split()
+    why, peak, seconds = said.stdout.split()
     assert why in ("truncated", "corrupt", "too_large")
     assert int(peak) < 1024
-    assert time.monotonic() - start < 10
+    assert float(seconds) < 10, "of the CPU: others may be at work on it"
 
 
-@settings(max_examples=150, deadline=2000)
+@settings(max_examples=150)
 @given(
     st.integers(0, 4000),
     st.binary(min_size=1, max_size=8),
@@ -318,14 +317,14 @@ def test_all_damaged_pictures_end_well_and_within_memory() -> None:
     reader = PictureReader(ClipSettings())
     written = rejected = 0
     for path in sorted((SHARED / "data" / "nasty" / "images").iterdir()):
-        start = time.monotonic()
+        start = time.process_time()
         try:
             reader.read(path.read_bytes()).pixels()
             written += 1
         except Rejection as rejection:
             assert rejection.reason in REASONS
             rejected += 1
-        assert time.monotonic() - start < 10, path.name
+        assert time.process_time() - start < 10, path.name
     assert written + rejected >= 450
     assert written >= 200
     assert memory("VmHWM") - before < 800 << 20, "with the 150 MiB of an idle worker, under 1 GiB"

@@ -83,5 +83,5 @@ def test_machines_that_can_keep_no_cache_compile_each_time() -> None:
     run(
         "from numba.core import caching; caching.CacheImpl._locator_classes = []\n"
         "from tests.animate.test_golden import RENDERED, rendered; assert rendered('nested') == RENDERED['nested']\n"
-        "from animate import straight; assert not straight._MIXES[6].stats.cache_path"
+        "from stillreel.animate.render import straight; assert not straight._MIXES[6].stats.cache_path"
     )

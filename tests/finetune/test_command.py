@@ -59,6 +59,16 @@ def test_the_checkpoint_is_the_best_on_validation_and_never_chosen_on_test(finis
     assert results_in(finished)["protocol"].count("selection: on validation") == 1
 
 
+def test_validation_has_its_own_pace_and_saves_what_it_measured(moving: Path, tmp_path: Path) -> None:
+    assert finetune(moving, tmp_path / "run", steps=4, eval__every=2, save_every=4, keep_last=9) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "t2v_r1" in line] == [0, 2, 4]
+    assert sorted(one.name for one in (tmp_path / "run" / "checkpoints").iterdir()) == [
+        "step-00000002",
+        "step-00000004",
+    ]
+
+
 def test_without_a_validation_split_the_last_step_is_taken(moving: Path, tmp_path: Path) -> None:
     assert finetune(moving, tmp_path / "run", select="last", save_every=2) == 0
     assert json.loads((tmp_path / "run" / "final" / "config.json").read_text())["origin"]["step"] == 6

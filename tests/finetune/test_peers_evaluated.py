@@ -3,7 +3,6 @@ the ranks that these have when they are counted by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,12 @@ from torch import Tensor
 
 from stillreel.cli import main
 from stillreel.configs.finetune import ProtocolSettings
+from stillreel.configs.video import VideoSettings
 from stillreel.finetune.benchmarks import Benchmark, Located, Protocol, Split, Video
-from stillreel.finetune.evaluation.evaluator import Evaluator
+from stillreel.finetune.data.clips import Clip
+from stillreel.finetune.evaluation.benchmark import BenchmarkClips, benchmark_protocol
 from stillreel.pretrain.data.together import Together
+from stillreel.pretrain.evaluation.evaluator import EncodedSet, Evaluator
 from stillreel.pretrain.model import VideoTextModel, load_model
 from stillreel.pretrain.model.features import TextFeatures, VideoFeatures
 from tests.making import SHARED, needs_shared
@@ -36,7 +38,7 @@ CASES = [
 ]
 
 
-class DeviceBatch(Evaluator):
+class ReferenceEvaluator(Evaluator):
     """The evaluator, behind its decoder and its tokenizer: it has the reference's frames and token ids instead."""
 
     def __init__(self, reference: Reference) -> None:
@@ -46,23 +48,17 @@ class DeviceBatch(Evaluator):
         videos = tuple(Video(f"video{number}", (f"caption {number}",)) for number in range(len(frames)))
         splits = {"test": Split("test", videos)}
         benchmark = Benchmark("folder", "", Protocol("reference", "retrieval", "single"), splits)  # type: ignore[arg-type]
-        super().__init__(Located(benchmark, {}, {}, ""), "test", ProtocolSettings(), together=Together(1, 10))
+        protocol = benchmark_protocol(Located(benchmark, {}, {}, ""), "test", ProtocolSettings())
+        super().__init__(BenchmarkClips([Clip(one.id, None) for one in videos], VideoSettings(), 1, 0, None), protocol,
+                         together=Together(1, 10))  # fmt: skip
 
-    def _encode_videos(
-        self, model: VideoTextModel, autocast: torch.dtype | None
-    ) -> tuple[VideoFeatures, Tensor, tuple[str, ...]]:
-        video = model.encode_video(*self._reference.video)
-        return video, torch.ones(len(video.pooled), dtype=torch.bool), ()
+    def _encode(self, model: VideoTextModel, autocast: torch.dtype | None, *, fine: bool = False) -> EncodedSet:
+        video, text = model.encode_video(*self._reference.video), model.encode_text(*self._reference.text)
+        assert self.protocol.matches is not None
+        return EncodedSet(video, text, self.protocol.matches, torch.ones(len(video.pooled), dtype=torch.bool), ())
 
-    def _encode_texts(
-        self, model: VideoTextModel, texts: Sequence[str], device: torch.device, autocast: torch.dtype | None
-    ) -> TextFeatures:
-        return model.encode_text(*self._reference.text)
-
-    def _scores(
-        self, model: VideoTextModel, video: VideoFeatures, texts: Sequence[str], autocast: torch.dtype | None
-    ) -> Tensor:
-        self.scores = super()._scores(model, video, texts, autocast)
+    def _scores(self, model: VideoTextModel, video: VideoFeatures, text: TextFeatures) -> Tensor:
+        self.scores = super()._scores(model, video, text)
         return self.scores
 
 
@@ -86,16 +82,16 @@ def test_an_imported_file_has_the_published_scores_and_their_ranks_in_the_evalua
     words = [f"peer.{key}={value}" for key, value in options.items()]
     assert main(["import-checkpoint", str(file), str(tmp_path / "model"), *words]) == 0
 
-    examiner = DeviceBatch(reference)
-    outcome = examiner.examine(load_model(tmp_path / "model"))
+    evaluator = ReferenceEvaluator(reference)
+    result = evaluator.evaluate(load_model(tmp_path / "model"))
     published = reference.arrays[name]
-    assert (examiner.scores - published).abs().max() <= 1e-5
+    assert (evaluator.scores - published).abs().max() <= 1e-5
     matrix = published.numpy()
     gaps = np.abs(matrix[:, :, None] - matrix[:, None, :])[:, ~np.eye(len(matrix), dtype=bool)]
     assert gaps.min() > 1e-5, "ranks are only told by scores that differ by more than the tolerance"
-    (raw, *_) = outcome.rows
+    (raw, *_) = result.rows
     assert raw.text_to_video.values.tolist() == ranks_by_hand(matrix)  # type: ignore[union-attr]
     assert raw.video_to_text.values.tolist() == ranks_by_hand(matrix.T)  # type: ignore[union-attr]
     by_hand = np.array(ranks_by_hand(matrix))
-    assert outcome.metrics()["t2v_r1"] == pytest.approx(100 * (by_hand == 1).mean())
-    assert outcome.metrics()["t2v_mnr"] == pytest.approx(by_hand.mean())
+    assert result.metrics()["t2v_r1"] == pytest.approx(100 * (by_hand == 1).mean())
+    assert result.metrics()["t2v_mnr"] == pytest.approx(by_hand.mean())

@@ -52,6 +52,7 @@ def test_held_out_clips_are_searched_before_between_and_in_the_end(data: Path, t
     found = {line["step"]: line for line in lines if "t2v_r1" in line}
     assert list(found) == [0, 3, 4]
     assert all(0 <= line["t2v_r1"] <= 100 and line["v2t_mdr"] >= 1 for line in found.values())
+    assert all(line["missing"] == 0 and line["clips_per_s"] > 0 for line in found.values())
 
 
 def test_a_finished_run_is_not_run_again_and_a_longer_one_goes_on(data: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`stillreel doctor`: says what there is, what is missing and what mends it, and what a model costs."""
+"""`stillreel doctor`: says what there is, what is missing and what fixes it, and what a model costs."""
 
 from __future__ import annotations
 

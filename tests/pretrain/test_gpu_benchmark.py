@@ -10,16 +10,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from benchmarks.gpu_options import PHASES, SIZES, Phase, read_options
+from benchmarks.gpu_options import PHASES, SIZES, Phase, Size, read_options
 from tests.making import jpeg
 
 REPOSITORY = Path(__file__).parents[2]
 
 
-def run_day(*words: object, timeout: float = 280) -> subprocess.CompletedProcess[str]:
+def run_day(*words: object, timeout: float = 560) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks.gpu_pretrain", *map(str, words)]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout, check=False)
 
@@ -28,7 +30,7 @@ def run_day(*words: object, timeout: float = 280) -> subprocess.CompletedProcess
 def test_it_tells_of_every_part(tmp_path: Path) -> None:
     for number in range(6):
         (tmp_path / f"{number}.jpg").write_bytes(jpeg(number, 120, 90))
-    small = "device=cpu size=tiny compile=off rounds=2 steps=1 warmup=1 workers=1 stream_seconds=1 seconds=250"
+    small = "device=cpu size=tiny compile=off rounds=2 steps=1 warmup=1 workers=1 stream_seconds=1 seconds=500"
     out = tmp_path / "out"
     day = run_day(tmp_path, f"out={out}", *small.split())
     assert day.returncode == 0, day.stdout + day.stderr
@@ -59,6 +61,20 @@ def test_what_draws_pictures_imports_no_torch() -> None:
     """Of sixteen processes that do, each takes seconds for it."""
     code = "import sys, benchmarks.gpu_pretrain; print({'torch', 'open_clip', 'numba'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=REPOSITORY, text=True) == "set()\n"
+
+
+def test_what_phases_are_forked_from_asks_no_device() -> None:
+    """CUDA cannot be used in a fork of a process that has asked for it."""
+    code = (
+        "import torch\n"
+        "asked = []\n"
+        "for module, name in ((torch._C, '_cuda_getDeviceCount'), (torch._C, '_cuda_init'), (torch.cuda, 'is_available')):\n"
+        "    if hasattr(module, name):\n"
+        "        setattr(module, name, lambda *given, name=name: asked.append(name))\n"
+        "import benchmarks.gpu_phases\n"
+        "print(asked)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=REPOSITORY, text=True) == "[]\n"
 
 
 def test_a_phase_goes_on_after_what_fails_or_hangs(tmp_path: Path) -> None:
@@ -99,6 +115,25 @@ def test_steps_have_as_many_clips_as_a_card_holds(name: str, gb: int, clips: int
 def test_unknown_words_are_refused(words: str, named: str) -> None:
     with pytest.raises(SystemExit, match=f"unknown: {named};"):
         read_options(["device=cpu", words])
+
+
+def test_where_one_does_not_fit_all_have_half_the_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import gpu_phases
+
+    real = gpu_phases.build
+
+    def build(name: str, size: Size, *rest: Any) -> Any:
+        if name == "open_clip" and size.batch > 2:
+            raise torch.OutOfMemoryError("tried to allocate 9 GiB\nof which 8 are free")
+        return real(name, size, *rest)
+
+    monkeypatch.setattr(gpu_phases, "build", build)
+    words = ["device=cpu", "size=tiny", "compile=off", "rounds=1", "steps=1", "warmup=1", f"out={tmp_path}"]
+    options = read_options(words)._replace(shards=tmp_path)
+    gpu_phases.run_race(Phase(options, time.monotonic() + 200), options)
+    said = (tmp_path / "results.txt").read_text()
+    assert "open_clip  4 clips do not fit: tried to allocate 9 GiB\n  tiny: 2 clips a step" in said
+    assert said.count("x open_clip") == 2 and gpu_phases.fitted(options).batch == 2
 
 
 def test_the_commands_of_the_day_are_ones_it_understands() -> None:

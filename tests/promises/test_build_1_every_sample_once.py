@@ -155,7 +155,7 @@ def test_duplicated_sample(out: Path) -> None:
 
 
 def test_duplicated_sample_with_an_index_and_a_receipt_to_match(out: Path) -> None:
-    """A forger who mends index and receipt is still at odds with the table, the plan and the manifest."""
+    """A forger who fixes index and receipt is still at odds with the table, the plan and the manifest."""
     key = duplicate_sample(out)
     path = out / "shards" / f"{SHARD}.idx"
     entries = decode_index(path.read_bytes())

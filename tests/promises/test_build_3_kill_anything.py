@@ -23,7 +23,7 @@ from stillreel.configs.system.interrupt import stoppable
 from tests.making import animate, check, data_digests, picture_folder
 
 _SETTINGS = ("store=frames", "frames=24", "shard_size=20", "name=clips", "progress=off")
-_PATIENCE_S = 120.0
+_PATIENCE_S = 240.0
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +105,10 @@ def test_driver_is_killed_and_the_rerun_goes_on(
     with build(source, tmp_path, *words) as driver:
         wait_for(lambda: len(finished(tmp_path)) >= 2 and writers(tmp_path), driver)
         followers = descendants(driver.pid)
+        agents = {one for one in followers if b"Agent" in Path(f"/proc/{one}/cmdline").read_bytes()}
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-    wait_for(lambda: not any(is_alive(one) for one in followers))  # a private Ray follows its driver
+    wait_for(lambda: not any(is_alive(one) for one in followers - agents))
     kept = finished(tmp_path)
     assert 2 <= len(kept) < 6
     assert_no_half_shard(tmp_path)
@@ -121,6 +122,9 @@ def test_driver_is_killed_and_the_rerun_goes_on(
     assert data_digests(tmp_path) == undisturbed
     assert not check(tmp_path).problems
     assert not list(tmp_path.glob("shards/.*.part")), "the rerun cleans up"
+    wait_for(
+        lambda: not any(is_alive(one) for one in agents)
+    )  # a private Ray follows its driver, its agents a minute later
 
 
 def test_worker_is_killed_and_its_shard_is_tried_again(
@@ -137,7 +141,7 @@ def test_worker_is_killed_and_its_shard_is_tried_again(
     assert not check(tmp_path).problems
 
 
-def test_shard_that_kills_its_worker_every_time_is_set_aside(
+def test_shard_that_kills_its_worker_every_time_is_failed(
     source: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     killed: set[int] = set()
@@ -152,7 +156,7 @@ def test_shard_that_kills_its_worker_every_time_is_set_aside(
         said = driver.stdout.read() if driver.stdout else ""
     assert driver.returncode == 1, said
     assert len(killed) == 3
-    assert "1 of 6 shards were set aside after 3 attempts: clips-000001" in said
+    assert "1 of 6 shards failed after 3 attempts: clips-000001" in said
     assert sorted(finished(tmp_path)) == [f"clips-{shard:06d}.json" for shard in (0, 2, 3, 4, 5)]
     assert not (tmp_path / "manifest.json").exists()
     assert any("clips-000001" in str(problem) for problem in check(tmp_path).problems)
@@ -170,7 +174,7 @@ def test_stopping_keeps_what_is_finished(
     with build(source, tmp_path, f"ray={ray}") as driver:
         wait_for(lambda: finished(tmp_path) and writers(tmp_path), driver)
         driver.send_signal(stop)
-        said = driver.communicate(timeout=30)[0]
+        said = driver.communicate(timeout=_PATIENCE_S)[0]
     assert driver.returncode == code, said
     assert "finished shards are kept. Run the same command again to go on" in said
     assert "Traceback" not in said

@@ -1,5 +1,5 @@
 """Promise 4 of a build: one bad picture is one rejected row; more rejects than `max_rejects` stop the build early, with the
-reasons; a shard that cannot be made is set aside after `attempts`; nothing is retried for ever. (Dying workers: promise 3.)
+reasons; a shard that cannot be made has failed after `attempts`; nothing is retried for ever. (Dying workers: promise 3.)
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ def test_budget(fraction: float, total: int, done: int, rejected: int, stops: bo
     budget = RejectBudget(fraction, total)
     budget.count(done, {"corrupt": rejected})
     if stops:
-        with pytest.raises(DataError, match="Mend the source, or run again with a larger max_rejects"):
+        with pytest.raises(DataError, match="Fix the source, or run again with a larger max_rejects"):
             budget.check()
     else:
         budget.check()
 
 
-def test_shard_that_cannot_be_written_is_set_aside_after_its_attempts(tmp_path: Path) -> None:
+def test_shard_that_cannot_be_written_is_failed_after_its_attempts(tmp_path: Path) -> None:
     source = picture_folder(tmp_path / "stills", 12)
     out = tmp_path / "out"
     # A folder where a tar should go: renaming onto it fails, every time, for this shard alone.
@@ -79,7 +79,7 @@ def test_shard_that_cannot_be_written_is_set_aside_after_its_attempts(tmp_path: 
     assert said.returncode == 1
     assert "stills-000001: attempt 1 of 2 failed: IsADirectoryError" in said.stderr
     assert "stills-000001: attempt 2 of 2 failed" in said.stderr
-    assert "1 of 3 shards were set aside after 2 attempts: stills-000001" in said.stderr
+    assert "1 of 3 shards failed after 2 attempts: stills-000001" in said.stderr
     (out / "shards" / "stills-000001.tar").rmdir()
     assert animate(source, out, shard_size=4) == 0
     assert check(out).problems == []

@@ -5,15 +5,21 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stillreel.animate.clips.clip import make_shard
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.build.executors import InPool, InProcess, OnRay, ShardTask, open_executor
 from stillreel.shards.format.plan import read_plans
-from tests.making import animate, data_digests, picture_folder, stillreel
+from tests.making import animate, data_digests, free_port, picture_folder, stillreel
 
 
 def test_what_travels_is_small(stills: Path, built: dict[str, Path], tmp_path: Path) -> None:
@@ -38,28 +44,56 @@ def test_few_tasks_are_in_flight() -> None:
         assert executor.capacity == 2, "the one that runs, and one that waits for it"
 
 
+@contextmanager
+def cluster(home: Path) -> Iterator[dict[str, str]]:
+    """A head node started by hand, as an operator does, and what to set to reach it. It shares nothing with whatever else
+    Ray runs here: `ray stop` would end that, and a fixed port or Ray's usual folder would meet it."""
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, "RAY_USAGE_STATS_ENABLED": "0"}
+    port = free_port()
+    said = home / "head.log"
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as temp,
+        open(said, "wb") as log,
+    ):  # a socket's name is short
+        head = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"),
+                *(
+                    f"--ray-client-server-port={free_port()}",
+                    f"--dashboard-port={free_port()}",
+                    "--include-dashboard=false",
+                ),
+                *("--num-cpus=2", f"--temp-dir={temp}"),
+            ],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **token},
+            start_new_session=True,
+        )
+        try:
+            end = time.monotonic() + 240
+            while b"Ray runtime started" not in said.read_bytes():
+                assert head.poll() is None and time.monotonic() < end, said.read_text()
+                time.sleep(0.1)
+            address = re.findall(r"--address='([\d.:]+)'", said.read_text())[0]
+            yield {**token, "RAY_ADDRESS": address}
+        finally:
+            head.terminate()  # it ends what it has started, workers in groups of their own among it
+            with suppress(subprocess.TimeoutExpired):
+                head.wait(30)
+            with suppress(ProcessLookupError):
+                os.killpg(head.pid, signal.SIGKILL)
+            head.wait()
+
+
 def test_running_cluster_makes_the_same(tmp_path: Path) -> None:
-    """A head node started by hand, as an operator does; Ray asks for a token once it listens beyond loopback."""
+    """Ray asks for a token once it listens beyond loopback."""
     source = picture_folder(tmp_path / "stills", 12)
     assert animate(source, tmp_path / "alone", shard_size=4) == 0
-    ray = str(Path(sys.executable).with_name("ray"))
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, "RAY_USAGE_STATS_ENABLED": "0"}
-    environment = {**os.environ, **token}
-    start = [
-        ray,
-        "start",
-        "--head",
-        "--port=6399",
-        "--num-cpus=2",
-        "--include-dashboard=false",
-        f"--temp-dir=/tmp/ray-{os.getpid()}",
-    ]
-    subprocess.run(start, check=True, capture_output=True, env=environment)
-    try:
-        said = stillreel("animate", source, tmp_path / "cluster", "ray=auto", "shard_size=4", **token)
-        bounded = stillreel("animate", source, tmp_path / "bounded", "ray=auto", "workers=1", "shard_size=4", **token)
-    finally:
-        subprocess.run([ray, "stop", "--force"], check=True, capture_output=True, env=environment)
+    with cluster(tmp_path) as env:
+        said = stillreel("animate", source, tmp_path / "cluster", "ray=auto", "shard_size=4", **env)
+        words = (f"ray={env.pop('RAY_ADDRESS')}", "workers=1", "shard_size=4")
+        bounded = stillreel("animate", source, tmp_path / "bounded", *words, **env)
     assert said.returncode == 0, said.stderr
     assert bounded.returncode == 0, bounded.stderr
     assert data_digests(tmp_path / "cluster") == data_digests(tmp_path / "bounded") == data_digests(tmp_path / "alone")

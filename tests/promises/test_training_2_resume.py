@@ -47,7 +47,7 @@ def assert_same_run(home: Path, whole: Path) -> None:
 
 def wait_for_step(home: Path, step: int) -> None:
     """Until a run has told of a step."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 240
     while step not in (losses_of(home / "out") if (home / "out" / "metrics.jsonl").exists() else ()):
         assert time.monotonic() < end, f"no step {step}"
         time.sleep(0.01)
@@ -73,7 +73,7 @@ def test_a_signal_ends_the_step_and_saves_it(number: signal.Signals, data: Path,
     process = start(words_of(data, home / "out", save_every=100, **MODEL), home)
     wait_for_step(home, 4)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=240)
     assert process.returncode == (130 if number == signal.SIGINT else 75), said
     assert "run again to go on" in said and "Traceback" not in said
     code, said = finish(words_of(data, home / "out", save_every=100, **MODEL), home)

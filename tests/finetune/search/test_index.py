@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from stillreel.animate.render.device import normalize
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.search.features import stored_features
 from stillreel.finetune.search.searcher import Searcher
 from stillreel.finetune.video import VideoReader
 from stillreel.pretrain.evaluation.two_stage.stages import vectors_of_clips
+from stillreel.pretrain.model.normalize import normalize
 from tests.finetune.search.conftest import VIDEOS
 from tests.finetune.search.making import FRAMES, SIZE, copied, index, opened, write_model, write_videos
 from tests.finetune.video.making import write_video

@@ -84,9 +84,9 @@ def test_an_index_of_samples_that_are_not_there_is_refused_unread(count: int, tm
     struct.pack_into(">II", data, data.index(b"stsz") + 8, 1, count)
     file = tmp_path / "bomb.mp4"
     file.write_bytes(data)
-    start = time.monotonic()
+    start = time.process_time()
     assert trouble_of(file).reason == "corrupt"
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_honest_files_claim_their_own_samples(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ from stillreel.configs.video import VideoSettings
 from stillreel.finetune.video import VideoReader, VideoError
 reader = VideoReader(VideoSettings(sampler="segments", frames=12))
 for file in sys.argv[1:]:
-    start = time.monotonic()
+    start = time.process_time()  # not the clock's: others may be at work on this machine
     try:
         clip = reader.read(file)
         what = "ok" if clip.mask.all() else "short"
@@ -178,7 +178,7 @@ for file in sys.argv[1:]:
     # Not getrusage's, in which the process that started this one is counted, too.
     status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     peak = int(status["VmHWM"].split()[0]) / 1024
-    print(json.dumps([file, what, time.monotonic() - start, peak]), flush=True)
+    print(json.dumps([file, what, time.process_time() - start, peak]), flush=True)
 """
 
 

@@ -38,7 +38,7 @@ def damaged(tmp_path: Path) -> Path:
 
 def run(data: Path, workers: int, level: str) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-c", SCRIPT, str(data), str(workers), level]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -51,6 +51,28 @@ def test_workers_outlive_what_is_sent_to_the_whole_group(number: signal.Signals)
     assert list(batches) == list(range(1, 20))
 
 
+STARTING = """
+import os, random, signal
+from stillreel.pretrain.data.workers import load_batches
+from tests.pretrain.data.test_workers import Numbers
+
+parent, seed = os.getpid(), random.seed
+
+def struck(*words):  # by torch, in a worker, after it has set handlers and before it calls anything of ours
+    if os.getpid() != parent:
+        os.system(f"kill -TERM {os.getpid()}")
+    seed(*words)
+
+random.seed = struck
+print(list(load_batches(Numbers(), workers=2)))
+"""
+
+
+def test_workers_outlive_what_is_sent_while_they_start() -> None:
+    done = subprocess.run([sys.executable, "-c", STARTING], capture_output=True, text=True, timeout=240, check=False)
+    assert done.stdout == f"{list(range(20))}\n", done.stderr
+
+
 def test_a_worker_that_is_killed_is_an_error() -> None:
     batches, (pid,) = begun(workers=1)
     os.kill(pid, signal.SIGKILL)
@@ -77,7 +99,7 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize("hook", ["before", "after_in_parent", "after_in_child"])
 def test_a_signal_during_the_fork_is_heeded_by_the_parent_alone(hook: str, number: signal.Signals) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FORKING, hook, str(int(number))], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", FORKING, hook, str(int(number))], capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     assert (str(list(range(20))) in done.stdout) == (hook == "after_in_child"), done.stdout

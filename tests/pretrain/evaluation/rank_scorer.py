@@ -12,7 +12,9 @@ import torch
 
 from stillreel.configs import StillreelError
 from stillreel.configs.stream import DataSettings
-from stillreel.pretrain.evaluation import ClipEvaluation, HeldOut, clips
+from stillreel.pretrain.data.together import Together
+from stillreel.pretrain.evaluation import EvaluationResult, Retrieval, evaluator, held_out_evaluator
+from stillreel.pretrain.objectives.gather import rank_count
 from stillreel.shards.stream.stream import open_blend
 from tests.making import torchrun
 from tests.pretrain.zoo import shaken
@@ -21,20 +23,20 @@ MODULE = "tests.pretrain.evaluation.rank_scorer"
 VIEW = {"frames": 3, "size": 64}
 BATCH, CHUNK = 4, 8
 
-# By name: the model of the zoo, what the data settings are, and what HeldOut is given. Words of 4 make captions equal.
+# By name: the model of the zoo, the data settings, and what `held_out_evaluator` is given. Captions of 4 tokens are equal.
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "vectors": ("mean", {}, {}),
-    "equal captions": ("mean", {}, {"words": 4}),
+    "equal captions": ("mean", {"context_length": 4}, {}),
     "aligned vectors, a part": ("clip2video", {}, {"limit": 9}),
     "fewer clips than ranks": ("mean", {}, {"limit": 1}),
-    "words with frames": ("mug", {}, {"words": 6, "limit": 13}),
-    "every pair": ("tight", {}, {"words": 4, "limit": 13}),
+    "words with frames": ("mug", {"context_length": 6}, {"limit": 13}),
+    "every pair": ("tight", {"context_length": 4}, {"limit": 13}),
     "rendered on the device": ("stan", {"render": "device"}, {"limit": 10}),
     "workers": ("mean", {}, {"workers": 2}),
-    "workers, equal captions, on the device": ("mean", {"render": "device"}, {"workers": 2, "words": 4}),
+    "workers, equal captions, on the device": ("mean", {"render": "device", "context_length": 4}, {"workers": 2}),
     "two sets": ("mean", {}, {"batch": 5}),
     "half precision": ("clip2video", {}, {"limit": 10}),
-    "damage": ("mean", {"max_bad": 1}, {"words": 4}),
+    "damage": ("mean", {"max_bad": 1, "context_length": 4}, {}),
     "too much damage": ("mean", {"max_bad": 0}, {}),
     "storage that fails one rank": ("mean", {"attempts": 1}, {}),
 }
@@ -47,13 +49,12 @@ def data_of(case: str, home: Path) -> str:
     return ",".join(str(home / one) for one in name.split(","))
 
 
-def evaluate(case: str, home: Path) -> ClipEvaluation:
+def evaluate(case: str, home: Path) -> EvaluationResult:
     kind, settings, given = CASES[case]
     half = case == "half precision"
     model = copy.deepcopy(shaken(kind))
-    held_out = HeldOut(
-        open_blend(data_of(case, home)), DataSettings.resolve({**VIEW, **settings}), **{"batch": BATCH, **given}
-    )
+    blend, data = open_blend(data_of(case, home)), DataSettings.resolve({**VIEW, **settings})
+    held_out = held_out_evaluator(blend, data, together=Together(rank_count(), 60), **{"batch": BATCH, **given})
     return held_out.evaluate(model if half else model.double(), autocast=torch.bfloat16 if half else None)
 
 
@@ -64,7 +65,9 @@ def told_by(case: str, home: Path) -> dict[str, Any]:
     except StillreelError as error:
         return {"error": type(error).__name__, "said": str(error)}
     assert found.clips_per_s > 0
-    return found.retrieval.to_json()
+    (retrieval,) = found.rows
+    assert isinstance(retrieval, Retrieval)
+    return retrieval.to_json()
 
 
 def run_ranks(home: Path, ranks: int) -> list[dict[str, dict[str, Any]]]:
@@ -78,7 +81,7 @@ if __name__ == "__main__":
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    clips._VECTORS = clips._PAIRS = CHUNK
+    evaluator._VECTORS = evaluator._PAIRS = CHUNK
     dist.init_process_group("gloo")
     _home, _rank, _ranks = Path(sys.argv[1]), dist.get_rank(), dist.get_world_size()
     _told = {_case: told_by(_case, _home) for _case in CASES}

@@ -62,11 +62,11 @@ def test_a_shard_that_fails_is_tried_again(
 
 
 @pytest.mark.parametrize(("workers", "way"), [(1, "raises"), (2, "dies")])
-def test_a_shard_that_always_fails_is_set_aside_and_named_and_the_next_run_makes_it(
+def test_a_shard_that_always_fails_is_failed_and_named_and_the_next_run_makes_it(
     undisturbed: dict[str, str], tmp_path: Path, workers: int, way: str
 ) -> None:
     out = tmp_path / "out"
-    with pytest.raises(DataError, match="1 of 3 shards were set aside after 2 attempts: numbers-000001"):
+    with pytest.raises(DataError, match="1 of 3 shards failed after 2 attempts: numbers-000001"):
         run(out, NumberJob(fails=1, times=9, way=way), workers=workers, attempts=2)
     assert finished(out) == ["numbers-000000", "numbers-000002"]
     assert not (out / "manifest.json").exists()

@@ -1,15 +1,13 @@
-"""A benchmark in two stages: the weight chosen on its validation split, then every depth on the split that is asked for."""
+"""A set in two stages: the weight chosen on its validation split, then every depth on the one that is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
 from stillreel.configs import RequestError
-from stillreel.finetune.benchmarks import Located, SplitName
-from stillreel.finetune.evaluation.evaluator import Evaluator
+from stillreel.pretrain.evaluation import Evaluator
 from stillreel.pretrain.evaluation.two_stage.stages import has_fine_stage
 from stillreel.pretrain.evaluation.two_stage.sweep import DEPTHS, Sweep, choose_weight, sweep_depths
 from stillreel.pretrain.model import VideoTextModel
@@ -19,41 +17,38 @@ class Staged(NamedTuple):
     """A sweep, and where its weight is from."""
 
     sweep: Sweep
-    split: SplitName
     chosen: str
 
-    def table(self) -> str:
+    def table(self, split: str) -> str:
         """The protocol of the second stage, and a row a depth."""
-        head = f"{self.split}, text to video, re-ranked: weight {self.sweep.weight:g} of the fine logit ({self.chosen})"
+        head = f"{split}, text to video, re-ranked: weight {self.sweep.weight:g} of the fine logit ({self.chosen})"
         return f"{head}\n{self.sweep.table()}"
 
 
 def evaluate_stages(
     model: VideoTextModel,
-    located: Located,
-    split: SplitName,
-    examiner_of: Callable[[SplitName], Evaluator],
+    evaluator: Evaluator,
+    validation: Evaluator | None,
     *,
     depth: int,
     autocast: torch.dtype | None = None,
 ) -> Staged | None:
     """Every depth of DEPTHS, `depth` and all, with the weight that is best at `depth` on the validation split.
 
-    All ranks must call it; the result is on rank 0, None on the others. Where there is no whole validation split beside the one
-    that is asked for, fine scores stand alone. RequestError where the model has no fine stage.
+    All ranks must call it; the result is on rank 0, None on the others. Without a validation split fine scores stand alone.
+    RequestError where the model has no fine stage.
     """
     if not has_fine_stage(model):
         raise RequestError(f"rerank={depth}: the model has no fine stage: neither a re-ranker nor head=mug or tight")
-    benchmark = located.benchmark
     weight, chosen = 1.0, "fine scores alone: there is no whole validation split to choose it on"
-    if split != "validation" and "validation" in benchmark.splits and not located.missing.get("validation"):
-        seen = examiner_of("validation").encode(model, autocast=autocast)
+    if validation is not None:
+        seen = validation.encode(model, autocast=autocast)
         if seen is not None:
             weight = choose_weight(model, seen.video, seen.text, seen.matches, depth=depth, whole=seen.whole)
         chosen = f"best R@1 at K={depth} on validation"
-    seen = examiner_of(split).encode(model, autocast=autocast)
+    seen = evaluator.encode(model, autocast=autocast)
     if seen is None:
         return None
     depths = sorted({*DEPTHS, depth})
     sweep = sweep_depths(model, seen.video, seen.text, seen.matches, weight=weight, depths=depths, whole=seen.whole)
-    return Staged(sweep, split, chosen)
+    return Staged(sweep, chosen)

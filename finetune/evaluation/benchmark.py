@@ -1,0 +1,123 @@
+"""A split of a benchmark as the one evaluator is asked of it: its clips, read from videos or a store, and its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+import torch
+from torch.utils.data import Dataset
+
+from stillreel.configs import RequestError
+from stillreel.configs.finetune import ProtocolSettings
+from stillreel.configs.video import VideoSettings
+from stillreel.finetune.benchmarks import Located, Split, SplitName
+from stillreel.finetune.data.clips import Clip, ClipSource, empty_clips, fill_clip
+from stillreel.finetune.data.loader import class_text, clips_of, instants_of
+from stillreel.finetune.data.store import FrameStore, open_source
+from stillreel.finetune.video import VideoError, View
+from stillreel.pretrain.data.together import Together
+from stillreel.pretrain.data.workers import load_batches
+from stillreel.pretrain.evaluation import EvalBatch, EvalProtocol, Evaluator, Matches
+from stillreel.shards.stream.order import permutation
+
+
+def benchmark_evaluator(
+    located: Located,
+    split: SplitName,
+    settings: ProtocolSettings,
+    *,
+    together: Together,
+    batch: int = 32,
+    workers: int = 0,
+    store: FrameStore | None = None,
+    selection: str = "",
+) -> Evaluator:
+    """`batch` clips are encoded at once on a rank, by `workers` that read; `selection` says how the model was chosen, if it was:
+    "on validation", "last step". RequestError where a querybank is asked for, and there are no training captions."""
+    views = settings.views
+    places = [0.0, 0.5, 1.0] if views.crops == 3 else [0.5]
+    chosen = [View(*one) for one in product(instants_of(views), places)]
+    clips = [clip._replace(view=view) for clip in clips_of(located, split) for view in chosen]
+    reader = BenchmarkClips(clips, settings.video_settings(), batch, workers, store)
+    protocol = benchmark_protocol(located, split, settings, len(chosen), selection)
+    return Evaluator(reader, protocol, together=together)
+
+
+def benchmark_protocol(
+    located: Located, split: SplitName, settings: ProtocolSettings, views: int = 1, selection: str = ""
+) -> EvalProtocol:
+    """What a split is asked: each caption for its video, or each video for its class."""
+    benchmark, videos = located.benchmark, located.benchmark.splits[split].videos
+    numbers, retrieval = torch.arange(len(videos)), benchmark.protocol.task == "retrieval"
+    if retrieval:
+        texts = [caption for one in videos for caption in one.captions]
+        matches = Matches(numbers.repeat_interleave(torch.tensor([len(one.captions) for one in videos])), numbers)
+    else:
+        texts = [class_text(label, settings.prompt) for label in benchmark.labels]
+        matches = Matches(torch.arange(len(texts)), torch.tensor([one.label for one in videos]))
+    return EvalProtocol(
+        name=f"{split} split",
+        context_length=settings.context_length,
+        max_bad=settings.max_bad,
+        max_bad_run=settings.max_bad_run,
+        task=benchmark.protocol.task,
+        texts=texts,
+        matches=matches,
+        videos=[one.id for one in videos],
+        missing=located.missing.get(split, ()),
+        views=views,
+        dual_softmax=settings.dual_softmax,
+        querybank=_bank(benchmark.splits.get("train"), settings.querybank) if retrieval and settings.querybank else (),
+        described=_described(located, split, settings, selection),
+    )
+
+
+class BenchmarkClips(Dataset[EvalBatch]):
+    """Batch k of some clips: those from k * batch on. Pure, so that any process may read any batch."""
+
+    def __init__(
+        self, clips: Sequence[Clip], settings: VideoSettings, batch: int, workers: int, store: FrameStore | None
+    ) -> None:
+        assert batch > 0
+        self.count, self.batch = len(clips), batch
+        self._clips, self._settings, self._workers, self._store = clips, settings, workers, store
+        self._source: ClipSource | None = None
+
+    def read(self, numbers: range, _device: torch.device) -> Iterator[EvalBatch]:
+        return load_batches(self, order=numbers, workers=self._workers)
+
+    def blank(self) -> EvalBatch:
+        return EvalBatch(*empty_clips(1, self._settings), [False], [])
+
+    def __getitem__(self, number: int) -> EvalBatch:
+        clips = self._clips[number * self.batch : (number + 1) * self.batch]
+        frames, mask = empty_clips(len(clips), self._settings)
+        self._source = self._source or open_source(self._settings, self._store)  # in the process that reads
+        whole, troubles = [], []
+        for row, clip in enumerate(clips):
+            try:
+                troubles += fill_clip(self._source, clip, frames.numpy()[row], mask.numpy()[row])
+                whole.append(True)
+            except VideoError as trouble:
+                troubles.append(str(trouble))
+                whole.append(False)
+        return EvalBatch(frames, mask, whole, troubles)
+
+
+def _bank(train: Split | None, count: int) -> list[str]:
+    """Training captions, drawn."""
+    captions = [caption for one in train.videos for caption in one.captions] if train else []
+    if not captions:
+        raise RequestError(f"querybank={count}: no training captions were found; give their files, or 0")
+    chosen = permutation(len(captions), 0, "querybank")[:count]
+    return [captions[number] for number in sorted(chosen.tolist())]
+
+
+def _described(located: Located, split: SplitName, settings: ProtocolSettings, selection: str) -> str:
+    video, views = settings.video_settings(), settings.views
+    shuffled = ", shuffled" if video.order == "shuffled" else ""
+    seen = f"{video.frames} frames by {video.sampler}{shuffled}, {video.size} px, {settings.context_length} tokens"
+    many = f", {views.segments} x {views.crops} views" if views.segments * views.crops > 1 else ""
+    chosen = f"; selection: {selection}" if selection else ""
+    return f"{located.describe(split)}; {seen}{many}{chosen}"
