@@ -1,5 +1,6 @@
 # Needs git, make and Python 3.11 to 3.13 with its venv module; everything else is installed into .venv here.
 #   make demo      the main job, small, on pictures drawn by code     make test      the tests
+#   make quick     the pure tests, in a minute; of one room: make quick ROOM=shards
 #   make lint      ruff and mypy                                      make test-all  the slow ones too
 #   make lock      resolve pyproject.toml anew into .ci/requirements.txt
 #   make gpu-day   print the commands of a GPU day; they need nothing of make's, there or here
@@ -18,11 +19,17 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durat
 export PYTHONDONTWRITEBYTECODE :=
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: demo test test-all lint lock gpu-day
+# Files whose tests start no process and take seconds.
+QUICK = $(filter tests/$(ROOM)%,$(shell cat tests/quick.txt))
+
+.PHONY: demo quick test test-all lint lock gpu-day
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
 	$(BIN)/stillreel demo
+
+quick: .venv/installed
+	$(PYTEST) -m "not slow and not long" $(QUICK)
 
 test: .venv/installed
 	$(PYTEST) -m "not slow"

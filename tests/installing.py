@@ -34,12 +34,11 @@ def make_environment(home: Path, *what: str) -> Path:
     """The Python of a new environment with `what` (arguments of pip's) installed, beside what is installed for this one."""
     _uv("venv", "-q", "--python", sys.executable, str(home))
     python = home / "bin" / "python"
+    # By its path alone: this environment's own stillreel is found by a .pth file of it, which is not read so.
+    (packages,) = home.glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
     if what:
         _uv("pip", "install", "-q", "--no-deps", "--no-build-isolation", "--python", str(python), *what)
-    # By its path alone: this environment's own stillreel is found by a .pth file of it, which is not read so.
-    (home / "lib" / Path(sysconfig.get_path("purelib")).parent.name / "site-packages" / "others.pth").write_text(
-        sysconfig.get_path("purelib") + "\n"
-    )
     return python
 
 

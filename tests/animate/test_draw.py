@@ -110,6 +110,7 @@ def test_grammars_share_the_caption_and_the_mirroring() -> None:
         assert len(drawn) == 1
 
 
+@pytest.mark.long
 def test_film_has_the_moves_in_their_shares() -> None:
     moves = Counter(draw("film-1shot", f"{number}", (400, 400)).moves[0].split("_")[0] for number in range(4000))
     expected = {"zoom": 0.40, "pan": 0.15, "diagonal": 0.15, "static": 0.10, "tilt": 0.10, "orbit": 0.10}

@@ -66,6 +66,7 @@ def test_forked_workers_do_not_repeat_each_other() -> None:
     assert len({repr(steps) for steps, _ in forked}) > 5, "and different for each sample"
 
 
+@pytest.mark.long
 def test_shares_and_ranges_are_kept() -> None:
     look = Look(steps=(LookSetting(transform="RandomGamma", chance=0.3, ranges={"gamma": (90, 110)}),), drift=0.5)
     plans = [

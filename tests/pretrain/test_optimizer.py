@@ -95,6 +95,7 @@ def test_rates_of_a_step_are_shares_of_each_group_s_peak() -> None:
     assert {group["lr"] for group in optimizer.param_groups} == {0.25e-5, 0.25e-3}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["mean", "clip2video", "stan"])
 def test_a_few_steps_learn_a_batch_by_heart(kind: str) -> None:
     task, optimizer, _ = build(kind, lr=1e-3, lr_new=1e-3)

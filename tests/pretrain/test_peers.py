@@ -90,6 +90,7 @@ def test_all_lists_of_keys_are_tried() -> None:
 OPTIONAL = {"clip.visual.conv2.weight", "frame2t_projection", "type_position_embeddings.weight"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_any_missing_extra_or_misshapen_tensor_is_named(folder: Path) -> None:
     reference = Reference(folder / "open.npz")

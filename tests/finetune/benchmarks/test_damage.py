@@ -280,6 +280,7 @@ def test_no_bytes_make_the_pickle_reader_raise_anything_else(data: bytes) -> Non
         read_plain(data)
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(
     st.binary(max_size=200) | st.text(max_size=200).map(str.encode),
