@@ -1,1 +1,3 @@
-"""clips: one still becomes one sample of a shard (clip, encode), and a sample becomes frames again (decode)."""
+"""clips: one still becomes one sample of a shard (clip, encode), and a sample becomes frames again (decode).
+
+plans: which stills a build takes."""

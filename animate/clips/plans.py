@@ -55,12 +55,7 @@ def open_or_write_plans(
 
 
 def _write(
-    folder: Folder,
-    plans: Sequence[Plan],
-    source: Source,
-    stage: Stage,
-    settings: AnimateSettings,
-    listed: Iterator[Listed],
+    folder: Folder, plans: list[Plan], source: Source, stage: Stage, settings: AnimateSettings, listed: Iterator[Listed]
 ) -> Plan:
     name = _name(plans, source, settings)
     _log.info(f"planning {source.folder.url} ({source.kind})")

@@ -29,9 +29,8 @@ from stillreel.finetune.data.store import FrameStore, open_source
 from stillreel.finetune.video import Span, VideoError
 from stillreel.pretrain.data import BatchDataset, BatchLoader, BatchMaker, ClipBatch, Share, View
 from stillreel.pretrain.data.tokens import tokenize
-from stillreel.shards.stream.faults import BadSample, Budget
+from stillreel.shards.stream.faults import BadSample, Budget, fill_slots
 from stillreel.shards.stream.order import Ints, permutation
-from stillreel.shards.stream.stand_ins import fill_slots
 from stillreel.shards.stream.stream import State, slots_of
 
 _STAND_IN = 509  # positions; a prime, so that a small set's differ

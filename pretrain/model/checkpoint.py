@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from stillreel import __version__
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.model import ModelSettings
 from stillreel.configs.system.storage import Folder
@@ -39,7 +39,7 @@ def save_model(
     config = {
         "format": FORMAT,
         "schema": SCHEMA_VERSION,
-        "stillreel": version("stillreel"),
+        "stillreel": __version__,
         "model": model.settings.model_dump(mode="json", exclude={"towers"}),
         "towers": model_cfg_of(model.clip),
         "origin": dict(origin),

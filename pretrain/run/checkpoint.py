@@ -18,13 +18,13 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from stillreel import __version__
 from stillreel.configs import DataError
 from stillreel.configs.settings import canonical_json
 from stillreel.configs.system.progress import amount
@@ -92,7 +92,7 @@ def write_checkpoint(
     body = {
         "format": FORMAT,
         "schema": SCHEMA_VERSION,
-        "stillreel": version("stillreel"),
+        "stillreel": __version__,
         "step": stream.steps,
         "stream": stream.to_dict(),
         "settings": settings,

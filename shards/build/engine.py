@@ -116,17 +116,8 @@ class Schedule:
             task, attempt = self._waiting.popleft()
             number = task.plan.header.number
             self._running[number, task.shard] = task
-            executor.submit(
-                ShardTask(
-                    out=self._folder.url,
-                    plan=number,
-                    plan_digest=task.plan.digest,
-                    shard=task.shard,
-                    attempt=attempt,
-                    max_rejected=self._budget.allowed,
-                    job=self._build.job(task),
-                )
-            )
+            where, job = (self._folder.url, number, task.plan.digest, task.shard), self._build.job(task)
+            executor.submit(ShardTask(*where, attempt=attempt, max_rejected=self._budget.allowed, job=job))
 
     def _take(self, outcome: Outcome) -> int:
         """Book what became of a task; returns how many samples it finished."""

@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
@@ -64,15 +64,23 @@ class Outcome(NamedTuple):
 class Executor(Protocol):
     """Makes up to `capacity` shards at once. A context manager; leaving it stops what still runs."""
 
+    _running: Sized
+
     @property
     def capacity(self) -> int: ...
+
     @property
-    def busy(self) -> int: ...
+    def busy(self) -> int:
+        return len(self._running)
+
     def submit(self, task: ShardTask) -> None: ...
+
     def wait(self, seconds: float) -> Outcome | None:
         """The next outcome, or None when none came within this time."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
+
     def __exit__(self, *_: object) -> None: ...
 
 
@@ -83,30 +91,23 @@ def open_executor(make_shard: MakeShard, ray: str, workers: int, libraries: Mapp
     return InPool(make_shard, workers) if workers > 1 else InProcess(make_shard)
 
 
-class InProcess:
+class InProcess(Executor):
     """Makes a shard when its outcome is waited for."""
 
     capacity = 1
 
     def __init__(self, make_shard: MakeShard) -> None:
         self._make_shard = make_shard
-        self._waiting: deque[ShardTask] = deque()
-
-    def __enter__(self) -> Self:
-        return self
+        self._running: deque[ShardTask] = deque()
 
     def __exit__(self, *_: object) -> None:
-        self._waiting.clear()
-
-    @property
-    def busy(self) -> int:
-        return len(self._waiting)
+        self._running.clear()
 
     def submit(self, task: ShardTask) -> None:
-        self._waiting.append(task)
+        self._running.append(task)
 
     def wait(self, seconds: float) -> Outcome | None:
-        task = self._waiting.popleft()
+        task = self._running.popleft()
         try:
             return Outcome(task, self._make_shard(task), None)
         # As in a worker, whatever a task dies of is one failed attempt; the driver decides what it means.
@@ -114,25 +115,22 @@ class InProcess:
             return Outcome(task, None, error)
 
 
-class InPool:
+class InPool(Executor):
     """Makes shards in `workers` processes. Each is a pool of its own, so one that dies takes no other's shard along."""
 
     def __init__(self, make_shard: MakeShard, workers: int) -> None:
         self._make_shard = make_shard
-        self.capacity = workers
+        self._workers = workers
         self._idle: list[ProcessPoolExecutor] = []
         self._running: dict[Future[Receipt], tuple[ProcessPoolExecutor, ShardTask]] = {}
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         for pool in (*self._idle, *(pool for pool, _ in self._running.values())):
             stop_pool(pool)
 
     @property
-    def busy(self) -> int:
-        return len(self._running)
+    def capacity(self) -> int:
+        return self._workers
 
     def submit(self, task: ShardTask) -> None:
         pool = self._idle.pop() if self._idle else process_pool(1)
@@ -157,7 +155,7 @@ class InPool:
         return Outcome(task, None if error else future.result(), error)
 
 
-class OnRay:
+class OnRay(Executor):
     """Makes each shard in a Ray task, on a private local Ray or on a cluster."""
 
     def __init__(self, make_shard: MakeShard, address: str, workers: int, libraries: Mapping[str, str]) -> None:
@@ -186,9 +184,6 @@ class OnRay:
                 f"Ray's workers cannot run stillreel; install it on every node: {error.cause or error}"
             ) from None
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         # Ray ends the workers of a driver that leaves. Cancelling their tasks first would be a race: one that completes
         # meanwhile fails a check in Ray's core, which takes the driver down with it.
@@ -203,10 +198,6 @@ class OnRay:
             self._counted = time.monotonic()
             self._cpus = int(self._ray.cluster_resources().get("CPU", 0))
         return self._cpus + 1
-
-    @property
-    def busy(self) -> int:
-        return len(self._running)
 
     def submit(self, task: ShardTask) -> None:
         self._running[self._remote.remote(task)] = task
@@ -255,7 +246,7 @@ def _start_ray(address: str, workers: int) -> Any:
             )
         else:
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # among Ray's own kinds is this plain one, of a machine too busy to start it in time
         raise RequestError(f"ray={address}: {error}") from None
     # Ray's own handler dies with a stack trace, before a driver can say what it has kept.
     signal.signal(signal.SIGTERM, on_terminate)

@@ -25,9 +25,9 @@ def check_libraries(planned: Mapping[str, str]) -> None:
     """RequestError when a library here has another version than was planned with: its bytes could differ."""
     here = library_versions(planned)
     other = [
-        f"{name} {here.get(name, 'not installed')}, planned {planned[name]}"
-        for name in planned
-        if here.get(name) != planned[name]
+        f"{name} {here.get(name, 'not installed')}, planned {wanted}"
+        for name, wanted in planned.items()
+        if here.get(name) != wanted
     ]
     if other:
         raise RequestError(

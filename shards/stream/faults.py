@@ -1,26 +1,34 @@
 """What can be wrong with what a stream reads, and how much of it is forgiven.
 
-BadSample       one sample is damaged: its slot is filled by a stand-in (see shards/stream/stand_ins.py), it is counted and named
+BadSample       one sample is damaged: its slot is filled by a stand-in (see fill_slots), it is counted and named
 BadShard        a shard's index is missing, damaged, or of another count: all its samples are
 StorageFailure  a disk or bucket did not answer after some tries. This says nothing about the data, so it is never
                 forgiven: a run that went on would read other samples than one whose network was up
 RequestError    wrong set-up: nothing that was asked for can be read as asked
+
+Stand-ins. A slot whose sample is damaged gets what lies a stride of positions later; if that is damaged too, what lies as many
+later again, and so on. All other slots keep theirs, and no layout of ranks and workers sees another stand-in than any other.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
+import numpy as np
+
 from stillreel.configs import DataError
+from stillreel.shards.stream.order import Ints
 
 Answer = TypeVar("Answer")
+Value = TypeVar("Value")
 
 _log = logging.getLogger(__name__)
 
 JUDGED_AFTER = 1000  # samples; a fraction of fewer would be an accident
+_MOST_STAND_INS = 16
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 
 
@@ -44,6 +52,9 @@ class BadShard(DataError):
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
+
+
+Damage = BadSample | BadShard
 
 
 class StorageFailure(DataError):
@@ -79,6 +90,31 @@ class Budget:
                 f"stopped: {self.bad:,} damaged of {self.read:,} samples are more than max_bad={self._fraction:g} allows. "
                 "Fix the data (`stillreel verify` names what is wrong), or run again with a larger max_bad (1: no limit)"
             )
+
+
+def fill_slots(
+    positions: Ints, stride: int, read: Callable[[list[int], Ints], Iterable[Value | Damage]]
+) -> list[tuple[Value, tuple[Damage, ...]]]:
+    """What each position (n,) has, or its stand-in; and the damage that was passed over on the way.
+
+    `read(slots, positions)` gives what some positions have, for the slots of those numbers. DataError when a slot has no whole
+    stand-in either.
+    """
+    filled: dict[int, tuple[Value, tuple[Damage, ...]]] = {}
+    passed: list[tuple[Damage, ...]] = [()] * len(positions)
+    places = np.array(positions)
+    for _ in range(1 + _MOST_STAND_INS):
+        waiting = [slot for slot in range(len(positions)) if slot not in filled]
+        if not waiting:
+            return [filled[slot] for slot in range(len(positions))]
+        for slot, value in zip(waiting, read(waiting, places[waiting]), strict=True):
+            if isinstance(value, BadSample | BadShard):
+                passed[slot] += (value,)
+            else:
+                filled[slot] = value, passed[slot]
+        places[waiting] += stride
+    lost = next(damage for slot, damage in enumerate(passed) if slot not in filled)
+    raise DataError(f"{len(lost)} samples that were tried for one slot are damaged, the first of them {lost[0]}")
 
 
 def patiently(what: str, attempts: int, call: Callable[[], Answer]) -> Answer:

@@ -15,7 +15,7 @@
 Each arrow is a pure function of what stands above it and of the data, so a position has the same clip for every number
 of ranks and workers, and after any stop.
 
-A slot whose sample is damaged gets what its lane has STAND_IN_TURNS turns later (see stand_ins.py), so the sample of a lane
+A slot whose sample is damaged gets what its lane has STAND_IN_TURNS turns later (see faults.py), so the sample of a lane
 stays in its lane. (Not the next turn: a batch that holds a sample twice would call a true pair a false one.)
 """
 
@@ -34,11 +34,10 @@ from stillreel.configs.system.storage import Folder
 from stillreel.shards.format.sample import decode_members
 from stillreel.shards.stream.cache import ShardCache
 from stillreel.shards.stream.corpus import Corpus, open_corpus
-from stillreel.shards.stream.faults import BadSample, BadShard
+from stillreel.shards.stream.faults import BadSample, BadShard, fill_slots
 from stillreel.shards.stream.mixture import ROUND, Mixture
 from stillreel.shards.stream.order import ORDER_VERSION, Ints, Order, Places
 from stillreel.shards.stream.reader import Found, Place, SampleReader
-from stillreel.shards.stream.stand_ins import fill_slots
 
 STAND_IN_TURNS = 512
 

@@ -29,7 +29,7 @@ LABELS = [3, 18, 0, 3, 7, 0, 11, 16]  # of the clips, among 19 classes, which no
 # By name: a model of the zoo, and what is asked of it.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mean": ("mean", {}),
-    "mean, fixed scale": ("mean", {"scale": "fixed"}),
+    "mean, fixed scale": ("mean", {"logit_scale": "fixed"}),
     "mean, sigmoid": ("mean", {"infonce": 0, "sigmoid": 1, "sigmoid_bias": -3}),
     "matching": ("rerank", {"infonce": 0.5, "matching": 2}),
     "matching, patches": ("rerank, patches", {"infonce": 1, "matching": 0.5}),

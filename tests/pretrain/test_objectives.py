@@ -82,7 +82,7 @@ def test_dual_encoders_send_no_words_and_frames_unless_a_re_ranker_reads_them() 
 
 
 def test_the_scale_is_held_between_one_and_its_largest() -> None:
-    task = task_of("mean", {"max_scale": 50})
+    task = task_of("mean", {"max_logit_scale": 50})
     scale = task.model.clip.logit_scale
     for given, held in ((9.0, math.log(50)), (-1.0, 0.0), (2.0, 2.0)):
         scale.data.fill_(given)
@@ -91,7 +91,7 @@ def test_the_scale_is_held_between_one_and_its_largest() -> None:
 
 
 def test_a_fixed_scale_is_neither_learned_nor_clamped() -> None:
-    task = task_of("mean", {"scale": "fixed", "max_scale": 2})
+    task = task_of("mean", {"logit_scale": "fixed", "max_logit_scale": 2})
     before = task.model.clip.logit_scale.item()
     backpropagate(task, batch_of())
     task.clamp_scale()
@@ -101,8 +101,8 @@ def test_a_fixed_scale_is_neither_learned_nor_clamped() -> None:
 def test_what_cannot_be_asked_is_refused() -> None:
     with pytest.raises(RequestError, match="infonce, sigmoid and classes are all 0"):
         ObjectiveSettings.resolve({"infonce": "0", "matching": "1"})
-    with pytest.raises(RequestError, match=r"max_scale=0.5 is below 1"):
-        ObjectiveSettings.resolve({"max_scale": "0.5"})
+    with pytest.raises(RequestError, match=r"max_logit_scale=0.5 is below 1"):
+        ObjectiveSettings.resolve({"max_logit_scale": "0.5"})
     with pytest.raises(RequestError, match=r"matching=1.0 and distill=2.0 needs a re-ranker"):
         Task(tiny(), ObjectiveSettings(matching=1.0, distill=2.0))
     with pytest.raises(RequestError, match=r"objective.classes=1.0 compares vectors, and model.head=tight"):
