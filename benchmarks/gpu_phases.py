@@ -130,7 +130,7 @@ def ready_trained(phase: Phase, size: Size, options: Options) -> tuple[TrainStat
 
         def warm(name: str = name) -> None:
             trained = build_ours(size, options, compile="on" if name == "compiled" else "off")
-            found.append((trained, seconds_of(lambda: trained.take_step(fed, 0, STEPS), options, 3)))
+            found.append((trained, seconds_of(lambda: trained.take_step(fed.batch, 0, STEPS), options, 3)))
 
         if phase.attempt(name, warm, phase.left() / 3 if name == "compiled" else None):
             phase.tell(f"  {name:<10} {size.batch} clips: {1000 * found[0][1]:,.0f} ms a step that is fed nothing")
@@ -177,7 +177,9 @@ def build(name: str, size: Size, options: Options, fed: DeviceBatch) -> Callable
     """A contender's step, by its name."""
     if name == "open_clip":
         return build_open_clip(size, options, fed)
-    return partial(build_ours(size, options, compile="on" if name == "compiled" else "off").take_step, fed, 0, STEPS)
+    return partial(
+        build_ours(size, options, compile="on" if name == "compiled" else "off").take_step, fed.batch, 0, STEPS
+    )
 
 
 def fitted(options: Options) -> Size:
@@ -235,7 +237,7 @@ def report_stream(
     """The loop's steps from shards."""
     feed = iter(DevicePrefetcher(loader, torch.device(options.device), seed=0, dtype=torch.bfloat16))
     for _ in range(2 * workers):  # batches that may have been made before anyone was timed
-        trained.take_step(next(feed), 0, STEPS)
+        trained.take_step(next(feed).batch, 0, STEPS)
     if options.on_cuda:
         report_syncs(trained, feed, phase)
     wait(options)
@@ -245,7 +247,7 @@ def report_stream(
         asked = time.perf_counter()
         fed = next(feed)
         waited += time.perf_counter() - asked
-        trained.take_step(fed, 0, STEPS)
+        trained.take_step(fed.batch, 0, STEPS)
         pace.keep()
         count += 1
     wait(options)
@@ -275,7 +277,7 @@ def report_syncs(trained: TrainState, feed: Iterator[DeviceBatch], phase: Phase)
     torch.cuda.set_sync_debug_mode("warn")
     try:
         fed = next(feed)  # made under the mode's eyes
-        for part, act in (("feeding", lambda: next(feed)), ("step", lambda: trained.take_step(fed, 0, STEPS))):
+        for part, act in (("feeding", lambda: next(feed)), ("step", lambda: trained.take_step(fed.batch, 0, STEPS))):
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
                 act()
