@@ -97,7 +97,7 @@ def test_other_ranks_and_workers_go_on_with_the_same_batches_and_losses(data: Pa
 def test_weights_in_shards_go_on_from_whole_ones_and_back(data: Path, whole: Path) -> None:
     home = data.parent / "shards"
     evaluated = {"eval.data": write_set(home / "held out", [7], name="others"), "eval.every": 5}
-    for stop, ranks, shard in ((4, 1, "none"), (9, 2, "fsdp"), (0, 1, "none")):
+    for stop, ranks, shard in ((4, 1, "ddp"), (9, 2, "fsdp"), (0, 1, "ddp")):
         words = words_of(data, home / "out", parallel=shard, **evaluated, **MODEL)
         code, said = finish(words, home / f"to-{stop}", ranks=ranks if shard == "fsdp" else 0, stop=stop)
         assert code == (0 if not stop else 1 if shard == "fsdp" else 75), said
