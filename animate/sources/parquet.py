@@ -37,24 +37,23 @@ class ParquetSource(Source):
             return _picture_column(_open(file, f"{folder.url}/{name}").schema_arrow, settings) is not None
 
     def parts(self) -> list[tuple[str, int | str]]:
-        return list(self._sizes().items())
+        return list(self.files().items())
 
     def listing(self) -> Iterator[Listed]:
-        for name in self._sizes():
+        for name in self.files():
             with self.folder.open(name) as file:
                 yield from self._list_file(name, _open(file, f"{self.folder.url}/{name}"))
 
-    def read(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
+    def pictures(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
         for source, group in groupby(samples, key=lambda one: one.source):
             wanted = [one.offset for one in group]
             with self.folder.open(self.relative(source)) as file:
                 yield from self._read_rows(_open(file, source), wanted)
 
-    def _sizes(self) -> dict[str, int]:
-        sizes = self.folder.sizes(deep=True)
+    def files(self) -> dict[str, int]:
         return {
             name: size
-            for name, size in sizes.items()
+            for name, size in self.sizes.items()
             if name.endswith(".parquet") and (not self._only or name == self._only)
         }
 
@@ -82,7 +81,7 @@ class ParquetSource(Source):
                 row += 1
 
     def _read_rows(self, file: pq.ParquetFile, wanted: Sequence[int]) -> Iterator[bytes | None]:
-        """Pictures of ascending rows; reads the row groups that hold them, a few rows at a time."""
+        """Pictures of ascending rows, None of one that holds none; reads the row groups that hold them, a few rows at a time."""
         column = _picture_column(file.schema_arrow, self.settings)
         assert column is not None
         start, left = 0, list(wanted)
@@ -95,7 +94,8 @@ class ParquetSource(Source):
                         yield _picture_bytes(batch[column][left.pop(0) - at].as_py())
                     at += len(batch)
             start += rows
-        yield from (None for _ in left)
+        if left:
+            raise IndexError(f"no row {left[0]}: it has {start}")
 
 
 def _open(file: Any, where: str) -> pq.ParquetFile:

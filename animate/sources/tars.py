@@ -17,7 +17,7 @@ from typing import IO, ClassVar, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stillreel.animate.sources.base import MAX_FILE_BYTES, PICTURE_ENDINGS, Source
+from stillreel.animate.sources.base import MAX_FILE_BYTES, PICTURE_ENDINGS, Source, SourceError
 from stillreel.animate.sources.captions import clean
 from stillreel.configs import RequestError
 from stillreel.configs.build import SourceSettings
@@ -58,6 +58,9 @@ class TarSource(Source):
         sizes = self._sizes()
         return [(name, size) for name, size in sizes.items() if name.endswith((".tar", ".parquet", "_stats.json"))]
 
+    def files(self) -> dict[str, int]:
+        return {name: size for name, size in self._sizes().items() if name.endswith(".tar")}
+
     def listing(self) -> Iterator[Listed]:
         tars = self._finished(self._sizes())
         with ThreadPoolExecutor(_SCANNERS) as pool:
@@ -70,13 +73,17 @@ class TarSource(Source):
                 if number + 2 * _SCANNERS < len(tars):
                     waiting.append(pool.submit(self._list_tar, tars[number + 2 * _SCANNERS]))
 
-    def read(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
+    def pictures(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
         ranges = [Range(self.relative(one.source), one.offset, min(one.length, MAX_FILE_BYTES + 1)) for one in samples]
-        return self.folder.read_ranges(ranges)
+        for wanted, data in zip(ranges, self.folder.read_ranges(ranges), strict=True):
+            # The last sample of a tar that was cut when it was planned lies in it in part.
+            there = min(wanted.length, self.planned.get(wanted.name, 0) - wanted.offset)
+            if data is None or len(data) < there:
+                raise SourceError(f"{self.label}/{wanted.name} {'is not there' if data is None else 'ends early'}")
+            yield data
 
     def _sizes(self) -> dict[str, int]:
-        sizes = self.folder.sizes(deep=True)
-        return {self._only: sizes[self._only]} if self._only else sizes
+        return {self._only: self.folder.size(self._only) or 0} if self._only else self.sizes
 
     def _finished(self, sizes: dict[str, int]) -> list[str]:
         """Tars that count; those that img2dataset has not finished are left out."""
@@ -126,7 +133,7 @@ class TarSource(Source):
     def _downloaded(self, name: str, left_out: Counter[str]) -> set[str]:
         """Keys that img2dataset's table calls successful; counts the others."""
         table_name = f"{name[: -len('.tar')]}.parquet"
-        if not self.folder.exists(table_name):
+        if self.folder.size(table_name) is None:
             return set()
         with self.folder.open(table_name) as file:
             try:

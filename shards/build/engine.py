@@ -12,12 +12,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stillreel.configs import DataError, RequestError
+from stillreel.configs import DataError, RequestError, StorageRefused
 from stillreel.configs.build import BuildSettings
 from stillreel.configs.system.interrupt import stoppable
 from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import Progress, amount, duration, tally
-from stillreel.configs.system.storage import Folder
+from stillreel.configs.system.storage import Folder, writing
 from stillreel.shards.build.executors import Executor, MakeShard, Outcome, ShardTask, open_executor
 from stillreel.shards.build.libraries import check_libraries
 from stillreel.shards.build.survey import Survey, Task, survey
@@ -45,21 +45,29 @@ def run_build(folder: Folder, build: Build, settings: BuildSettings) -> Manifest
     """Build, or go on building, a data set in OUT. DataError when shards failed or too much was rejected."""
     with sole_writer(folder), stoppable("finished shards are kept. Run the same command again to go on"):
         folder.remove_unfinished("shards")
-        plans = build.open_or_write_plans(folder, read_plans(folder))
+        try:
+            plans = build.open_or_write_plans(folder, read_plans(folder))
+        except StorageRefused as error:
+            raise RequestError(str(error)) from None
         for plan in plans:
             check_libraries(plan.header.libraries)
-        found = survey(folder, plans, full=settings.check == "full")
+        with writing(folder.url):
+            found = survey(folder, plans, full=settings.check == "full")
         _tell_survey(plans, found)
         schedule = Schedule(folder, build, plans, found, settings)
         schedule.work_off()
         folder.remove_unfinished("shards")
         if schedule.failed:
-            names = ", ".join(task.name for task in schedule.failed)
+            reasons: dict[str, list[str]] = {}
+            for task, reason in schedule.failed:
+                reasons.setdefault(reason, []).append(task.name)
+            named = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
             raise DataError(
                 f"{len(schedule.failed)} of {len(found.findings)} shards failed after {settings.attempts} "
-                f"attempts: {names}. The others are finished; run the same command again to try these again"
+                f"attempts: {named}. The others are finished; run the same command again to try these again"
             )
-        return _publish_manifest(folder, plans)
+        with writing(folder.url):
+            return _publish_manifest(folder, plans)
 
 
 def describe_totals(manifest: Manifest, folder: Folder) -> str:
@@ -87,7 +95,7 @@ class Schedule:
         self._waiting = deque((task, 1) for task in found.open_tasks)
         self._running: dict[tuple[int, int], Task] = {}
         self._budget = RejectBudget(settings.max_rejects, self._total)
-        self.failed: list[Task] = []
+        self.failed: list[tuple[Task, str]] = []  # and what of
         for receipt in found.receipts:
             self._budget.count(receipt.planned, receipt.rejected)
         self._budget.check()
@@ -126,7 +134,7 @@ class Schedule:
             self._budget.count(outcome.receipt.planned, outcome.receipt.rejected)
             self._budget.check()
             return outcome.receipt.planned
-        if isinstance(outcome.error, RequestError):
+        if isinstance(outcome.error, (RequestError, StorageRefused)):
             raise outcome.error
         attempt = outcome.task.attempt
         if isinstance(outcome.error, TooManyRejects):
@@ -134,11 +142,12 @@ class Schedule:
             self._budget.check(outcome.error.rejected)
             self._waiting.append((task, attempt))
             return 0
-        _log.warning(f"{task.name}: attempt {attempt} of {self._settings.attempts} failed: {_one_line(outcome.error)}")
+        reason = _one_line(outcome.error)
+        _log.warning(f"{task.name}: attempt {attempt} of {self._settings.attempts} failed: {reason}")
         if attempt < self._settings.attempts:
             self._waiting.append((task, attempt + 1))
         else:
-            self.failed.append(task)
+            self.failed.append((task, reason))
         return 0
 
 

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from stillreel.configs import DataError
 from stillreel.configs.settings import canonical_json
 from stillreel.configs.system.progress import tally
-from stillreel.configs.system.storage import Folder
+from stillreel.configs.system.storage import Folder, writing
 
 PLAN_SCHEMA_VERSION = 1
 _METADATA_KEY = b"stillreel"
@@ -43,8 +43,8 @@ SCHEMA = pa.schema(
 
 
 class Listed(NamedTuple):
-    """A sample as a source lists it. `offset` and `length` are in the source's own units: bytes of a tar or file (-1: to
-    its end), rows of a Parquet file. `problem` is `reason: detail` when the listing already shows that it is unusable."""
+    """A sample as a source lists it. `offset` and `length` are in the source's own units: bytes of a tar or file (-1: not
+    known), rows of a Parquet file. `problem` is `reason: detail` when the listing already shows that it is unusable."""
 
     source: str
     source_key: str
@@ -147,7 +147,7 @@ def write_plan(folder: Folder, header: PlanHeader, listed: Iterable[Listed], lef
     size = int(header.settings["shard_size"])
     samples = iter(listed)
     shard, position = header.first_shard, header.first_position
-    with folder.draft(plan_file(header.number)) as draft:
+    with writing(folder.url), folder.draft(plan_file(header.number)) as draft:
         # Statistics would swell the footer, which every worker reads.
         with pq.ParquetWriter(draft.path, SCHEMA, compression="zstd", write_statistics=False) as writer:
             while batch := list(islice(samples, size)):
