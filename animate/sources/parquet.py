@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillreel.animate.sources.base import MAX_FILE_BYTES, Source
-from stillreel.animate.sources.captions import CAPTION_COLUMNS, clean, find_column
+from stillreel.animate.sources.captions import CAPTION_COLUMNS, clean, find_column, values_of
 from stillreel.configs import RequestError
 from stillreel.configs.build import SourceSettings
+from stillreel.configs.system.claims import damage_of
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.format.plan import Listed, PlannedSample
 
@@ -69,16 +70,17 @@ class ParquetSource(Source):
         if key and key not in names:
             raise RequestError(f"{where} has no column {key!r}; it has {', '.join(names)}")
         row = 0
-        for batch in file.iter_batches(columns=[caption, *([key] if key else [])]):
-            keys = (
-                [str(value) for value in batch[key].to_pylist()]
-                if key
-                else [f"{name}#{row + at}" for at in range(len(batch))]
-            )
-            for own, spoken in zip(keys, batch[caption].to_pylist(), strict=True):
-                captions, problem = clean(spoken if isinstance(spoken, list) else [spoken])
-                yield Listed(f"{self.label}/{name}", own, row, 1, captions, problem)
-                row += 1
+        with damage_of(f"{where} is damaged"):
+            for batch in file.iter_batches(columns=[caption, *([key] if key else [])]):
+                keys = (
+                    [str(one, "utf-8", "backslashreplace") if isinstance(one, bytes) else str(one) for one in values]
+                    if (values := values_of(batch[key]) if key else None)
+                    else [f"{name}#{row + at}" for at in range(len(batch))]
+                )
+                for own, spoken in zip(keys, values_of(batch[caption]), strict=True):
+                    captions, problem = clean(spoken if isinstance(spoken, list) else [spoken])
+                    yield Listed(f"{self.label}/{name}", own, row, 1, captions, problem)
+                    row += 1
 
     def _read_rows(self, file: pq.ParquetFile, wanted: Sequence[int]) -> Iterator[bytes | None]:
         """Pictures of ascending rows, None of one that holds none; reads the row groups that hold them, a few rows at a time."""
@@ -99,10 +101,8 @@ class ParquetSource(Source):
 
 
 def _open(file: Any, where: str) -> pq.ParquetFile:
-    try:
+    with damage_of(f"{where} is no Parquet file that can be read"):
         return pq.ParquetFile(file)
-    except pa.ArrowException as error:
-        raise RequestError(f"{where} is no Parquet file: {error}") from None
 
 
 def _picture_column(schema: pa.Schema, settings: SourceSettings) -> str | None:

@@ -127,7 +127,8 @@ class Folder:
                         handle = None
                         yield None
                         continue
-                length = os.fstat(handle.fileno()).st_size if wanted.length < 0 else wanted.length
+                there = max(os.fstat(handle.fileno()).st_size - wanted.offset, 0)
+                length = there if wanted.length < 0 else min(wanted.length, there)
                 yield _read_fully(handle.fileno(), wanted.offset, min(length, most))
         finally:
             if handle is not None:
