@@ -103,7 +103,7 @@ def test_source_may_be_the_table_itself(pictures: Path) -> None:
 
 
 def test_odd_rows_become_rejections_that_say_why(pictures: Path, tmp_path: Path) -> None:
-    rows = b"file\tcaption\na.jpg\t  \nsub/b.jpg\tcaf\xe9\nc.jpg\tfine\nnone.jpg\tnot there\n../up.jpg\toutside\n"
+    rows = b"file\tcaption\na.jpg\t  \nsub/b.jpg\tcaf\xe9\nc.jpg\tf\xc3\xafne\nnone.jpg\tnot there\n../up.jpg\toutside\n"
     (pictures / "captions.tsv").write_bytes(rows)
     assert animate(pictures, tmp_path / "out", max_rejects=1) == 0
     found = {row["source_key"]: (row["reason"], row["detail"]) for row in rows_of(tmp_path / "out")}
