@@ -9,7 +9,7 @@ from itertools import chain
 
 from stillreel.animate.clips.clip import Stage
 from stillreel.animate.sources import Source
-from stillreel.configs import DataError, RequestError
+from stillreel.configs import DataError, RequestError, StillreelError
 from stillreel.configs.build import AnimateSettings, ClipSettings
 from stillreel.configs.system.progress import tally
 from stillreel.configs.system.storage import Folder
@@ -32,8 +32,7 @@ def open_or_write_plans(
     Raises RequestError when OUT holds other data than is asked for.
     """
     if not plans:
-        listed: Iterator[Listed] = source.listing()
-        return [_write(folder, plans, source, stage, settings, listed)]
+        return [_write(folder, plans, source, stage, settings, _listing(source))]
     _check_settings(folder, plans, stage, settings)
     known = any(plan.header.source["fingerprint"] == source.fingerprint() for plan in plans)
     if settings.extend == "no":
@@ -43,10 +42,10 @@ def open_or_write_plans(
     if settings.extend == "new":
         _check_label(plans, source)
         planned = set(chain.from_iterable(plan.source_keys() for plan in plans))
-        listed = (one for one in source.listing() if (one.source, one.source_key) not in planned)
+        listed = (one for one in _listing(source) if (one.source, one.source_key) not in planned)
     else:
         rejected = _rejected(folder, plans)
-        listed = (one for one in source.listing() if (one.source, one.source_key) in rejected)
+        listed = (one for one in _listing(source) if (one.source, one.source_key) in rejected)
     first = next(listed, None)
     if first is None:
         _log.info(f"nothing to add: extend={settings.extend} finds no such samples in {source.folder.url}")
@@ -70,7 +69,7 @@ def _write(
         first_position=sum(plan.samples for plan in plans),
     )
     try:
-        plan = write_plan(folder, header, _told(listed), source.left_out)
+        plan = write_plan(folder, header, listed, source.left_out)
     except DataError as error:
         raise RequestError(f"SOURCE {source.folder.url}: {error}") from None
     if plan.header.left_out:
@@ -78,12 +77,14 @@ def _write(
     return plan
 
 
-def _told(listed: Iterator[Listed]) -> Iterator[Listed]:
-    """Keeps what a source cannot read from passing for a trouble of OUT's."""
+def _listing(source: Source) -> Iterator[Listed]:
+    """What a source lists. RequestError says that it cannot, lest its trouble pass for one of OUT's."""
     try:
-        yield from listed
-    except OSError as error:
-        raise DataError(f"it cannot be listed: {error}") from None
+        yield from source.listing()
+    except StillreelError:
+        raise
+    except Exception as error:
+        raise RequestError(f"SOURCE {source.folder.url} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _name(plans: Sequence[Plan], source: Source, settings: AnimateSettings) -> str:

@@ -238,9 +238,10 @@ def writing(url: str) -> Iterator[None]:
         yield
     except Exception as error:
         if _is_final(error):
+            why = re.sub(r"^.Errno [0-9]+. |[.]$", "", str(error))
             raise StorageRefused(
-                f"OUT {url} refuses: {re.sub(r'^.Errno [0-9]+. ', '', str(error))}. Nothing more is tried; what is finished is "
-                "kept. Make room or get access, and run the same command again to go on"
+                f"OUT {url} refuses: {why}. Nothing more is tried; what is finished is kept. Make room or get access, and run "
+                "the same command again to go on"
             ) from error
         raise
 
