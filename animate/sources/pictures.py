@@ -33,7 +33,10 @@ class PictureSource(Source):
         for picture, spoken in captions.items():
             text, problem = clean(spoken)
             path = posixpath.normpath(picture) if picture else ""
-            if not path or path.startswith(("/", "..")) or "://" in picture:
+            spelled = path.encode("utf-8", "backslashreplace").decode()
+            if spelled != path:
+                size, path, problem = None, spelled, f"missing: the name {spelled!r} is not UTF-8"
+            elif not path or path.startswith(("/", "..")) or "://" in picture:
                 size, problem = None, f"missing: {picture!r} is no path within the source's folder"
             elif (size := sizes[path] if path in sizes else self._unlisted(path)) is None:
                 problem = problem or f"missing: {self.label}/{path} is not there"

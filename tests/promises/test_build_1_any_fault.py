@@ -219,7 +219,11 @@ class AnyFault(RuleBasedStateMachine):
             disturbed(patch, fault)
             try:
                 build(self.source, self.out, self.store)
-            except (StillreelError, Killed):
+            except (
+                StillreelError,
+                OSError,
+                Killed,
+            ):  # an OSError, before or after the shards, is exit 1, too
                 self.look_at_what_is_finished()
             else:
                 assert data_digests(self.out) == self.expected, "a build that says it is done is whole"
