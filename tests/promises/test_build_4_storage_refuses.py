@@ -120,7 +120,7 @@ def test_missing_credentials_are_a_refusal() -> None:
         raise EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
 
 
-@pytest.mark.parametrize(("allowed", "code"), [(3, 2), (60, 1)])
+@pytest.mark.parametrize(("allowed", "code"), [(0, 2), (3, 2), (60, 1)])
 def test_bucket_whose_credentials_expire(source: Path, allowed: int, code: int) -> None:
     """A real S3 server that takes our keys for so many requests, and then no more."""
     from moto import settings
