@@ -27,6 +27,9 @@ class Names:
 
     def find(self, given: str) -> tuple[str, str]:
         """The name of the file, and why it is none that can be read (`reason: detail`), or empty."""
+        spelled = given.encode("utf-8", "backslashreplace").decode()
+        if spelled != given:
+            return spelled, f"missing: the name {spelled!r} is not UTF-8"
         if "://" in given or not given:
             return given, f"missing: {given!r} is no path within the source's folder"
         paths = [given, given.replace("\\", "/")] if "\\" in given else [given]

@@ -250,6 +250,18 @@ class Draft:
         fsync(final.parent)
 
 
+def check_apart(source: Folder, out: Folder) -> None:
+    """RequestError when one of them lies in the other, or both are one: what is written would be taken for what is read."""
+    paths = [os.path.realpath(one.path) if one.is_local else one.url for one in (source, out)]
+    if source.is_local == out.is_local and any(
+        f"{a}/".startswith(f"{b.rstrip('/')}/") for a, b in (paths, paths[::-1])
+    ):
+        raise RequestError(
+            f"OUT {out.url} and the source {source.url} lie in each other: what is written would be taken for source, by this tool "
+            "or another. Choose a folder beside it"
+        )
+
+
 @contextmanager
 def writing(url: str) -> Iterator[None]:
     """Within it is nothing but the writing, or reading back, of a place: what it refuses for good becomes StorageRefused; what
@@ -258,9 +270,10 @@ def writing(url: str) -> Iterator[None]:
         yield
     except Exception as error:
         if _is_final(error):
+            why = re.sub(r"^.Errno [0-9]+. |[.]$", "", str(error))
             raise StorageRefused(
-                f"OUT {url} refuses: {re.sub(r'^.Errno [0-9]+. ', '', str(error))}. Nothing more is tried; what is finished is "
-                "kept. Make room or get access, and run the same command again to go on"
+                f"OUT {url} refuses: {why}. Nothing more is tried; what is finished is kept. Make room or get access, and run "
+                "the same command again to go on"
             ) from error
         raise
 

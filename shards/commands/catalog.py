@@ -23,7 +23,7 @@ from stillreel.configs import DataError, RequestError
 from stillreel.configs.stream import CatalogSettings
 from stillreel.configs.system.claims import parse_json
 from stillreel.configs.system.progress import Progress, amount, tally
-from stillreel.configs.system.storage import Folder
+from stillreel.configs.system.storage import Folder, check_apart
 from stillreel.shards.format.foreign import Damage, Member, read_members, split_name, tar_names
 from stillreel.shards.format.index import Entry, encode_index
 from stillreel.shards.format.manifest import MANIFEST
@@ -79,11 +79,7 @@ def _report(corpus: Corpus, kinds: Counter[str], problems: list[str]) -> int:
 
 
 def _check_apart(source: Folder, folder: Folder) -> None:
-    if f"{folder.url}/".startswith(f"{source.url}/"):
-        raise RequestError(
-            f"OUT {folder.url} lies among the tars of {source.url}: other tools would take its files for data (img2dataset "
-            "stops at any foreign JSON). Choose a folder beside it"
-        )
+    check_apart(source, folder)
     if folder.exists(MANIFEST):
         raise RequestError(f"OUT {folder.url} is a data set of stillreel's; choose a folder for the catalog alone")
 
