@@ -67,15 +67,15 @@ def _new(plans: Sequence[Plan], source: Source) -> Iterator[Listed]:
         changed += before not in (None, _UNSPOKEN, _digest(*one.captions))
     if changed:
         raise RequestError(
-            f"SOURCE {source.folder.url}: {changed:,} samples that OUT holds have other captions now. A build keeps those that it "
-            "was planned with: to have the new ones, build into another OUT"
+            f"SOURCE {source.folder.url}: {changed:,} samples that OUT holds have other captions now. A build keeps "
+            "those that it was planned with: to have the new ones, build into another OUT"
         )
 
 
 def _planned_captions(plans: Sequence[Plan]) -> dict[bytes, bytes]:
     """Digest of each planned sample -> digest of its captions: of millions, no more is kept in memory."""
-    everything = chain.from_iterable(plan.listed() for plan in plans)
-    return {_digest(source, key): _digest(*captions) for source, key, captions in everything}
+    rows = chain.from_iterable(rows for plan in plans for rows in plan.read_all())
+    return {_digest(one.source, one.source_key): _digest(*one.captions) for one in rows}
 
 
 def _digest(*texts: str) -> bytes:

@@ -123,13 +123,13 @@ def find_column(names: Sequence[str], asked: str, usual: Sequence[str], setting:
         if name.lower() in by_lower:
             return by_lower[name.lower()]
     raise RequestError(
-        f"{where}: no column named {', '.join(usual)}; it has {', '.join(names) or 'none'}. Name one with source.{setting}="
+        f"{where}: no column named {', '.join(usual)}; it has {', '.join(names) or 'none'}. Name one with {setting}="
     )
 
 
 def find_caption_column(names: Sequence[str], asked: str, where: str) -> str:
     """`find_column` of the captions; where others could be meant, too, it is said which was taken."""
-    taken = find_column(names, asked, CAPTION_COLUMNS, "caption", where)
+    taken = find_column(names, asked, CAPTION_COLUMNS, "source.caption", where)
     others = [name for name in names if name != taken and re.search("caption", name, re.IGNORECASE)]
     if others and not asked:
         _log.warning(f"{where}: captions are taken from {taken!r}; source.caption= names another: {', '.join(others)}")

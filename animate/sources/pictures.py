@@ -111,7 +111,9 @@ class PictureSource(FileSource):
                     )
                 yield str(row[places[0]]), row[1 - places[0]]
             return
-        picture = table.columns.index(find_column(table.columns, asked.picture, PICTURE_COLUMNS, "picture", where))
+        picture = table.columns.index(
+            find_column(table.columns, asked.picture, PICTURE_COLUMNS, "source.picture", where)
+        )
         caption = table.columns.index(find_caption_column(table.columns, asked.caption, where))
         if table.schema is not None:
             check_caption_type(table.schema.field(table.columns[caption]).type, table.columns[caption], where)

@@ -96,7 +96,8 @@ class TarSource(Source):
             if pictures:
                 listed[key] = self._listed(name, key, pictures, scan)
                 continue
-            dotted = [member.ending for member in members if member.ending.rpartition(".")[2] in PICTURE_ENDINGS]
+            endings = [member.ending.rpartition(".") for member in members]
+            dotted = ["".join(parts) for parts in endings if parts[0] and parts[2] in PICTURE_ENDINGS]
             left_out["pictures whose ending has a dot" if dotted else "samples without a picture"] += 1
             if dotted:
                 self._explain(name, key, dotted[0])

@@ -257,8 +257,8 @@ def check_apart(source: Folder, out: Folder) -> None:
         f"{a}/".startswith(f"{b.rstrip('/')}/") for a, b in (paths, paths[::-1])
     ):
         raise RequestError(
-            f"OUT {out.url} and the source {source.url} lie in each other: what is written would be taken for source, by this tool "
-            "or another. Choose a folder beside it"
+            f"OUT {out.url} and the source {source.url} lie in each other: what is written would be taken for source, by this "
+            "tool or another. Choose a folder beside it"
         )
 
 

@@ -26,6 +26,7 @@ from stillreel.configs.system.claims import (
     STRICT,
     Count,
     checked_name,
+    checked_path,
     damage_of,
     parse_json,
     read_record,
@@ -142,14 +143,31 @@ class Plan:
         """The planned samples, a list a shard. DataError when the file is damaged."""
         return self._read_groups(range(self.shards))
 
-    def listed(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-        """(source, source key, captions) of every planned sample."""
-        with self.folder.open(self.file) as file, damage_of(f"{self.folder.url}/{self.file} is damaged"):
+    @property
+    def _where(self) -> str:
+        return f"{self.folder.url}/{self.file}"
+
+    def _read_groups(self, groups: Iterable[int]) -> Iterator[list[PlannedSample]]:
+        with self.folder.open(self.file) as file, damage_of(f"{self._where} is damaged"):
             parquet = pq.ParquetFile(file)
-            for group in range(parquet.num_row_groups):
-                table = parquet.read_row_group(group, columns=["source", "source_key", "captions"])
-                columns = (table[name].to_pylist() for name in ("source", "source_key", "captions"))
-                yield from ((source, key, tuple(spoken or ())) for source, key, spoken in zip(*columns, strict=True))
+            for group in groups:
+                table = parquet.read_row_group(group)
+                table.validate(full=True)
+                rows = _rows(table)
+                if any(row.offset < 0 or row.length < -1 for row in rows):
+                    raise ValueError("an offset before the beginning of a file")
+                for row in rows:
+                    if row.problem is None:
+                        checked_path(row.source)
+                yield rows
+
+
+def shard_name(name: str, shard: int) -> str:
+    return f"{name}-{shard:06d}"
+
+
+def key_of(name: str, position: int) -> str:
+    return f"{name}_{position:09d}"
 
 
 def plan_file(number: int) -> str:
