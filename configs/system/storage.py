@@ -49,8 +49,11 @@ class Folder:
         if not url:
             raise RequestError("expected a path or URL, given an empty one")
         try:
-            # Listings must be fresh: other machines write here too.
-            self.fs, path = fsspec.core.url_to_fs(os.path.expanduser(url), use_listings_cache=False)
+            # Listings must be fresh: other machines write here too. `::` chains URLs; in a plain path it is part of a name.
+            if "::" in url and "://" not in url:
+                self.fs, path = LocalFileSystem(), os.path.abspath(os.path.expanduser(url))  # noqa: PTH100
+            else:
+                self.fs, path = fsspec.core.url_to_fs(os.path.expanduser(url), use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise RequestError(f"{url}: {error}") from None
         self.is_local = isinstance(self.fs, LocalFileSystem)
@@ -251,7 +254,13 @@ class Draft:
 
 
 def check_apart(source: Folder, out: Folder) -> None:
-    """RequestError when one of them lies in the other, or both are one: what is written would be taken for what is read."""
+    """RequestError when one of them lies in the other, or both are one: what is written would be taken for what is read; or when
+    either is in the memory of this process alone."""
+    for one in (source, out):
+        if one.fs.protocol == "memory":
+            raise RequestError(
+                f"{one.url} is memory of this process: no worker sees it, and it ends with it. Give a folder"
+            )
     paths = [os.path.realpath(one.path) if one.is_local else one.url for one in (source, out)]
     if source.is_local == out.is_local and any(
         f"{a}/".startswith(f"{b.rstrip('/')}/") for a, b in (paths, paths[::-1])

@@ -19,6 +19,7 @@ from stillreel.animate.sources import Source, open_source
 from stillreel.configs import RequestError
 from stillreel.configs.build import SourceSettings
 from stillreel.shards.commands.catalog import scan_samples
+from stillreel.shards.stream.stream import open_blend
 from tests.making import animate, check, jpeg, rows_of, write_tar
 
 Spoken = dict[str, tuple[str, ...]]
@@ -456,3 +457,25 @@ def test_corrected_captions_want_another_out(tmp_path: Path) -> None:
         animate(folder, tmp_path / "out")
     assert animate(folder, tmp_path / "out", extend="new") == 0
     assert len(rows_of(tmp_path / "out")) == 3
+
+
+@pytest.mark.parametrize("name", ["a,b", "a*2", "a::b", "a, b*c::d [x] {0..1}"])
+def test_a_folder_of_any_name_is_built_verified_and_streamed(tmp_path: Path, name: str) -> None:
+    folder = stills(tmp_path / f"in {name}", "a.jpg", "b.jpg")
+    for key in "ab":
+        (folder / f"{key}.txt").write_text(key)
+    out = tmp_path / name
+    assert animate(folder, out) == 0
+    assert check(out).problems == []
+    assert open_blend(str(out)).corpora[0].samples == 2
+    other = tmp_path / "plain"
+    assert animate(folder, other) == 0
+    assert [corpus.samples for corpus in open_blend(f"{out},{other}").corpora] == [2, 2]
+    assert open_blend(f"{other}*3,{out}*1").weights == (3, 1)
+
+
+def test_memory_of_a_process_is_no_place(tmp_path: Path) -> None:
+    folder = stills(tmp_path / "s", "a.jpg")
+    (folder / "a.txt").write_text("a")
+    with pytest.raises(RequestError, match="memory of this process"):
+        animate(folder, "memory://out")
