@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from stillreel.animate.pictures.claims import check_claims, jpeg2000_tables, tiff_directory
 from stillreel.animate.pictures.jpeg import read_header
 from stillreel.shards.format.record import Rejection
 
@@ -37,7 +38,6 @@ _OWN_BYTES_PER_PIXEL = 8.0  # of it: Pillow's picture, and ours beside it
 _STRIP = 1 << 20  # pixels that are converted at a time
 _MOST_PROFILE = 4 << 20  # bytes; they are kept, to be recognized
 _MOST_EXIF = 1 << 20
-_MOST_VALUES = 1 << 20  # of a TIFF's tag, each of which becomes an object
 
 _MAGIC = {
     b"\xff\xd8": "JPEG",
@@ -77,7 +77,6 @@ _OTHER_KINDS = {
 _LOSSLESS_JPEG = (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF)
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 _TIFF_BITS, _TIFF_SAMPLES, _TIFF_ROWS, _TIFF_TILE = 258, 277, 278, (322, 323)
-_TIFF_BYTES = (1, 2, 6, 7)  # types of which any number is one object
 _TIFF_COMPRESSION, _OPTIONAL_COMPRESSIONS = 259, {34925: "LZMA", 50000: "Zstandard", 50001: "WebP"}
 _ORIENTATION = 0x0112
 
@@ -110,7 +109,8 @@ class OpenPicture:
         pixels = self.size[0] * self.size[1]
         per_pixel = _BYTES_PER_PIXEL.get(self._image.format or "", _BYTES_PER_PIXEL_ELSE)
         with _rejecting(self._data):
-            return max(per_pixel * pixels, _OWN_BYTES_PER_PIXEL * pixels + 2 * self._chunk())
+            tables = jpeg2000_tables(self._data) if self._image.format == "JPEG2000" else 0.0
+            return max(per_pixel * pixels, _OWN_BYTES_PER_PIXEL * pixels + 2 * self._chunk()) + tables
 
     def pixels(self) -> Pixels:
         """Decode the first frame to upright sRGB, (H, W, 3); Rejection when it cannot be done whole."""
@@ -149,9 +149,7 @@ class OpenPicture:
 def open_picture(data: bytes) -> OpenPicture:
     """Read the header of any picture; Rejection when the bytes are none, or of a kind that is not decoded here."""
     with _rejecting(data):
-        for tag, kind, count in _tiff_directory(data):
-            if kind not in _TIFF_BYTES and _MOST_VALUES < count <= len(data):
-                raise Rejection("too_large", f"TIFF whose tag {tag} has {count:,} values")
+        check_claims(data)
         return OpenPicture(Image.open(io.BytesIO(data), formats=_FORMATS), data)
 
 
@@ -211,32 +209,12 @@ def _unidentified(data: bytes) -> Rejection:
 def _has_sound_header(data: bytes) -> bool:
     """Whether a TIFF's first directory, or a BMP's header, is one: then it is Pillow that does not know the kind."""
     if data[:2] != b"BM":
-        return bool(_tiff_directory(data))
+        return bool(tiff_directory(data))
     try:
         offset, size = struct.unpack_from("<II", data, 10)
     except struct.error:
         return False
     return size in _BMP_HEADERS and 14 + size <= offset <= len(data)
-
-
-def _tiff_directory(data: bytes) -> list[tuple[int, int, int]]:
-    """Tag, type and count of values of each entry of a TIFF's first directory; none where there is no sound one."""
-    order = {b"II": "<", b"MM": ">"}.get(data[:2])
-    if order is None:
-        return []
-    try:
-        if data[2:4] in (b"+\0", b"\0+"):
-            (offset,) = struct.unpack_from(f"{order}Q", data, 8)
-            (entries,), entry, each, first = struct.unpack_from(f"{order}Q", data, offset), "HHQ", 20, 8
-        else:
-            (offset,) = struct.unpack_from(f"{order}I", data, 4)
-            (entries,), entry, each, first = struct.unpack_from(f"{order}H", data, offset), "HHI", 12, 2
-        start = offset + first
-        if entries > 4096 or start + each * entries > len(data):
-            return []
-        return [struct.unpack_from(order + entry, data, start + each * number) for number in range(entries)]
-    except (struct.error, OverflowError):
-        return []
 
 
 def _depth(image: Image.Image) -> int:
