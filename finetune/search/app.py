@@ -14,8 +14,6 @@ Files are asked for by row, never by path. What is wrong is told as {"error": ..
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import tempfile
 import threading
@@ -35,6 +33,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from stillreel.animate.clips.encode import encode_video
+from stillreel.animate.preview.guarded import content_policy
 from stillreel.configs import DataError, RequestError, StillreelError
 from stillreel.configs.search import ServeSettings
 from stillreel.finetune.search.guard import Counts, Desk, Refusal, host_is_known, read_chunks
@@ -284,9 +283,7 @@ def _page() -> tuple[str, str]:
     here = resources.files("stillreel.finetune.search").joinpath("page")
     parts = {name: here.joinpath(f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
     page = Template(here.joinpath("page.html").read_text(encoding="utf-8")).substitute(parts)
-    digests = {name: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for name, text in parts.items()}
-    policy = (
-        f"default-src 'none'; connect-src 'self'; media-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"frame-ancestors 'none'; script-src 'sha256-{digests['js']}'; style-src 'sha256-{digests['css']}'"
+    policy = content_policy(
+        parts["css"], parts["js"], "connect-src 'self'", "media-src 'self'", "frame-ancestors 'none'"
     )
     return page, policy
