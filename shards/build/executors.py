@@ -226,6 +226,8 @@ def _start_ray(address: str, workers: int) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    if address == "local":  # else Ray takes 127.0.0.1 for this machine's address in its network
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
     except ImportError:
@@ -235,6 +237,8 @@ def _start_ray(address: str, workers: int) -> Any:
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         if address == "local":
+            # It would ask the network whose cloud this is, whether usage is reported or not.
+            ray._private.services.start_api_server = lambda *_, **__: (None, None)
             ray.init(
                 "local",
                 num_cpus=workers or os.cpu_count(),
