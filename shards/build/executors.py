@@ -10,10 +10,11 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -236,15 +237,16 @@ def _start_ray(address: str, workers: int) -> Any:
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         if address == "local":
-            ray.init(
-                "local",
-                num_cpus=workers or os.cpu_count(),
-                object_store_memory=80 << 20,  # tasks exchange receipts, nothing more
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                _node_ip_address="127.0.0.1",
-            )
+            with _on_loopback(ray):
+                ray.init(
+                    "local",
+                    num_cpus=workers or os.cpu_count(),
+                    object_store_memory=80 << 20,  # tasks exchange receipts, nothing more
+                    include_dashboard=False,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    _node_ip_address="127.0.0.1",
+                )
         else:
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
     except Exception as error:  # among Ray's own kinds is this plain one, of a machine too busy to start it in time
@@ -252,6 +254,21 @@ def _start_ray(address: str, workers: int) -> Any:
     # Ray's own handler dies with a stack trace, before a driver can say what it has kept.
     signal.signal(signal.SIGTERM, on_terminate)
     return ray
+
+
+@contextmanager
+def _on_loopback(ray: Any) -> Iterator[None]:
+    """What Ray starts within it keeps to itself. Else Ray takes 127.0.0.1 for the address that others see, and its server for
+    pages asks the network whose cloud this is, even where neither pages nor reports of usage are wanted."""
+    constants, services = ray._private.ray_constants, ray._private.services
+    before = constants.ENABLE_RAY_CLUSTER, services.start_api_server
+    constants.ENABLE_RAY_CLUSTER, services.start_api_server = False, lambda *_, **__: (None, None)
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for those that are started
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER, services.start_api_server = before
+        del os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]
 
 
 def _check_reachable(address: str) -> None:
