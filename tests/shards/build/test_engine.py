@@ -83,10 +83,10 @@ def test_a_shard_that_always_fails_is_failed_and_named_and_the_next_run_makes_it
 def test_a_shard_that_is_late_is_named_once_and_not_ended(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, ray: str
 ) -> None:
-    monkeypatch.setattr("stillreel.shards.build.late._AT_LEAST_S", 0.0)
+    monkeypatch.setattr("stillreel.shards.build.late._AT_LEAST_S", 2.0)
     monkeypatch.setattr("stillreel.shards.build.late._TIMES", 1)
     run(tmp_path / "out", NumberJob(fails=2, times=1, way="waits"), ray=ray)
-    told = [line for line in caplog.text.splitlines() if "has run for" in line]
+    told = [line for line in caplog.text.splitlines() if "numbers-000002 has run for" in line]
     assert len(told) == 1, caplog.text
     host = re.escape(socket.gethostname())
     assert re.search(
