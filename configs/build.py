@@ -66,7 +66,7 @@ class ClipSettings(Settings):
     )
     min_side: int = Field(32, ge=1, description="pictures with a shorter side below this many pixels are rejected")
     picture_cpu_seconds: int = Field(
-        30, ge=1, description="pictures that take more CPU time to decode than this, in three tries, are rejected"
+        30, ge=1, description="pictures that take more CPU time to decode than this, whenever it is tried, are rejected"
     )
     shard_size: int = Field(
         1000, ge=1, le=100000, description="samples per shard, as planned: rejected ones leave gaps"
