@@ -26,7 +26,7 @@ _function: Callable[..., Any]  # in the process: what it was prepared for
 
 class Isolated(Generic[T]):
     """Calls a function, once a sample, in a process of its own: the one that `prepare` returns there. What travels is picklable.
-    `cpu_seconds` is the limit that the function works under, by `cpu_limit`. A context manager."""
+    `cpu_seconds` is the limit that the function sets itself, by `cpu_limit`, if it does. A context manager."""
 
     def __init__(self, prepare: Callable[[], Callable[..., T]], cpu_seconds: float) -> None:
         self._prepare = prepare

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.making import ROOT, check, data_digests, picture_folder, rows_of, stillreel
+from stillreel.configs import RequestError
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.format.manifest import read_manifest
+from tests.making import ROOT, animate, check, data_digests, picture_folder, rows_of, stillreel
 
 _DEADLY = """
 import os, pathlib, signal
@@ -135,3 +138,15 @@ def test_a_kill_is_the_machine_s_and_fails_the_attempt(source: Path, tmp_path: P
     rerun = build(source, tmp_path / "out")
     assert rerun.returncode == 0, rerun.stderr
     assert "written 20 + rejected 0;" in rerun.stdout
+
+
+def test_the_limit_is_part_of_the_plan_but_where_it_is_that_of_plans_that_know_none(
+    source: Path, tmp_path: Path
+) -> None:
+    for name, settings in (("usual", {}), ("other", {"picture_cpu_seconds": 60})):
+        assert animate(source, tmp_path / name, **settings) == 0
+        planned = read_manifest(Folder(str(tmp_path / name))).plans[0]["settings"]
+        assert {key: planned[key] for key in planned.keys() & {"picture_cpu_seconds"}} == settings
+    with pytest.raises(RequestError, match="picture_cpu_seconds: planned 60, asked 'the default'"):
+        animate(source, tmp_path / "other")
+    assert animate(source, tmp_path / "usual", picture_cpu_seconds=30) == 0
