@@ -70,12 +70,20 @@ def _write(
         first_position=sum(plan.samples for plan in plans),
     )
     try:
-        plan = write_plan(folder, header, listed, source.left_out)
+        plan = write_plan(folder, header, _told(listed), source.left_out)
     except DataError as error:
         raise RequestError(f"SOURCE {source.folder.url}: {error}") from None
     if plan.header.left_out:
         _log.info(f"left out at the source: {tally(plan.header.left_out)}")
     return plan
+
+
+def _told(listed: Iterator[Listed]) -> Iterator[Listed]:
+    """Keeps what a source cannot read from passing for a trouble of OUT's."""
+    try:
+        yield from listed
+    except OSError as error:
+        raise DataError(f"it cannot be listed: {error}") from None
 
 
 def _name(plans: Sequence[Plan], source: Source, settings: AnimateSettings) -> str:
@@ -116,8 +124,15 @@ def _check_label(plans: Sequence[Plan], source: Source) -> None:
 def _what_differs(folder: Folder, plans: Sequence[Plan], source: Source) -> str:
     urls = [plan.header.source["url"] for plan in plans]
     if source.folder.url in urls:
+        files = dict(chain.from_iterable(plan.header.source.get("files", {}).items() for plan in plans))
+        lost = [name for name, size in files.items() if source.files().get(name) != size]
+        what = (
+            f": {lost[0]} is gone or of another length, {len(lost) - 1} others, too; put back what was planned"
+            if lost
+            else ""
+        )
         return (
-            f"SOURCE {source.folder.url} has changed since it was planned. To add its new samples to OUT, run with "
+            f"SOURCE {source.folder.url} has changed since it was planned{what}. To add its new samples to OUT, run with "
             "extend=new; to build it afresh, use another OUT"
         )
     return (

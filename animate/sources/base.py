@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
+from stillreel.configs import DataError
 from stillreel.configs.build import SourceSettings
 from stillreel.configs.settings import canonical_json
 from stillreel.configs.system.storage import Folder
@@ -19,8 +21,13 @@ MAX_FILE_BYTES = 256 << 20
 PICTURE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2", "ppm", "heic")
 
 
+class SourceError(DataError):
+    """What was planned cannot be read now. That is no fault of a sample's: whoever reads it may try again, not reject it."""
+
+
 class Source(ABC):
-    """Stills with captions in a folder. `left_out` counts, while listing, what the source itself says is no sample."""
+    """Stills with captions in a folder. `left_out` counts, while listing, what the source itself says is no sample;
+    `planned` are the `files` of the plan that is read by: none in a plan from before they were kept."""
 
     kind: ClassVar[str]
 
@@ -28,6 +35,7 @@ class Source(ABC):
         self.folder = folder
         self.settings = settings
         self.left_out: Counter[str] = Counter()
+        self.planned: Mapping[str, int] = {}
 
     @abstractmethod
     def parts(self) -> list[tuple[str, int | str]]:
@@ -38,8 +46,44 @@ class Source(ABC):
         """Every sample, in an order that depends on nothing but the source's contents."""
 
     @abstractmethod
+    def files(self) -> dict[str, int]:
+        """Bytes of each file that holds many pictures, which a plan keeps. Of a picture that is a file, its row has them."""
+
+    @abstractmethod
+    def pictures(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
+        """Bytes of the picture of each planned sample, in order; None of a row that holds none."""
+
     def read(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
-        """Bytes of the picture of each planned sample, in order; None where it is not there."""
+        """Bytes of the picture of each planned sample, in order; None where the plan knows a problem, or the row holds none.
+
+        SourceError when a file is gone, is not as long as it was planned, or cannot be read now.
+        """
+        sound = [one for one in samples if one.problem is None]
+        where = self.folder.url
+        try:
+            self._check_files(sound)
+            pictures = self.pictures(sound)
+            for number, one in enumerate(samples, 1):
+                where = one.source
+                data = None if one.problem else next(pictures)
+                if number == len(samples):
+                    self._check_files(sound)  # once more: what was put in their place meanwhile may have been read
+                yield data
+        except SourceError:
+            raise
+        except Exception as error:  # a disk, a network, a bucket, a decoder of Parquet: each has its own
+            raise SourceError(f"{where} cannot be read now: {type(error).__name__}: {error}") from error
+
+    def _check_files(self, samples: Sequence[PlannedSample]) -> None:
+        for source in dict.fromkeys(one.source for one in samples):
+            name = self.relative(source)
+            if name in self.planned:
+                check_length(source, self.folder.size(name), self.planned[name])
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file in the folder, as listed once: what is planned is what the fingerprint is of."""
+        return self.folder.sizes(deep=True)
 
     @property
     def label(self) -> str:
@@ -57,8 +101,17 @@ class Source(ABC):
             "url": self.folder.url,
             "settings": self.settings.model_dump(),
             "fingerprint": self.fingerprint(),
+            "files": self.files(),
         }
 
     def relative(self, source: str) -> str:
         """A sample's `source`, which begins with the label, as a name in the folder."""
         return source[len(self.label) + 1 :]
+
+
+def check_length(source: str, found: int | None, planned: int) -> None:
+    """SourceError when a file is not there (None), or has not the bytes that it was planned with."""
+    if found is None:
+        raise SourceError(f"{source} is not there; it was when it was planned")
+    if found != planned:
+        raise SourceError(f"{source} has {found:,} bytes; it was planned with {planned:,}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from stillreel.configs import RequestError
 from stillreel.configs.build import SourceSettings
+from stillreel.configs.system.claims import damage_of, parse_json
 from stillreel.configs.system.storage import Folder
 
 PICTURE_COLUMNS = (
@@ -38,18 +38,19 @@ def read_captions(folder: Folder, name: str, settings: SourceSettings) -> dict[s
     """Picture -> its captions as they stand in a table, both in the table's order. RequestError when it is no such table."""
     data = folder.read(name)
     where = f"{folder.url}/{name}"
-    if name.endswith(".json"):
-        pairs = _coco(data, where)
-    elif name.endswith((".jsonl", ".ndjson")):
-        pairs = _rows(_json_lines(data, where), settings, where)
-    elif name.endswith(".parquet"):
-        pairs = _parquet(data, settings, where)
-    else:
-        pairs = _rows(_separated(data, "\t" if name.endswith(".tsv") else ","), settings, where)
-    captions: dict[str, list[object]] = {}
-    for picture, spoken in pairs:
-        captions.setdefault(picture, []).extend(spoken if isinstance(spoken, list) else [spoken])
-    return captions
+    with damage_of(where):
+        if name.endswith(".json"):
+            pairs = _coco(data, where)
+        elif name.endswith((".jsonl", ".ndjson")):
+            pairs = _rows(_json_lines(data, where), settings, where)
+        elif name.endswith(".parquet"):
+            pairs = _parquet(data, settings, where)
+        else:
+            pairs = _rows(_separated(data, "\t" if name.endswith(".tsv") else ","), settings, where)
+        captions: dict[str, list[object]] = {}
+        for picture, spoken in pairs:
+            captions.setdefault(picture, []).extend(spoken if isinstance(spoken, list) else [spoken])
+        return captions
 
 
 def clean(spoken: Iterable[object]) -> tuple[tuple[str, ...], str | None]:
@@ -109,7 +110,7 @@ def _json_lines(data: bytes, where: str) -> Iterator[dict[str, object]]:
     for number, line in enumerate(data.splitlines(), 1):
         if line.strip():
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError as error:
                 raise RequestError(f"{where}, line {number}: not JSON: {error}") from None
             if not isinstance(row, dict):
@@ -118,22 +119,29 @@ def _json_lines(data: bytes, where: str) -> Iterator[dict[str, object]]:
 
 
 def _parquet(data: bytes, settings: SourceSettings, where: str) -> Iterator[Pair]:
-    try:
-        table = pq.ParquetFile(pa.BufferReader(data))
-    except pa.ArrowException as error:
-        raise RequestError(f"{where} is no Parquet file: {error}") from None
+    table = pq.ParquetFile(pa.BufferReader(data))
     names = table.schema_arrow.names
     picture = find_column(names, settings.picture, PICTURE_COLUMNS, "picture", where)
     caption = find_column(names, settings.caption, CAPTION_COLUMNS, "caption", where)
     for batch in table.iter_batches(columns=[picture, caption]):
-        for name, spoken in zip(batch[picture].to_pylist(), batch[caption].to_pylist(), strict=True):
-            yield str(name), spoken
+        for name, spoken in zip(values_of(batch[picture]), values_of(batch[caption]), strict=True):
+            yield name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name), spoken
+
+
+def values_of(column: pa.Array) -> list[Any]:
+    """The values of a column, text as bytes: nobody promises that they are UTF-8, and one that is not spoils no other."""
+    kind, listed = column.type, pa.types.is_list(column.type)
+    text = kind.value_type if listed else kind
+    if pa.types.is_string(text) or pa.types.is_large_string(text):
+        raw = pa.large_binary() if pa.types.is_large_string(text) else pa.binary()
+        column = column.cast(pa.list_(raw) if listed else raw)
+    return list(column.to_pylist())
 
 
 def _coco(data: bytes, where: str) -> Iterator[Pair]:
     try:
-        value = json.loads(data)
-        files = {image["id"]: image["file_name"] for image in value["images"]}
+        value = parse_json(data)
+        files = {image["id"]: str(image["file_name"]) for image in value["images"]}
         spoken: dict[object, list[object]] = {image: [] for image in files}
         for annotation in value["annotations"]:
             spoken[annotation["image_id"]].append(annotation["caption"])

@@ -49,4 +49,6 @@ def open_source(url: str, settings: SourceSettings) -> Source:
 def source_of_plan(header: PlanHeader, url: str) -> Source:
     """The source that a plan was made from, which may have moved to `url` since."""
     settings = SourceSettings.resolve(header.source["settings"])
-    return next(kind for kind in _KINDS if kind.kind == header.source["kind"])(Folder(url), settings)
+    source = next(kind for kind in _KINDS if kind.kind == header.source["kind"])(Folder(url), settings)
+    source.planned = header.source.get("files", {})
+    return source

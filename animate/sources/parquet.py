@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillreel.animate.sources.base import MAX_FILE_BYTES, Source
-from stillreel.animate.sources.captions import CAPTION_COLUMNS, clean, find_column
+from stillreel.animate.sources.captions import CAPTION_COLUMNS, clean, find_column, values_of
 from stillreel.configs import RequestError
 from stillreel.configs.build import SourceSettings
+from stillreel.configs.system.claims import damage_of
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.format.plan import Listed, PlannedSample
 
@@ -37,24 +38,23 @@ class ParquetSource(Source):
             return _picture_column(_open(file, f"{folder.url}/{name}").schema_arrow, settings) is not None
 
     def parts(self) -> list[tuple[str, int | str]]:
-        return list(self._sizes().items())
+        return list(self.files().items())
 
     def listing(self) -> Iterator[Listed]:
-        for name in self._sizes():
+        for name in self.files():
             with self.folder.open(name) as file:
                 yield from self._list_file(name, _open(file, f"{self.folder.url}/{name}"))
 
-    def read(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
+    def pictures(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
         for source, group in groupby(samples, key=lambda one: one.source):
             wanted = [one.offset for one in group]
             with self.folder.open(self.relative(source)) as file:
                 yield from self._read_rows(_open(file, source), wanted)
 
-    def _sizes(self) -> dict[str, int]:
-        sizes = self.folder.sizes(deep=True)
+    def files(self) -> dict[str, int]:
         return {
             name: size
-            for name, size in sizes.items()
+            for name, size in self.sizes.items()
             if name.endswith(".parquet") and (not self._only or name == self._only)
         }
 
@@ -70,19 +70,20 @@ class ParquetSource(Source):
         if key and key not in names:
             raise RequestError(f"{where} has no column {key!r}; it has {', '.join(names)}")
         row = 0
-        for batch in file.iter_batches(columns=[caption, *([key] if key else [])]):
-            keys = (
-                [str(value) for value in batch[key].to_pylist()]
-                if key
-                else [f"{name}#{row + at}" for at in range(len(batch))]
-            )
-            for own, spoken in zip(keys, batch[caption].to_pylist(), strict=True):
-                captions, problem = clean(spoken if isinstance(spoken, list) else [spoken])
-                yield Listed(f"{self.label}/{name}", own, row, 1, captions, problem)
-                row += 1
+        with damage_of(f"{where} is damaged"):
+            for batch in file.iter_batches(columns=[caption, *([key] if key else [])]):
+                keys = (
+                    [str(one, "utf-8", "backslashreplace") if isinstance(one, bytes) else str(one) for one in values]
+                    if (values := values_of(batch[key]) if key else None)
+                    else [f"{name}#{row + at}" for at in range(len(batch))]
+                )
+                for own, spoken in zip(keys, values_of(batch[caption]), strict=True):
+                    captions, problem = clean(spoken if isinstance(spoken, list) else [spoken])
+                    yield Listed(f"{self.label}/{name}", own, row, 1, captions, problem)
+                    row += 1
 
     def _read_rows(self, file: pq.ParquetFile, wanted: Sequence[int]) -> Iterator[bytes | None]:
-        """Pictures of ascending rows; reads the row groups that hold them, a few rows at a time."""
+        """Pictures of ascending rows, None of one that holds none; reads the row groups that hold them, a few rows at a time."""
         column = _picture_column(file.schema_arrow, self.settings)
         assert column is not None
         start, left = 0, list(wanted)
@@ -95,14 +96,13 @@ class ParquetSource(Source):
                         yield _picture_bytes(batch[column][left.pop(0) - at].as_py())
                     at += len(batch)
             start += rows
-        yield from (None for _ in left)
+        if left:
+            raise IndexError(f"no row {left[0]}: it has {start}")
 
 
 def _open(file: Any, where: str) -> pq.ParquetFile:
-    try:
+    with damage_of(f"{where} is no Parquet file that can be read"):
         return pq.ParquetFile(file)
-    except pa.ArrowException as error:
-        raise RequestError(f"{where} is no Parquet file: {error}") from None
 
 
 def _picture_column(schema: pa.Schema, settings: SourceSettings) -> str | None:

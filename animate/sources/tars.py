@@ -7,24 +7,21 @@ tables what there should be, and stats which of them count. Samples are listed b
 
 from __future__ import annotations
 
-import json
-import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, ClassVar, NamedTuple
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stillreel.animate.sources.base import MAX_FILE_BYTES, PICTURE_ENDINGS, Source
+from stillreel.animate.sources.base import MAX_FILE_BYTES, PICTURE_ENDINGS, Source, SourceError
 from stillreel.animate.sources.captions import clean
 from stillreel.configs import RequestError
 from stillreel.configs.build import SourceSettings
+from stillreel.configs.system.claims import damage_of, parse_json
 from stillreel.configs.system.storage import Folder, Range
-from stillreel.shards.format.foreign import read_member, split_name
+from stillreel.shards.format.foreign import Damage, read_members, split_name
 from stillreel.shards.format.plan import Listed, PlannedSample
-from stillreel.shards.format.tar import BLOCK
 
 _SCANNERS = 8  # tars scanned at once: it waits for the disk or the bucket
 _CAPTION_ENDINGS = ("txt", "json")
@@ -40,11 +37,13 @@ class Found(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """Members of one tar by key, in their order there; `cut` says how it ends early, if it does."""
+    """Members of one tar by key, in their order there; what is wrong with some of them, by key, as a plan has it; and all that
+    is damaged, whether or not it shows whose it was."""
 
     members: dict[str, list[Found]]
     texts: dict[tuple[str, str], bytes]
-    cut: str | None
+    problems: dict[str, str]
+    damages: list[str]
 
 
 class TarSource(Source):
@@ -58,6 +57,9 @@ class TarSource(Source):
         sizes = self._sizes()
         return [(name, size) for name, size in sizes.items() if name.endswith((".tar", ".parquet", "_stats.json"))]
 
+    def files(self) -> dict[str, int]:
+        return {name: size for name, size in self._sizes().items() if name.endswith(".tar")}
+
     def listing(self) -> Iterator[Listed]:
         tars = self._finished(self._sizes())
         with ThreadPoolExecutor(_SCANNERS) as pool:
@@ -70,13 +72,17 @@ class TarSource(Source):
                 if number + 2 * _SCANNERS < len(tars):
                     waiting.append(pool.submit(self._list_tar, tars[number + 2 * _SCANNERS]))
 
-    def read(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
+    def pictures(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
         ranges = [Range(self.relative(one.source), one.offset, min(one.length, MAX_FILE_BYTES + 1)) for one in samples]
-        return self.folder.read_ranges(ranges)
+        for wanted, data in zip(ranges, self.folder.read_ranges(ranges), strict=True):
+            # The last sample of a tar that was cut when it was planned lies in it in part.
+            there = min(wanted.length, self.planned.get(wanted.name, 0) - wanted.offset)
+            if data is None or len(data) < there:
+                raise SourceError(f"{self.label}/{wanted.name} {'is not there' if data is None else 'ends early'}")
+            yield data
 
     def _sizes(self) -> dict[str, int]:
-        sizes = self.folder.sizes(deep=True)
-        return {self._only: sizes[self._only]} if self._only else sizes
+        return {self._only: self.folder.size(self._only) or 0} if self._only else self.sizes
 
     def _finished(self, sizes: dict[str, int]) -> list[str]:
         """Tars that count; those that img2dataset has not finished are left out."""
@@ -96,8 +102,9 @@ class TarSource(Source):
         left_out: Counter[str] = Counter()
         with self.folder.open(name) as file:
             scan = scan_tar(file)
-        if scan.cut:
-            left_out[f"ends of cut tars ({name}: {scan.cut})"] += 1
+        if scan.damages:
+            more = f" and {len(scan.damages) - 1:,} more" if len(scan.damages) > 1 else ""
+            left_out[f"damages in tars ({name}: {scan.damages[0]}{more})"] += 1
         listed: dict[str, Listed] = {}
         for key, members in scan.members.items():
             pictures = [member for member in members if member.ending in PICTURE_ENDINGS]
@@ -119,6 +126,7 @@ class TarSource(Source):
 
     def _listed(self, name: str, key: str, pictures: list[Found], scan: Scan) -> Listed:
         captions, problem = captions_of(scan.texts.get((key, "txt")), scan.texts.get((key, "json")))
+        problem = scan.problems.get(key, problem)
         if len(pictures) > 1:
             problem = f"ambiguous: {len(pictures)} pictures: {', '.join(f'.{picture.ending}' for picture in pictures)}"
         return Listed(f"{self.label}/{name}", key, pictures[0].offset, pictures[0].size, captions, problem)
@@ -126,19 +134,15 @@ class TarSource(Source):
     def _downloaded(self, name: str, left_out: Counter[str]) -> set[str]:
         """Keys that img2dataset's table calls successful; counts the others."""
         table_name = f"{name[: -len('.tar')]}.parquet"
-        if not self.folder.exists(table_name):
+        if self.folder.size(table_name) is None:
             return set()
-        with self.folder.open(table_name) as file:
-            try:
-                table = pq.ParquetFile(file)
-                if not {"key", "status"} <= set(table.schema_arrow.names):
-                    return set()
-                rows = table.read(columns=["key", "status"])
-            except pa.ArrowException as error:
-                raise RequestError(
-                    f"SOURCE {self.folder.url}/{table_name} cannot be read as img2dataset's table: {error}"
-                ) from None
-        keys, states = rows["key"].to_pylist(), rows["status"].to_pylist()
+        with self.folder.open(table_name) as file, damage_of(f"{table_name} cannot be read as img2dataset's table"):
+            table = pq.ParquetFile(file)
+            if not {"key", "status"} <= set(table.schema_arrow.names):
+                return set()
+            rows = table.read(columns=["key", "status"])
+            rows.validate(full=True)
+            keys, states = rows["key"].to_pylist(), rows["status"].to_pylist()
         left_out.update(f"rows with status {state}" for state in states if state != "success")
         return {key for key, state in zip(keys, states, strict=True) if state == "success"}
 
@@ -151,7 +155,7 @@ def captions_of(txt: bytes | None, js: bytes | None) -> tuple[tuple[str, ...], s
     fields: dict[str, object] = {}
     if js is not None:
         try:
-            value = json.loads(js)
+            value = parse_json(js)
             fields = value if isinstance(value, dict) else {}
         except ValueError:
             if txt is None:
@@ -170,35 +174,18 @@ def scan_tar(file: IO[bytes]) -> Scan:
     """Read the headers of a tar, and its small text members, without its pictures."""
     members: dict[str, list[Found]] = {}
     texts: dict[tuple[str, str], bytes] = {}
-    size = file.seek(0, 2)
-    offset = 0
-    cut = None
-    while True:
-        file.seek(offset)
-        header = file.read(BLOCK)
-        if len(header) < BLOCK:
-            cut = f"at byte {size}, without an end of archive" if size else "it is empty"
-            break
-        if not any(header):
-            break
-        try:
-            info = read_member(file, header, offset)
-        except tarfile.TarError as error:
-            cut = f"at byte {offset}: {error}"
-            break
-        if info is None:  # a folder, a link, or the like
-            offset = file.tell()
-            continue
-        name, start, length = info
-        key, ending = split_name(name)
-        if start + length > size:
-            cut = f"at byte {size}, inside {name}"
-        if ending:
-            members.setdefault(key, []).append(Found(ending, start, length))
-            if ending in _CAPTION_ENDINGS and length <= _LARGEST_CAPTION:
-                file.seek(start)
-                texts[key, ending] = file.read(length)
-        if cut:
-            break
-        offset = start + length + -length % BLOCK
-    return Scan(members, texts, cut)
+    problems: dict[str, str] = {}
+    damages: list[str] = []
+    for member in read_members(file, file.seek(0, 2)):
+        key, ending = split_name(member.name)
+        if isinstance(member, Damage):
+            damages.append(f"{member.name}: {member.what}" if member.name else member.what)
+            if ending:
+                members.setdefault(key, []).append(Found(ending, 0, 0))
+                problems.setdefault(key, f"{member.reason}: its .{ending}: {member.what}")
+        elif ending:
+            members.setdefault(key, []).append(Found(ending, member.start, member.size))
+            if ending in _CAPTION_ENDINGS and member.size <= _LARGEST_CAPTION:
+                file.seek(member.start)
+                texts[key, ending] = file.read(member.size)
+    return Scan(members, texts, problems, damages)

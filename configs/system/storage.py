@@ -6,19 +6,24 @@ fsync and rename; in a bucket through one upload of a finished local file.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from stillreel.configs import RequestError
+from stillreel.configs import RequestError, StorageRefused
 
 PART_SUFFIX = ".part"
+_FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 _BATCH = 32  # ranges asked of a bucket at once, and read ahead of the consumer
 
 
@@ -80,6 +85,18 @@ class Folder:
         sizes = {path[start:]: int(info["size"]) for path, info in found.items() if info["type"] == "file"}
         return {name: sizes[name] for name in sorted(sizes) if not name.rsplit("/", 1)[-1].startswith(".")}
 
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, through links; None where there is none. Raises what else keeps it from being known."""
+        try:
+            info = self.fs.info(self.locate(name))
+        except ValueError:  # no name that a file could have
+            return None
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or error.errno in _NOWHERE:  # a bucket's has no number
+                return None
+            raise
+        return int(info["size"]) if info["type"] == "file" else None
+
     def read(self, name: str) -> bytes:
         """All bytes of a file; FileNotFoundError when there is none."""
         return bytes(self.fs.cat_file(self.locate(name)))
@@ -110,7 +127,8 @@ class Folder:
                         handle = None
                         yield None
                         continue
-                length = os.fstat(handle.fileno()).st_size if wanted.length < 0 else wanted.length
+                there = max(os.fstat(handle.fileno()).st_size - wanted.offset, 0)
+                length = there if wanted.length < 0 else min(wanted.length, there)
                 yield _read_fully(handle.fileno(), wanted.offset, min(length, most))
         finally:
             if handle is not None:
@@ -211,6 +229,28 @@ class Draft:
         fsync(self.path)
         os.replace(self.path, final)
         fsync(final.parent)
+
+
+@contextmanager
+def writing(url: str) -> Iterator[None]:
+    """Within it is nothing but the writing, or reading back, of a place: what it refuses for good becomes StorageRefused; what
+    may be over in a moment is raised as it is."""
+    try:
+        yield
+    except Exception as error:
+        if _is_final(error):
+            raise StorageRefused(
+                f"OUT {url} refuses: {re.sub(r'^.Errno [0-9]+. ', '', str(error))}. Nothing more is tried; what is finished is "
+                "kept. Make room or get access, and run the same command again to go on"
+            ) from error
+        raise
+
+
+def _is_final(error: Exception) -> bool:
+    if isinstance(error, OSError):  # a bucket's may have a kind without a number
+        return isinstance(error, PermissionError) or error.errno in _FINAL
+    # Credentials that are not there, or can be renewed no more: of boto's, which only s3fs imports.
+    return type(error).__module__ == "botocore.exceptions" and bool(re.search("Credential|Token", type(error).__name__))
 
 
 def _read_fully(handle: int, offset: int, length: int) -> bytes:

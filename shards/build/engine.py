@@ -10,17 +10,18 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stillreel.configs import DataError, RequestError
+from stillreel.configs import DataError, RequestError, StorageRefused
 from stillreel.configs.build import BuildSettings
 from stillreel.configs.system.interrupt import stoppable
 from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import Progress, amount, duration, tally
-from stillreel.configs.system.storage import Folder
+from stillreel.configs.system.storage import Folder, writing
 from stillreel.shards.build.executors import Executor, MakeShard, Outcome, ShardTask, open_executor
 from stillreel.shards.build.isolated import GUILTY
 from stillreel.shards.build.late import LateShards
@@ -51,31 +52,39 @@ def run_build(folder: Folder, build: Build, settings: BuildSettings) -> Manifest
     """Build, or go on building, a data set in OUT. DataError when shards failed or too much was rejected."""
     with sole_writer(folder), stoppable("finished shards are kept. Run the same command again to go on"):
         folder.remove_unfinished("shards")
-        plans = build.open_or_write_plans(folder, read_plans(folder))
+        try:
+            plans = build.open_or_write_plans(folder, read_plans(folder))
+        except StorageRefused as error:
+            raise RequestError(str(error)) from None
         for plan in plans:
             check_libraries(plan.header.libraries)
-        found = survey(folder, plans, full=settings.check == "full")
+        with writing(folder.url):
+            found = survey(folder, plans, full=settings.check == "full")
         _tell_survey(plans, found)
         schedule = Schedule(folder, build, plans, found, settings)
         schedule.work_off()
         folder.remove_unfinished("shards")
         if schedule.failed:
-            names = ", ".join(task.name for task in schedule.failed)
+            reasons: dict[str, list[str]] = {}
+            for task, reason in schedule.failed:
+                reasons.setdefault(reason, []).append(task.name)
+            named = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
             raise DataError(
                 f"{len(schedule.failed)} of {len(found.findings)} shards failed after {settings.attempts} "
-                f"attempts: {names}. The others are finished; run the same command again to try these again"
+                f"attempts: {named}. The others are finished; run the same command again to try these again"
             )
-        return _publish_manifest(folder, plans)
+        with writing(folder.url):
+            return _publish_manifest(folder, plans)
 
 
 def describe_totals(manifest: Manifest, folder: Folder) -> str:
     """What was made, in a line."""
     totals = manifest.totals
-    rejected = sum(totals["rejected"].values())
-    reasons = f" ({tally(totals['rejected'])})" if rejected else ""
+    rejected = sum(totals.rejected.values())
+    reasons = f" ({tally(totals.rejected)})" if rejected else ""
     return (
-        f"planned {totals['planned']:,} = written {totals['written']:,} + rejected {rejected:,}{reasons}; "
-        f"{totals['shards']:,} shards, {amount(totals['bytes'])}, in {folder.url}"
+        f"planned {totals.planned:,} = written {totals.written:,} + rejected {rejected:,}{reasons}; "
+        f"{totals.shards:,} shards, {amount(totals.bytes)}, in {folder.url}"
     )
 
 
@@ -102,7 +111,7 @@ class Schedule:
         self._running: dict[tuple[int, int], Task] = {}
         self._late = LateShards()
         self._budget = RejectBudget(settings.max_rejects, self._total)
-        self.failed: list[Task] = []
+        self.failed: list[tuple[Task, str]] = []  # and what of
         for receipt in found.receipts:
             self._budget.count(receipt.planned, receipt.rejected)
         self._budget.check()
@@ -141,14 +150,14 @@ class Schedule:
     def _take(self, outcome: Outcome) -> int:
         """Book what became of a task; returns how many samples it finished."""
         task = self._running.pop((outcome.task.plan, outcome.task.shard))
-        self._late.end(outcome.task.plan, outcome.task.shard)
+        self._late.end(outcome.task.plan, outcome.task.shard, made=outcome.receipt is not None)
         if outcome.receipt is not None:
             if GUILTY & outcome.receipt.rejected.keys():
                 self._tell_guilty(task)
             self._budget.count(outcome.receipt.planned, outcome.receipt.rejected)
             self._budget.check()
             return outcome.receipt.planned
-        if isinstance(outcome.error, RequestError):
+        if isinstance(outcome.error, (RequestError, StorageRefused)):
             raise outcome.error
         attempt, isolated = outcome.task.attempt, outcome.task.isolated
         if isinstance(outcome.error, TooManyRejects):
@@ -156,20 +165,22 @@ class Schedule:
             self._budget.check(outcome.error.rejected)
             self._waiting.append(Turn(task, attempt, isolated))
             return 0
-        _log.warning(f"{task.name}: attempt {attempt} of {self._settings.attempts} failed: {_one_line(outcome.error)}")
+        reason = _one_line(outcome.error)
+        _log.warning(f"{task.name}: attempt {attempt} of {self._settings.attempts} failed: {reason}")
         # The attempt that finds a deadly sample is due to every shard.
         if attempt < self._settings.attempts or (outcome.died and not isolated):
             self._waiting.append(Turn(task, attempt + 1, isolated or outcome.died))
         else:
-            self.failed.append(task)
+            self.failed.append((task, reason))
         return 0
 
     def _tell_guilty(self, task: Task) -> None:
-        """Name the samples of a shard that ended processes."""
-        table = pa.BufferReader(self._folder.read(part_file(task.name, "parquet")))
-        columns = ["source", "source_key", "reason", "detail"]
-        for row in pq.read_table(table, columns=columns, filters=[("reason", "in", GUILTY)]).to_pylist():
-            _log.warning("{source}: {source_key} is rejected: {reason}: {detail}".format(**row))
+        """Name the samples of a shard that ended processes; its table does so, too."""
+        with suppress(OSError):
+            table = pa.BufferReader(self._folder.read(part_file(task.name, "parquet")))
+            columns = ["source", "source_key", "reason", "detail"]
+            for row in pq.read_table(table, columns=columns, filters=[("reason", "in", GUILTY)]).to_pylist():
+                _log.warning("{source}: {source_key} is rejected: {reason}: {detail}".format(**row))
 
 
 class RejectBudget:

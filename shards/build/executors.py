@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from stillreel.configs import RequestError
 from stillreel.configs.system.pool import ending, exit_code_of, process_pool, stop_pool
-from stillreel.configs.system.storage import Folder
+from stillreel.configs.system.storage import Folder, writing
 from stillreel.shards.build.libraries import check_libraries
 from stillreel.shards.format.plan import Plan, open_plan
 from stillreel.shards.format.receipt import Receipt
@@ -48,7 +48,8 @@ class ShardTask:
 
     def open_plan(self) -> Plan:
         """Its plan. RequestError when the libraries here are not the plan's."""
-        plan = open_plan(Folder(self.out), self.plan, self.plan_digest)
+        with writing(self.out):
+            plan = open_plan(Folder(self.out), self.plan, self.plan_digest)
         check_libraries(plan.header.libraries)
         return plan
 

@@ -24,8 +24,10 @@ class LateShards:
     def begin(self, plan: int, shard: int) -> None:
         self._begun[plan, shard] = time.monotonic()
 
-    def end(self, plan: int, shard: int) -> None:
-        self._spans.append(time.monotonic() - self._begun.pop((plan, shard)))
+    def end(self, plan: int, shard: int, *, made: bool) -> None:
+        spent = time.monotonic() - self._begun.pop((plan, shard))
+        if made:
+            self._spans.append(spent)
         self._told.discard((plan, shard))
 
     def new(self) -> Iterator[tuple[int, int, str]]:

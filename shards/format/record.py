@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from stillreel.configs.system.claims import damage_of
 from stillreel.shards.format.plan import PlannedSample
 
 # The closed list of reasons to reject a sample. `stats`, `verify` and the preview sort by them; details are free text.
@@ -98,3 +100,15 @@ def table_of(records: Sequence[Record]) -> pa.Table:
     return pa.table(
         [pa.array(list(column), field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
     )
+
+
+def read_table(data: bytes, where: str) -> pa.Table:
+    """A shard's table from the bytes of its file. Damaged, which names `where`, when they are none."""
+    with damage_of(f"{where} cannot be read"):
+        table = pq.read_table(pa.BufferReader(data))
+        table.validate(full=True)
+        if not table.schema.equals(SCHEMA) or any(
+            table[field.name].null_count for field in SCHEMA if not field.nullable
+        ):
+            raise ValueError(f"columns {', '.join(table.schema.names)}; expected {', '.join(SCHEMA.names)}")
+        return table
