@@ -53,7 +53,9 @@ def run_build(folder: Folder, build: Build, settings: BuildSettings) -> Manifest
     with sole_writer(folder), stoppable("finished shards are kept. Run the same command again to go on"):
         folder.remove_unfinished("shards")
         try:
-            plans = build.open_or_write_plans(folder, read_plans(folder))
+            with writing(folder.url):
+                there = read_plans(folder)
+            plans = build.open_or_write_plans(folder, there)
         except StorageRefused as error:
             raise RequestError(str(error)) from None
         for plan in plans:

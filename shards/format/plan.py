@@ -143,10 +143,6 @@ class Plan:
         """The planned samples, a list a shard. DataError when the file is damaged."""
         return self._read_groups(range(self.shards))
 
-    def source_keys(self) -> Iterator[tuple[str, str]]:
-        """(source, source key) of every planned sample."""
-        return ((row.source, row.source_key) for rows in self.read_all() for row in rows)
-
     @property
     def _where(self) -> str:
         return f"{self.folder.url}/{self.file}"

@@ -17,6 +17,7 @@ REASONS = {
     "ambiguous": "the source gives two pictures under one key",
     "no_caption": "no caption, or only blanks",
     "bad_caption": "the caption is not UTF-8 text",
+    "caption_too_long": "a text that holds captions has more bytes than are read",
     "empty": "the file has no bytes",
     "not_an_image": "the bytes are no picture that any decoder knows",
     "unsupported": "a picture of a kind that cannot be decoded here",

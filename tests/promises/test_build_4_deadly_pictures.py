@@ -145,7 +145,7 @@ def test_the_limit_is_part_of_the_plan_but_where_it_is_that_of_plans_that_know_n
 ) -> None:
     for name, settings in (("usual", {}), ("other", {"picture_cpu_seconds": 60})):
         assert animate(source, tmp_path / name, **settings) == 0
-        planned = read_manifest(Folder(str(tmp_path / name))).plans[0]["settings"]
+        planned = read_manifest(Folder(str(tmp_path / name))).plans[0].settings
         assert {key: planned[key] for key in planned.keys() & {"picture_cpu_seconds"}} == settings
     with pytest.raises(RequestError, match="picture_cpu_seconds: planned 60, asked 'the default'"):
         animate(source, tmp_path / "other")
