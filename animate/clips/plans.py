@@ -90,7 +90,7 @@ def _write(
     header = PlanHeader(
         number=len(plans),
         name=name,
-        settings=stage.settings.model_copy(update={"name": name}).model_dump(mode="json"),
+        settings=stage.settings.model_copy(update={"name": name}).planned(),
         presets=stage.presets(),
         libraries=library_versions(_LIBRARIES),
         source=source.describe(),
@@ -124,12 +124,12 @@ def _name(plans: Sequence[Plan], source: Source, settings: AnimateSettings) -> s
 
 
 def _check_settings(folder: Folder, plans: Sequence[Plan], stage: Stage, settings: AnimateSettings) -> None:
-    asked = {**stage.settings.model_dump(mode="json"), "name": settings.name or plans[0].header.name}
+    asked = {**stage.settings.planned(), "name": settings.name or plans[0].header.name}
     planned = plans[0].header.settings
     differing = [
-        f"{key}: planned {planned.get(key)!r}, asked {asked[key]!r}"
+        f"{key}: planned {planned.get(key, 'the default')!r}, asked {asked.get(key, 'the default')!r}"
         for key in ClipSettings.model_fields
-        if asked[key] != planned.get(key)
+        if asked.get(key) != planned.get(key)
     ]
     if not differing and stage.presets() != plans[0].header.presets:
         differing = [f"the presets that grammar={asked['grammar']} and looks={asked['looks']} name have changed since"]

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillreel.configs import DataError
+from stillreel.configs.system.pool import ending
 from stillreel.configs.video import VideoSettings
 
 _MEMORY = 2 << 30  # bytes of address space, libraries included
@@ -54,8 +55,7 @@ def decode_sandboxed(file: Path, settings: VideoSettings) -> Clip:
         frames = np.frombuffer(data[:size], np.uint8).reshape(shape)
         mask = np.frombuffer(data[size:], np.bool_).reshape(shape[:1])
     except (ValueError, KeyError, TypeError):
-        why = f"ended by signal {-done.returncode}" if done.returncode < 0 else f"ended with {done.returncode}"
-        raise DataError(f"decoding it failed: the process that tried {why}") from None
+        raise DataError(f"decoding it failed: the process that tried {ending(done.returncode)}") from None
     return frames, mask
 
 

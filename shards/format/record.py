@@ -25,6 +25,8 @@ REASONS = {
     "corrupt": "the picture's data are damaged",
     "too_large": "more pixels than max_pixels, or more memory to decode than a worker may use",
     "too_small": "a side below min_side",
+    "crashed": "decoding the picture ends the process that tries, again and again",
+    "timed_out": "decoding the picture takes more CPU time than picture_cpu_seconds, again and again",
     "too_long": "one side more than 5 times the other",
     # Of videos, whose frames finetuning stores; they share the reasons above, said of a video.
     "unreadable": "the file cannot be read",
