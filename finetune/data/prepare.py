@@ -29,6 +29,7 @@ from stillreel.finetune.data.store import KIND, kept_settings, positions_in
 from stillreel.finetune.video import VideoError
 from stillreel.finetune.video.container import OpenVideo
 from stillreel.finetune.video.decode import FrameDecoder
+from stillreel.finetune.video.errors import reading
 from stillreel.finetune.video.pixels import FrameShaper
 from stillreel.finetune.video.reader import shown_instead
 from stillreel.finetune.video.samplers import sample
@@ -130,7 +131,8 @@ def make_shard(task: ShardTask) -> Receipt:
     with ShardWriter(plan, task.shard, task.max_rejected) as writer:
         for planned, clip in zip(plan.read_shard(task.shard), clips, strict=True):
             try:
-                width, height, members = frames_of(clip, video, plan.header.settings)
+                with reading(clip.file or clip.name):
+                    width, height, members = frames_of(clip, video, plan.header.settings)
                 writer.write(Record.of(planned, WRITTEN)._replace(width=width, height=height), members)
             except VideoError as trouble:
                 writer.reject(Record.of(planned, REJECTED, trouble.reason, trouble.detail))
