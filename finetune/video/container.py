@@ -196,7 +196,8 @@ class OpenVideo:
         self.flaws.append(Flaw("times", said))
         usual = float(np.median(steps[~jumps])) if not jumps.all() else 0.0
         usual = usual if usual > 0 else 1 / 25
-        return np.append(0.0, np.cumsum(np.where(jumps, usual, steps))) + times[0], 1 / usual
+        rate = self.rate if 0.9 < self.rate * usual < 1.1 else round(1 / usual, 3) or 1 / usual
+        return np.append(0.0, np.cumsum(np.where(jumps, usual, steps))) + times[0], rate
 
 
 class _NalUnits:
