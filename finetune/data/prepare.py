@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from math import ceil
+from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from stillreel.finetune.data.store import KIND, kept_settings, positions_in
 from stillreel.finetune.video import VideoError
 from stillreel.finetune.video.container import OpenVideo
 from stillreel.finetune.video.decode import FrameDecoder
+from stillreel.finetune.video.errors import reading
 from stillreel.finetune.video.pixels import FrameShaper
 from stillreel.finetune.video.reader import shown_instead
 from stillreel.finetune.video.samplers import sample
@@ -153,7 +155,12 @@ def _decoder() -> Callable[..., Decoded]:
 def frames_of(clip: Clip, video: VideoSettings, stored: Mapping[str, Any]) -> Decoded:
     """Width and height of a video's stored frames, and the members of its sample. VideoError where it gives no frame."""
     assert clip.file is not None
-    file = OpenVideo(clip.file, video.max_pixels)
+    with reading(clip.file):
+        return _frames_of(clip, clip.file, video, stored)
+
+
+def _frames_of(clip: Clip, path: Path, video: VideoSettings, stored: Mapping[str, Any]) -> Decoded:
+    file = OpenVideo(path, video.max_pixels)
     decoder = FrameDecoder(file, video.max_seconds)
     test = [sample(video, decoder.timeline, clip.span, None, instant) for instant in stored["instants"]]
     train = [
@@ -162,16 +169,16 @@ def frames_of(clip: Clip, video: VideoSettings, stored: Mapping[str, Any]) -> De
     ]
     wanted = np.unique(np.concatenate([*test, *train])).tolist()
     if not all(map(len, (*test, *train))):
-        raise VideoError(str(clip.file), "outside", f"no frame to take in {clip.span or 'it'}")
+        raise VideoError(str(path), "outside", f"no frame to take in {clip.span or 'it'}")
     shaper = FrameShaper(video.size, file.sample_aspect if video.square_pixels else None)
     shaped = {number: shaper.whole(frame) for number, frame in decoder.frames(wanted)}
     if not shaped:
         why = "; ".join(map(str, decoder.flaws)) or "the decoder gave none"
-        raise VideoError(str(clip.file), "no_frames", why)
+        raise VideoError(str(path), "no_frames", why)
     numbers = sorted(shaped)
     told = {
         "video": clip.name,
-        "file": clip.file.name,
+        "file": path.name,
         "numbers": numbers,
         "times": decoder.timeline.times[numbers].tolist(),
         "end": float(decoder.timeline.end),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import mimetypes
 import os
 import stat
@@ -16,7 +17,8 @@ from stillreel.configs import DataError, RequestError
 from stillreel.configs.stream import DataSettings
 from stillreel.configs.system.storage import Folder
 from stillreel.configs.video import VideoSettings
-from stillreel.finetune.benchmarks.files import VIDEO_ENDINGS, Inventory
+from stillreel.finetune.benchmarks.files import Inventory
+from stillreel.finetune.containers import VIDEO_ENDINGS
 from stillreel.finetune.search.store import Entry
 from stillreel.finetune.video import VideoError, VideoReader
 from stillreel.finetune.video.errors import Flaw
@@ -28,6 +30,7 @@ from stillreel.shards.stream.faults import BadShard
 from stillreel.shards.stream.reader import Found, Place, SampleReader
 from stillreel.shards.stream.stream import Blend, Sample
 
+_log = logging.getLogger(__name__)
 _FPS = 3  # of a clip whose data set does not say how fast its frames go
 _ATTEMPTS = 4  # of a read that storage does not answer
 
@@ -66,18 +69,21 @@ class VideoFolder:
     def survey(self) -> list[Entry]:
         """The files by path, as they are now. RequestError where there are none."""
         found = []
-        for name in Inventory(self.root, "VIDEOS").names:
-            if name.rpartition(".")[2].lower() in VIDEO_ENDINGS:
-                try:
-                    about = Path(self.root, name).stat()
-                    found.append(Entry(name, about.st_size, about.st_mtime_ns))
-                except OSError:  # a link to nowhere, or removed a moment ago: reading says it
-                    found.append(Entry(name, -1, -1))
+        inventory = Inventory(self.root, "VIDEOS")
+        for name in inventory.videos:
+            try:
+                about = Path(self.root, name).stat()
+                found.append(Entry(name, about.st_size, about.st_mtime_ns))
+            except OSError:  # a link to nowhere, or removed a moment ago: reading says it
+                found.append(Entry(name, -1, -1))
+        others = inventory.others()
         if not found:
             raise RequestError(
-                f"{self.root} holds no videos: no file there ends in .{', '.join(VIDEO_ENDINGS[:6])} or the like; "
-                f"nor is it a data set of clips, which has {MANIFEST} or {CATALOG}"
+                f"{self.root} holds no videos: no file there ends in {', '.join(VIDEO_ENDINGS)}"
+                f"{f' ({others})' if others else ''}; nor is it a data set of clips, which has {MANIFEST} or {CATALOG}"
             )
+        if others:
+            _log.info(f"{self.root}: {others}: passed over, as none of {', '.join(VIDEO_ENDINGS)}")
         return found
 
     def read(self, entry: Entry, file: OpenFile | None = None) -> Filmed:
