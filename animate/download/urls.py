@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -19,9 +18,10 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stillreel.animate.sources.captions import CAPTION_COLUMNS, find_column
+from stillreel.animate.sources.captions import CAPTION_COLUMNS, find_column, values_of
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.build import DownloadSettings
+from stillreel.configs.system.claims import damage_of, parse_json
 from stillreel.configs.system.storage import Folder
 
 SCHEMA = pa.schema([pa.field("row", pa.int64()), pa.field("url", pa.string()), pa.field("caption", pa.string())])
@@ -121,7 +121,7 @@ def _json_pairs(lines: Iterator[str], settings: DownloadSettings, where: str) ->
     url = caption = ""
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise RequestError(f"TABLE {where}, line {number}: expected a JSON object: {error}") from None
         if not isinstance(row, dict):
@@ -133,13 +133,15 @@ def _json_pairs(lines: Iterator[str], settings: DownloadSettings, where: str) ->
 
 
 def _parquet_pairs(file: IO[bytes], settings: DownloadSettings, where: str) -> Iterator[tuple[str, str]]:
-    try:
+    with damage_of(f"TABLE {where} is no Parquet file that can be read"):
         table = pq.ParquetFile(file)
-    except pa.ArrowException as error:
-        raise RequestError(f"TABLE {where} is no Parquet file: {error}") from None
-    names = table.schema_arrow.names
-    url = find_column(names, settings.url, URL_COLUMNS, "url", where)
-    caption = find_column(names, settings.caption, CAPTION_COLUMNS, "caption", where)
-    for batch in table.iter_batches(columns=[url, caption]):
-        for address, spoken in zip(batch[url].to_pylist(), batch[caption].to_pylist(), strict=True):
-            yield str(address or ""), str(spoken or "")
+        names = table.schema_arrow.names
+        url = find_column(names, settings.url, URL_COLUMNS, "url", where)
+        caption = find_column(names, settings.caption, CAPTION_COLUMNS, "caption", where)
+        for batch in table.iter_batches(columns=[url, caption]):
+            for address, spoken in zip(values_of(batch[url]), values_of(batch[caption]), strict=True):
+                yield _text(address), _text(spoken)
+
+
+def _text(value: object) -> str:
+    return str(value, "utf-8", "replace") if isinstance(value, bytes) else str(value or "")

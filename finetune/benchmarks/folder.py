@@ -6,7 +6,6 @@ says where it belongs, and without one all is test. Or a table a split: files.tr
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from stillreel.animate.sources.captions import CAPTION_COLUMNS, PICTURE_COLUMNS
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.benchmark import ColumnSettings
+from stillreel.configs.system.claims import parse_json
 from stillreel.finetune.benchmarks.assemble import check_apart
 from stillreel.finetune.benchmarks.benchmark import SPLITS, Benchmark, Protocol, Split, SplitName, Video
 from stillreel.finetune.benchmarks.classes import LABELS, classes_of, labelled_split
@@ -107,7 +107,7 @@ def _captions(value: Any, content: Content, place: str) -> tuple[str, ...]:
     """A caption, or several as a list or as a JSON list in a cell."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            listed = json.loads(value)
+            listed = parse_json(value)
         except ValueError:
             listed = None  # a caption that begins with a bracket
         if isinstance(listed, list) and all(isinstance(one, str) for one in listed):
