@@ -132,3 +132,9 @@ def batches_of(
             shares.append([f"{slot.key} {slot.value}" for slot in slots])
         yield merged(shares)
         step += 1
+
+
+def keys_of_epoch(blend: Blend) -> set[str]:
+    """Keys of the samples that the first epoch of a data set gives, whole or not."""
+    stream = Stream(blend, settings_of())
+    return {slot.key for slot in stream.read(np.arange(blend.corpora[0].samples), lambda sample, _: sample.key)}

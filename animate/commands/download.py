@@ -33,6 +33,7 @@ from stillreel.animate.download.urls import convert_table
 from stillreel.animate.sources.tables import TABLE_ENDINGS
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.build import DownloadSettings
+from stillreel.configs.system.claims import damage_of, parse_json
 from stillreel.configs.system.interrupt import stoppable
 from stillreel.configs.system.progress import Progress, tally
 from stillreel.configs.system.storage import Folder, check_apart
@@ -78,7 +79,9 @@ def _convert(folder: Folder, table: str, settings: DownloadSettings) -> int:
         "shard_size": settings.shard_size,
     }
     if folder.exists(_ABOUT):
-        before = json.loads(folder.read(_ABOUT))
+        with damage_of(f"{folder.url}/{_ABOUT} is damaged; remove {_OWN} to convert the table again"):
+            before = dict(parse_json(folder.read(_ABOUT)))
+            before["rows"] = int(before["rows"])
         if {key: before.get(key) for key in about} != about:
             raise RequestError(
                 f"OUT {folder.url} holds the download of another table, or with another shard_size; use another OUT"

@@ -24,6 +24,9 @@ Record = TypeVar("Record")
 STRICT = pydantic.ConfigDict(strict=True, extra="forbid")
 Count = Annotated[int, pydantic.Field(ge=0, le=1 << 62)]
 
+_STORAGE = frozenset(
+    {"aiohttp", "asyncio", "azure", "botocore", "fsspec", "gcsfs", "google", "requests", "s3fs", "urllib3"}
+)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
@@ -35,18 +38,26 @@ class Damaged(DataError, ValueError):
 def damage_of(where: str) -> Iterator[None]:
     """Within it, whatever is raised by reading bytes that are already here, or by pyarrow, becomes Damaged, and names `where`.
 
-    Errors of storage pass: those that the system numbers, and those of a kind that only storage raises.
+    Errors of storage pass: those that the system numbers, and those of packages that know buckets.
     """
     try:
         yield
     except StillreelError:
         raise
-    except OSError as error:
-        if type(error) is not OSError or error.errno is not None:
+    except Exception as error:
+        if _is_storage_s(error) or type(error) is MemoryError:  # pyarrow's own is of what a file claims
             raise
         raise Damaged(f"{where}: {_said(error)}") from None
-    except Exception as error:
-        raise Damaged(f"{where}: {_said(error)}") from None
+
+
+def _is_storage_s(error: Exception) -> bool:
+    package = type(error).__module__.partition(".")[0]
+    if package in _STORAGE:
+        return True
+    # pyarrow says OSError, without a number, of a file that it cannot make sense of.
+    return (
+        isinstance(error, OSError) and package == "builtins" and (type(error) is not OSError or error.errno is not None)
+    )
 
 
 def parse_json(data: bytes | str) -> Any:
@@ -105,4 +116,5 @@ def shortened(value: object) -> str:
 def _said(error: Exception) -> str:
     """The first line of what a parser says."""
     text = str(error).strip().partition("\n")[0] or type(error).__name__
+    text = f"lacks {text}" if isinstance(error, KeyError) else text
     return text if len(text) <= 200 else f"{text[:200]} ..."

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillreel.configs import DataError, RequestError
+from stillreel.configs.system.claims import damage_of
 from stillreel.finetune.benchmarks.pickles import read_plain
 from stillreel.finetune.containers import VIDEO_ENDINGS
 
@@ -238,10 +239,8 @@ def parse(file: AnnotationFile) -> Content:
 
 
 def _parquet(data: bytes, file: AnnotationFile) -> list[dict[str, Any]]:
-    try:
+    with damage_of(f"{file}: no Parquet file"):
         return list(pq.read_table(pa.BufferReader(data)).to_pylist())
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: no Parquet file: {error}") from None
 
 
 def _decode(data: bytes, file: AnnotationFile) -> str:

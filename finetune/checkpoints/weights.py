@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ from stillreel.configs import DataError, RequestError
 from stillreel.configs.exchange import ImportSettings
 from stillreel.configs.finetune import EvaluateSettings, FinetuneSettings
 from stillreel.configs.model import ModelSettings
+from stillreel.configs.system.claims import parse_json
 from stillreel.finetune.commands.import_checkpoint import read_foreign
 from stillreel.pretrain.model import VideoTextModel, build_model, load_model
 from stillreel.pretrain.model.checkpoint import CONFIG
@@ -82,12 +82,16 @@ def check_size(size: int, towers: dict[str, Any]) -> None:
 def _config_of(path: str) -> dict[str, Any] | None:
     """The configuration of a model of ours; None where there is none."""
     try:
-        config = json.loads((Path(path) / CONFIG).read_bytes())
+        config = parse_json((Path(path) / CONFIG).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:
         raise DataError(f"{path}/{CONFIG} is cut off or no JSON") from None
-    return config if isinstance(config, dict) and config.get("format") == FORMAT else None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        return None
+    if not isinstance(config.get("model"), dict) or not isinstance(config.get("towers"), dict):
+        raise DataError(f"{path}/{CONFIG} lacks model or towers")
+    return config
 
 
 def _settings_in(config: dict[str, Any]) -> ModelSettings:

@@ -23,13 +23,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import stillreel
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.search import IndexSettings
 from stillreel.configs.settings import canonical_json
+from stillreel.configs.system.claims import damage_of, parse_json
 from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import amount
 from stillreel.configs.system.storage import Folder
@@ -47,6 +48,7 @@ from stillreel.pretrain.model.normalize import encode_frames
 _PASSING = ("missing", "unreadable", "too_slow")
 _ROWS = 4096  # copied at once
 _PARTS_KEPT = 4  # in memory: files are published in the order in which they were saved
+_ANY = Entry("", 0, 0)
 _SHOWN = 20  # damaged files that are named on the terminal; the table has all
 
 
@@ -155,7 +157,7 @@ def _known(old: VideoIndex | None, work: Path) -> dict[str, Known]:
     for path in sorted(work.glob("part-*.safetensors")):
         try:
             known |= {one.entry.path: one for one in _read_part(path)}
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        except (DataError, OSError):
             path.unlink()  # cut off by a loss of power: its files are read again
     return known
 
@@ -215,9 +217,15 @@ def _save_part(work: Folder, name: str, batches: Sequence[tuple[list[Entry], Arr
 
 def _read_part(path: Path) -> Iterator[Known]:
     _arrays_of_part.cache_clear()  # another run's part may have had this name
-    _arrays_of_part(path)  # so that one that was cut is known by now
-    with safe_open(path, "numpy") as file:
-        entries = [Entry(*values) for values in json.loads(file.metadata()["entries"])]
+    with damage_of(str(path)):
+        _arrays_of_part(path)  # so that one that was cut is known by now
+    with damage_of(str(path)), safe_open(path, "numpy") as file:
+        entries = [Entry(*values) for values in parse_json(file.metadata()["entries"])]
+        for entry in entries:
+            if not all(isinstance(value, type(default)) for value, default in zip(entry, _ANY, strict=True)):
+                raise ValueError(f"{entry} is of no file")
+            if entry.row >= len(_arrays_of_part(path).get("vectors", ())):
+                raise ValueError(f"{entry.path} has row {entry.row}, which is not there")
     return (Known(entry, partial(_arrays_of_part, path)) for entry in entries)
 
 

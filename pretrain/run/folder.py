@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -16,6 +15,7 @@ from torch import Tensor
 from stillreel.configs import DataError, RequestError, StillreelError
 from stillreel.configs.run import RunSettings
 from stillreel.configs.settings import Settings
+from stillreel.configs.system.claims import parse_json
 from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import amount
 from stillreel.configs.system.storage import PART_SUFFIX, Folder
@@ -238,7 +238,7 @@ class RunFolder:
 
     def _began_from(self) -> str:
         try:
-            return str(json.loads((self.path / RUN).read_bytes())["began_from"])
+            return str(parse_json((self.path / RUN).read_bytes())["began_from"])
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 

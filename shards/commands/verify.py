@@ -26,17 +26,19 @@ from stillreel.shards.format.plan import Plan, PlannedSample, read_plans
 from stillreel.shards.format.receipt import PARTS, Receipt, part_file, receipt_file
 
 _SHOWN = 40
+_PREVIEW = "preview.html"
 
 
 @dataclass
 class Verdict:
-    """What was found: counts of rows, bytes that were hashed, and every problem."""
+    """What was found: counts of rows, bytes that were hashed, every problem; and files in OUT that are not of the data set."""
 
     planned: int = 0
     written: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     hashed: int = 0
     problems: list[Problem] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
 
 
 class Job(NamedTuple):
@@ -54,6 +56,8 @@ def run(out: str, settings: VerifySettings) -> int:
     count = len(verdict.problems)
     if count > _SHOWN:
         print(f"... and {count - _SHOWN:,} more problems")
+    if verdict.strangers:
+        print(f"not looked at, for they are no part of the data set: {', '.join(verdict.strangers[:_SHOWN])}")
     rejected = verdict.rejected.total()
     reasons = f" ({tally(verdict.rejected)})" if rejected else ""
     sign = "=" if verdict.planned == verdict.written + rejected else "!="
@@ -71,6 +75,8 @@ def verify(folder: Folder, settings: VerifySettings) -> Verdict:
     manifest, why_not = _read_manifest(folder)
     jobs = [job for plan in plans for job in _jobs(plan, manifest)]
     _check_listing(folder, [job.task for job in jobs], verdict)
+    own = {MANIFEST, _PREVIEW, *(plan.file for plan in plans)}
+    verdict.strangers = [shortened(name) for name in folder.sizes() if name not in own]
     expected = {line.name: line.receipt for line in manifest.shards} if manifest else {}
     receipts: dict[str, Receipt] = {}
     threads = settings.workers or os.cpu_count() or 1
