@@ -38,6 +38,7 @@ CLOSE = 1e-5
 WORDS = 600  # of a vocabulary
 _SAVED = 40_000_000  # weights: larger ones cost a disk more than they tell
 _SHALLOW: tuple[dict[str, Any], ...] = ({"depth": 2}, {"depths": (1, 1, 1, 1)}, {"layers": (1, 1, 1, 1)})
+_FIVE_STAGES = {"fastvit_mci3", "fastvit_mci4"}
 _create = timm.create_model
 
 
@@ -46,7 +47,7 @@ def shallow_timm() -> Iterator[None]:
     """Within it, timm makes its models with two layers, or one a stage, where they can be told."""
 
     def create(name: str, **asked: Any) -> Any:
-        for fewer in _SHALLOW:
+        for fewer in ({"layers": (1,) * 5},) if name in _FIVE_STAGES else _SHALLOW:
             try:
                 return _create(name, **asked, **fewer)
             except (TypeError, AttributeError, AssertionError, IndexError):
