@@ -15,7 +15,7 @@ from stillreel.shards.build.survey import Task
 from stillreel.shards.format.index import Entry, decode_index
 from stillreel.shards.format.plan import PlannedSample
 from stillreel.shards.format.receipt import PARTS, Receipt, part_file, read_receipt
-from stillreel.shards.format.record import REASONS, REJECTED, SCHEMA, WRITTEN
+from stillreel.shards.format.record import REASONS, REJECTED, SCHEMA, SCHEMAS, WRITTEN
 from stillreel.shards.format.tar import BLOCK, RECORD, TarDamage, digest_of_samples, members_of, walk
 
 
@@ -108,7 +108,7 @@ class ShardCheck:
         except (pa.ArrowException, OSError) as error:
             self._report(f"parquet cannot be read: {error}")
             return {}
-        if not table.schema.equals(SCHEMA):
+        if not any(table.schema.equals(schema) for schema in SCHEMAS):
             self._report(f"parquet has columns {', '.join(table.schema.names)}; expected {', '.join(SCHEMA.names)}")
             return {}
         rows = table.select(["key", "source", "source_key", "status", "reason", "sha256"]).to_pylist()
