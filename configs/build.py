@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,12 +19,24 @@ class SourceSettings(Settings):
         "", description="table of the captions of a folder of pictures; empty: the one that lies in it"
     )
     picture: str = Field(
-        "", description="column of the picture's file name, or of its bytes; empty: by its usual names"
+        "",
+        description="column of the picture's file name or bytes; of tars, the ending of its member; empty: the usual ones",
     )
-    caption: str = Field("", description="column of the caption; empty: by its usual names")
+    caption: str = Field(
+        "",
+        description="column of the caption; of tars, the field of their JSON, or a member's ending; empty: the usual ones",
+    )
     key: str = Field(
         "", description="Parquet: column of the sample's key; empty: by its usual names, else the row number"
     )
+    split: str = Field(
+        "", description="part of the source by the names of folders or files: train, test, ...; all: every one"
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """What plans and fingerprints hold of them. Settings that came later are left out at their default."""
+        first = ("captions", "picture", "caption", "key")
+        return {name: value for name, value in self.model_dump().items() if value or name in first}
 
 
 class ClipSettings(Settings):

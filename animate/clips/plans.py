@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,9 @@ _log = logging.getLogger(__name__)
 _LIBRARIES = ("albumentations", "av", "numpy", "opencv-python-headless", "pillow", "pyarrow", "simplejpeg", "stillreel")
 
 
+_UNSPOKEN = hashlib.blake2b(b"", digest_size=16).digest()  # of a sample without captions: extend=rejects tries it again
+
+
 def open_or_write_plans(
     folder: Folder, plans: list[Plan], source: Source, stage: Stage, settings: AnimateSettings
 ) -> list[Plan]:
@@ -41,8 +45,7 @@ def open_or_write_plans(
         return plans
     if settings.extend == "new":
         _check_label(plans, source)
-        planned = set(chain.from_iterable(plan.source_keys() for plan in plans))
-        listed = (one for one in _listing(source) if (one.source, one.source_key) not in planned)
+        listed = _new(plans, source)
     else:
         rejected = _rejected(folder, plans)
         listed = (one for one in _listing(source) if (one.source, one.source_key) in rejected)
@@ -51,6 +54,32 @@ def open_or_write_plans(
         _log.info(f"nothing to add: extend={settings.extend} finds no such samples in {source.folder.url}")
         return plans
     return [*plans, _write(folder, plans, source, stage, settings, chain([first], listed))]
+
+
+def _new(plans: Sequence[Plan], source: Source) -> Iterator[Listed]:
+    """Samples that no plan has. RequestError, at the end, when captions of planned ones are others now."""
+    planned = _planned_captions(plans)
+    changed = 0
+    for one in _listing(source):
+        before = planned.get(_digest(one.source, one.source_key))
+        if before is None:
+            yield one
+        changed += before not in (None, _UNSPOKEN, _digest(*one.captions))
+    if changed:
+        raise RequestError(
+            f"SOURCE {source.folder.url}: {changed:,} samples that OUT holds have other captions now. A build keeps "
+            "those that it was planned with: to have the new ones, build into another OUT"
+        )
+
+
+def _planned_captions(plans: Sequence[Plan]) -> dict[bytes, bytes]:
+    """Digest of each planned sample -> digest of its captions: of millions, no more is kept in memory."""
+    rows = chain.from_iterable(rows for plan in plans for rows in plan.read_all())
+    return {_digest(one.source, one.source_key): _digest(*one.captions) for one in rows}
+
+
+def _digest(*texts: str) -> bytes:
+    return hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _write(
@@ -127,13 +156,12 @@ def _what_differs(folder: Folder, plans: Sequence[Plan], source: Source) -> str:
     if source.folder.url in urls:
         files = dict(chain.from_iterable(plan.header.source.get("files", {}).items() for plan in plans))
         lost = [name for name, size in files.items() if source.files().get(name) != size]
-        what = (
-            f": {lost[0]} is gone or of another length, {len(lost) - 1} others, too; put back what was planned"
-            if lost
-            else ""
-        )
+        if lost:
+            what = f"{lost[0]} is gone or of another length, {len(lost) - 1} others, too; put back what was planned"
+        else:
+            what = f"{sum(1 for _ in _new(plans, source)):,} samples are new"
         return (
-            f"SOURCE {source.folder.url} has changed since it was planned{what}. To add its new samples to OUT, run with "
+            f"SOURCE {source.folder.url} has changed since it was planned: {what}. To add its new samples to OUT, run with "
             "extend=new; to build it afresh, use another OUT"
         )
     return (

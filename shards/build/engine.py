@@ -75,11 +75,11 @@ def run_build(folder: Folder, build: Build, settings: BuildSettings) -> Manifest
 def describe_totals(manifest: Manifest, folder: Folder) -> str:
     """What was made, in a line."""
     totals = manifest.totals
-    rejected = sum(totals["rejected"].values())
-    reasons = f" ({tally(totals['rejected'])})" if rejected else ""
+    rejected = sum(totals.rejected.values())
+    reasons = f" ({tally(totals.rejected)})" if rejected else ""
     return (
-        f"planned {totals['planned']:,} = written {totals['written']:,} + rejected {rejected:,}{reasons}; "
-        f"{totals['shards']:,} shards, {amount(totals['bytes'])}, in {folder.url}"
+        f"planned {totals.planned:,} = written {totals.written:,} + rejected {rejected:,}{reasons}; "
+        f"{totals.shards:,} shards, {amount(totals.bytes)}, in {folder.url}"
     )
 
 

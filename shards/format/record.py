@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from stillreel.configs.system.claims import damage_of
 from stillreel.shards.format.plan import PlannedSample
 
 # The closed list of reasons to reject a sample. `stats`, `verify` and the preview sort by them; details are free text.
@@ -15,6 +17,7 @@ REASONS = {
     "ambiguous": "the source gives two pictures under one key",
     "no_caption": "no caption, or only blanks",
     "bad_caption": "the caption is not UTF-8 text",
+    "caption_too_long": "a text that holds captions has more bytes than are read",
     "empty": "the file has no bytes",
     "not_an_image": "the bytes are no picture that any decoder knows",
     "unsupported": "a picture of a kind that cannot be decoded here",
@@ -96,3 +99,15 @@ def table_of(records: Sequence[Record]) -> pa.Table:
     return pa.table(
         [pa.array(list(column), field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
     )
+
+
+def read_table(data: bytes, where: str) -> pa.Table:
+    """A shard's table from the bytes of its file. Damaged, which names `where`, when they are none."""
+    with damage_of(f"{where} cannot be read"):
+        table = pq.read_table(pa.BufferReader(data))
+        table.validate(full=True)
+        if not table.schema.equals(SCHEMA) or any(
+            table[field.name].null_count for field in SCHEMA if not field.nullable
+        ):
+            raise ValueError(f"columns {', '.join(table.schema.names)}; expected {', '.join(SCHEMA.names)}")
+        return table

@@ -96,7 +96,7 @@ def test_too_many_rejects_stop_it_with_the_reasons(tmp_path: Path, workers: int)
     assert not (out / "manifest.json").exists()
     assert "numbers-000000" not in finished(out), "one shard alone was over the budget of all"
     manifest = run(out, job, workers=workers, max_rejects=0.5)
-    assert manifest.totals["rejected"] == {"corrupt": 6}
+    assert manifest.totals.rejected == {"corrupt": 6}
     line = describe_totals(manifest, Folder(str(out)))
     assert line.startswith("planned 12 = written 6 + rejected 6 (corrupt 6); 3 shards, ")
 
@@ -105,7 +105,7 @@ def test_without_a_limit_all_may_be_rejected_even_in_one_large_shard(tmp_path: P
     count = 10_001  # more than a budget is judged after
     job = NumberJob(rejected=frozenset(range(count)))
     manifest = run(tmp_path / "out", job, count=count, size=count, max_rejects=1)
-    assert manifest.totals["rejected"] == {"corrupt": count}
+    assert manifest.totals.rejected == {"corrupt": count}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
