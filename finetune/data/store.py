@@ -141,6 +141,9 @@ class StoredSource:
             raise VideoError(self._where(clip.name), "corrupt", f"no sample of stored frames: {error!r}") from None
         return VideoClip(frames, mask, numbers[places], times[places], flaws, end)
 
+    def read_crops(self, clips: Sequence[Clip]) -> list[VideoClip]:
+        return [self.read(clip, None) for clip in clips]
+
     def _members(self, video: str) -> Mapping[str, bytes]:
         place = self._store.places.get(video)
         if place is None:

@@ -15,7 +15,9 @@ from stillreel.finetune.data.clips import Clip, Draws, FileSource
 from stillreel.finetune.data.loader import Pair, pair_loader, start_state
 from stillreel.finetune.data.prepare import run as prepare_run
 from stillreel.finetune.data.store import StoredSource, open_store
+from stillreel.finetune.evaluation.benchmark import BenchmarkClips
 from stillreel.finetune.video import VideoError, View
+from stillreel.finetune.video.container import OpenVideo
 from stillreel.pretrain.data import ClipBatch, Share
 from stillreel.pretrain.objectives.identity import identify, tell_truth
 from tests.finetune.video.making import write_video
@@ -102,6 +104,27 @@ def test_a_state_of_other_pairs_or_another_seed_is_refused(pairs: list[Pair]) ->
         pair_loader(pairs, SETTINGS, Share(4), start_state(pairs[1:], 0), 1)
     with pytest.raises(RequestError, match="other training pairs or another seed"):
         pair_loader(pairs, SETTINGS, Share(4), start_state(pairs, 1), 1)
+
+
+def test_crops_of_a_clip_are_decoded_once_and_are_what_each_would_be_alone(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    open_video = OpenVideo.__init__
+
+    def noted(video: OpenVideo, path: Path, max_pixels: int) -> None:
+        opened.append(path)
+        open_video(video, path, max_pixels)
+
+    monkeypatch.setattr(OpenVideo, "__init__", noted)
+    views = [View(instant, place) for instant in (0.25, 0.75) for place in (0.0, 0.5, 1.0)]
+    clips = [Clip(file.stem, file, view=view) for file in files[:2] for view in views]
+    batch = BenchmarkClips(clips, SETTINGS.video_settings(), len(clips), 0, None)[0]
+    assert opened == [file for file in files[:2] for _ in (0.25, 0.75)]
+    for row, clip in enumerate(clips):
+        alone = FileSource(SETTINGS.video_settings()).read(clip, None)
+        assert np.array_equal(batch.frames[row].numpy(), alone.frames)
+    assert batch.whole == [True] * 12 and (batch.frames[0] != batch.frames[2]).any()
 
 
 @pytest.fixture(scope="module")
