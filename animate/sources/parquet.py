@@ -92,10 +92,11 @@ class ParquetSource(Source):
             rows = file.metadata.row_group(group).num_rows
             if left and left[0] < start + rows:
                 at = start
-                for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group], columns=[column]):
-                    while left and left[0] < at + len(batch):
-                        yield _picture_bytes(batch[column][left.pop(0) - at].as_py())
-                    at += len(batch)
+                with damage_of(f"row group {group} is damaged"):
+                    for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group], columns=[column]):
+                        while left and left[0] < at + len(batch):
+                            yield _picture_bytes(batch[column][left.pop(0) - at].as_py())
+                        at += len(batch)
             start += rows
         yield from (None for _ in left)
 

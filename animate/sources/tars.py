@@ -137,7 +137,7 @@ class TarSource(Source):
             rows.validate(full=True)
             keys, states = rows["key"].to_pylist(), rows["status"].to_pylist()
         left_out.update(f"rows with status {state}" for state in states if state != "success")
-        return {key for key, state in zip(keys, states, strict=True) if state == "success"}
+        return {str(key) for key, state in zip(keys, states, strict=True) if state == "success" and key is not None}
 
 
 def captions_of(txt: bytes | None, js: bytes | None) -> tuple[tuple[str, ...], str | None]:
