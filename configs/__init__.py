@@ -5,7 +5,7 @@ Every command's settings are one pydantic model here; grammars, looks and preset
 Knows nothing of pictures, shards, Ray or torch: importing it stays cheap, and every other room may import it.
 """
 
-from stillreel.configs.errors import DataError, Interrupted, RequestError, StillreelError
+from stillreel.configs.errors import DataError, Interrupted, RequestError, StillreelError, StorageRefused
 from stillreel.configs.settings import Settings, load_preset
 from stillreel.configs.words import parse_words
 
@@ -15,6 +15,7 @@ __all__ = [
     "RequestError",
     "Settings",
     "StillreelError",
+    "StorageRefused",
     "load_preset",
     "parse_words",
 ]

@@ -13,6 +13,10 @@ class DataError(StillreelError):
     """The command ran, and something is wrong with the data or the result (exit 1)."""
 
 
+class StorageRefused(StillreelError):
+    """A place that is written to is full, over its quota, read-only or forbidden: no retry will mend that."""
+
+
 class RequestError(StillreelError):
     """The command was asked for something that cannot be: a bad setting, a missing source (exit 2)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from itertools import chain
 
 from stillreel.animate.clips.clip import Stage
 from stillreel.animate.sources import Source
-from stillreel.configs import DataError, RequestError
+from stillreel.configs import DataError, RequestError, StillreelError
 from stillreel.configs.build import AnimateSettings, ClipSettings
 from stillreel.configs.system.progress import tally
 from stillreel.configs.system.storage import Folder
@@ -24,6 +25,9 @@ _log = logging.getLogger(__name__)
 _LIBRARIES = ("albumentations", "av", "numpy", "opencv-python-headless", "pillow", "pyarrow", "simplejpeg", "stillreel")
 
 
+_UNSPOKEN = hashlib.blake2b(b"", digest_size=16).digest()  # of a sample without captions: extend=rejects tries it again
+
+
 def open_or_write_plans(
     folder: Folder, plans: list[Plan], source: Source, stage: Stage, settings: AnimateSettings
 ) -> list[Plan]:
@@ -32,8 +36,7 @@ def open_or_write_plans(
     Raises RequestError when OUT holds other data than is asked for.
     """
     if not plans:
-        listed: Iterator[Listed] = source.listing()
-        return [_write(folder, plans, source, stage, settings, listed)]
+        return [_write(folder, plans, source, stage, settings, _listing(source))]
     _check_settings(folder, plans, stage, settings)
     known = any(plan.header.source["fingerprint"] == source.fingerprint() for plan in plans)
     if settings.extend == "no":
@@ -42,16 +45,41 @@ def open_or_write_plans(
         return plans
     if settings.extend == "new":
         _check_label(plans, source)
-        planned = set(chain.from_iterable(plan.source_keys() for plan in plans))
-        listed = (one for one in source.listing() if (one.source, one.source_key) not in planned)
+        listed = _new(plans, source)
     else:
         rejected = _rejected(folder, plans)
-        listed = (one for one in source.listing() if (one.source, one.source_key) in rejected)
+        listed = (one for one in _listing(source) if (one.source, one.source_key) in rejected)
     first = next(listed, None)
     if first is None:
         _log.info(f"nothing to add: extend={settings.extend} finds no such samples in {source.folder.url}")
         return plans
     return [*plans, _write(folder, plans, source, stage, settings, chain([first], listed))]
+
+
+def _new(plans: Sequence[Plan], source: Source) -> Iterator[Listed]:
+    """Samples that no plan has. RequestError, at the end, when captions of planned ones are others now."""
+    planned = _planned_captions(plans)
+    changed = 0
+    for one in _listing(source):
+        before = planned.get(_digest(one.source, one.source_key))
+        if before is None:
+            yield one
+        changed += before not in (None, _UNSPOKEN, _digest(*one.captions))
+    if changed:
+        raise RequestError(
+            f"SOURCE {source.folder.url}: {changed:,} samples that OUT holds have other captions now. A build keeps "
+            "those that it was planned with: to have the new ones, build into another OUT"
+        )
+
+
+def _planned_captions(plans: Sequence[Plan]) -> dict[bytes, bytes]:
+    """Digest of each planned sample -> digest of its captions: of millions, no more is kept in memory."""
+    rows = chain.from_iterable(rows for plan in plans for rows in plan.read_all())
+    return {_digest(one.source, one.source_key): _digest(*one.captions) for one in rows}
+
+
+def _digest(*texts: str) -> bytes:
+    return hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _write(
@@ -62,7 +90,7 @@ def _write(
     header = PlanHeader(
         number=len(plans),
         name=name,
-        settings=stage.settings.model_copy(update={"name": name}).model_dump(mode="json"),
+        settings=stage.settings.model_copy(update={"name": name}).planned(),
         presets=stage.presets(),
         libraries=library_versions(_LIBRARIES),
         source=source.describe(),
@@ -78,6 +106,16 @@ def _write(
     return plan
 
 
+def _listing(source: Source) -> Iterator[Listed]:
+    """What a source lists. RequestError says that it cannot, lest its trouble pass for one of OUT's."""
+    try:
+        yield from source.listing()
+    except StillreelError:
+        raise
+    except Exception as error:
+        raise RequestError(f"SOURCE {source.folder.url} cannot be read: {type(error).__name__}: {error}") from error
+
+
 def _name(plans: Sequence[Plan], source: Source, settings: AnimateSettings) -> str:
     """Prefix of keys: as set, else as OUT has it, else from the source's own name."""
     if settings.name or plans:
@@ -86,12 +124,12 @@ def _name(plans: Sequence[Plan], source: Source, settings: AnimateSettings) -> s
 
 
 def _check_settings(folder: Folder, plans: Sequence[Plan], stage: Stage, settings: AnimateSettings) -> None:
-    asked = {**stage.settings.model_dump(mode="json"), "name": settings.name or plans[0].header.name}
+    asked = {**stage.settings.planned(), "name": settings.name or plans[0].header.name}
     planned = plans[0].header.settings
     differing = [
-        f"{key}: planned {planned.get(key)!r}, asked {asked[key]!r}"
+        f"{key}: planned {planned.get(key, 'the default')!r}, asked {asked.get(key, 'the default')!r}"
         for key in ClipSettings.model_fields
-        if asked[key] != planned.get(key)
+        if asked.get(key) != planned.get(key)
     ]
     if not differing and stage.presets() != plans[0].header.presets:
         differing = [f"the presets that grammar={asked['grammar']} and looks={asked['looks']} name have changed since"]
@@ -116,8 +154,14 @@ def _check_label(plans: Sequence[Plan], source: Source) -> None:
 def _what_differs(folder: Folder, plans: Sequence[Plan], source: Source) -> str:
     urls = [plan.header.source["url"] for plan in plans]
     if source.folder.url in urls:
+        files = dict(chain.from_iterable(plan.header.source.get("files", {}).items() for plan in plans))
+        lost = [name for name, size in files.items() if source.files().get(name) != size]
+        if lost:
+            what = f"{lost[0]} is gone or of another length, {len(lost) - 1} others, too; put back what was planned"
+        else:
+            what = f"{sum(1 for _ in _new(plans, source)):,} samples are new"
         return (
-            f"SOURCE {source.folder.url} has changed since it was planned. To add its new samples to OUT, run with "
+            f"SOURCE {source.folder.url} has changed since it was planned: {what}. To add its new samples to OUT, run with "
             "extend=new; to build it afresh, use another OUT"
         )
     return (

@@ -30,12 +30,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillreel.animate.download.urls import convert_table
+from stillreel.animate.sources.tables import TABLE_ENDINGS
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.build import DownloadSettings
 from stillreel.configs.system.claims import damage_of, parse_json
 from stillreel.configs.system.interrupt import stoppable
 from stillreel.configs.system.progress import Progress, tally
-from stillreel.configs.system.storage import Folder
+from stillreel.configs.system.storage import Folder, check_apart
 
 _log = logging.getLogger(__name__)
 _OWN = "_stillreel"
@@ -71,13 +72,10 @@ def run(table: str, out: str, settings: DownloadSettings) -> int:
 
 def _convert(folder: Folder, table: str, settings: DownloadSettings) -> int:
     """Convert the table, unless that was done before; returns its rows. RequestError when OUT is of another table."""
-    parent, _, name = table.rpartition("/")
-    source = Folder(parent or ".")
-    if not source.exists(name):
-        raise RequestError(f"TABLE {table}: no such file")
+    source, names = _tables(table, folder)
     about = {
-        "bytes": source.sizes()[name],
-        "head": hashlib.sha256(_head(source, name)).hexdigest(),
+        "bytes": sum(source.size(name) or 0 for name in names),
+        "head": hashlib.sha256(b"".join(_head(source, name) for name in names)).hexdigest(),
         "shard_size": settings.shard_size,
     }
     if folder.exists(_ABOUT):
@@ -93,12 +91,29 @@ def _convert(folder: Folder, table: str, settings: DownloadSettings) -> int:
         raise RequestError(f"OUT {folder.url} holds tars that stillreel did not download; use another OUT")
     _log.info(f"reading {table}")
     with folder.draft(_TABLE) as draft:
-        converted = convert_table(source, name, draft.path, settings)
+        converted = convert_table(source, names, draft.path, settings)
         draft.publish()
     if converted.left_out:
         _log.warning(f"left out of {table}: {tally(converted.left_out)}")
     folder.publish(_ABOUT, json.dumps({**about, "rows": converted.rows}).encode())
     return converted.rows
+
+
+def _tables(table: str, out: Folder) -> tuple[Folder, list[str]]:
+    """Where the table lies, or the tables of a folder (as LAION's, COYO's and DataComp's lie), in the order of their names."""
+    given = Folder(table)
+    if given.is_folder():
+        check_apart(given, out)
+        names = [name for name in given.listing().sizes if name.removesuffix(".gz").endswith(TABLE_ENDINGS)]
+        kinds = {name.removesuffix(".gz").rpartition(".")[2] for name in names}
+        if len(kinds) != 1:
+            what = f"tables of {len(kinds)} kinds: .{', .'.join(sorted(kinds))}; name one" if kinds else "no table"
+            raise RequestError(f"TABLE {table} holds {what}; expected .parquet, .tsv, .csv or .jsonl files of URLs")
+        return given, names
+    if not given.exists():
+        raise RequestError(f"TABLE {table}: no such file")
+    parent, _, name = given.url.rpartition("/")
+    return Folder(parent), [name]
 
 
 def _head(source: Folder, name: str) -> bytes:

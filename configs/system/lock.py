@@ -13,15 +13,19 @@ from stillreel.configs.system.storage import Folder
 
 @contextmanager
 def sole_writer(folder: Folder) -> Iterator[None]:
-    """Hold OUT for this process; RequestError when another one has it.
+    """Hold OUT for this process; RequestError when another one has it, or when it cannot be written.
 
     Nothing can be said of a bucket, nor of a file system without locks.
     """
     if not folder.is_local:
         yield
         return
-    Path(folder.path).mkdir(parents=True, exist_ok=True)
-    with open(folder.locate(".lock"), "w") as file:
+    try:
+        Path(folder.path).mkdir(parents=True, exist_ok=True)
+        lock = open(folder.locate(".lock"), "w")  # noqa: SIM115
+    except OSError as error:
+        raise RequestError(f"OUT {folder.url} cannot be written: {error.strerror}") from None
+    with lock as file:
         try:
             # Not flock: forked workers would inherit it, and hold OUT for seconds after a kill of this process.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

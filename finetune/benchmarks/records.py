@@ -8,12 +8,23 @@ column, and the JSON of STAN's and UMT's data loaders.
 
 from __future__ import annotations
 
+import io
+import json
+import re
+import tokenize
+import unicodedata
+from ast import literal_eval
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from stillreel.configs import DataError
 from stillreel.finetune.benchmarks.benchmark import Span
-from stillreel.finetune.benchmarks.files import VIDEO_ENDINGS, AnnotationFile, Content, parse
+from stillreel.finetune.benchmarks.files import AnnotationFile, Content, parse
+from stillreel.finetune.containers import VIDEO_ENDINGS
+
+# A cell that is a printed list or tuple: its first text begins behind the bracket. A caption may begin with a bracket, too.
+_LISTED = re.compile(r"""\s*[\[(](\s*[\'"].*[\'"]\s*,?\s*)[\])]\s*""", re.DOTALL)
+_BETWEEN = (tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER)
 
 
 class Record(NamedTuple):
@@ -102,6 +113,7 @@ class Gather:
         self.records: Records = {}
 
     def add(self, record: Record) -> None:
+        record = record._replace(id=composed(record.id))
         if not record.id:
             raise DataError(f"{self.file}, {record.place}: a video without an id")
         first = self.records.setdefault(record.id, record)
@@ -120,6 +132,12 @@ class Gather:
         return self.records
 
 
+def composed(name: str) -> str:
+    """A name with each letter and its accents as one character, as most systems write it: macOS's way is another, of the same
+    name."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
 def id_of(path: str) -> str:
     """A video's id from a file name: without folders and the ending of a video; other dots are part of ids (LSMDC).
 
@@ -129,6 +147,18 @@ def id_of(path: str) -> str:
     name = path.replace("\\", "/").rpartition("/")[2]
     stem, dot, ending = name.rpartition(".")
     return stem if dot and stem and ending.lower() in VIDEO_ENDINGS else name
+
+
+def name_of(value: Any, file: AnnotationFile, place: str) -> str:
+    """The name or id of a video: text, or a whole number, as tables and JSON have ids of digits alone (7.0 is one: a column of
+    numbers with a gap is written so)."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1:
+        return str(int(value))
+    if not isinstance(value, str):
+        raise DataError(f"{file}, {place}: expected the name of a video, found {_kind(value)}")
+    if not value.strip():
+        raise DataError(f"{file}, {place}: a video without an id")
+    return value.strip()
 
 
 def text_of(value: Any, file: AnnotationFile, place: str) -> str:
@@ -148,11 +178,34 @@ def text_of(value: Any, file: AnnotationFile, place: str) -> str:
 
 
 def texts_of(value: Any, file: AnnotationFile, place: str) -> tuple[str, ...]:
-    """One caption or a list of captions, none blank, at least one."""
+    """One caption or a list of captions, none blank, at least one. A list may be written into one cell of a table, as JSON, or as
+    pandas and NumPy print theirs."""
+    if isinstance(value, str) and (match := _LISTED.fullmatch(value)):
+        value = _listed(match[1], file, place)
     spoken = value if isinstance(value, list | tuple) else [value]
     if not spoken:
         raise DataError(f"{file}, {place}: no captions")
     return tuple(text_of(one, file, place) for one in spoken)
+
+
+def _listed(inside: str, file: AnnotationFile, place: str) -> list[Any]:
+    """The texts between the brackets of a printed list, with commas between them or (NumPy) without."""
+    try:
+        return list(json.loads(f"[{inside}]"))
+    except ValueError:
+        found = []
+    try:
+        for kind, text, *_ in tokenize.generate_tokens(io.StringIO(f"({inside})").readline):
+            if kind == tokenize.STRING:
+                found.append(literal_eval(text))
+            elif kind not in _BETWEEN and text not in (",", "(", ")"):
+                raise ValueError(text)
+    except (ValueError, SyntaxError, tokenize.TokenError):
+        raise DataError(
+            f"{file}, {place}: {inside[:60]!r} in brackets looks like a list of captions and cannot be read as one (cut by "
+            'NumPy?); expected JSON, ["a dog", "a hound"], or a caption a row'
+        ) from None
+    return found
 
 
 def field(record: Any, key: str, kind: type, file: AnnotationFile, place: str) -> Any:
@@ -184,8 +237,8 @@ def first_value(content: Content) -> Any:
 def _is_id_list(content: Content) -> bool:
     value = content.value
     if isinstance(value, list):
-        return bool(value) and isinstance(value[0], str)
-    return content.is_text and len(content.first.split()) == 1 and not set(content.first) & set(",{[<\t")
+        return bool(value) and isinstance(value[0], str | int)
+    return content.is_text and len(content.first.split()) == 1 and not set(content.first) & set(",;{[<\t")
 
 
 def _read_id_list(content: Content) -> Records:
@@ -197,9 +250,8 @@ def _read_id_list(content: Content) -> Records:
             gather.add(Record(id_of(text.strip()), f"line {number}", path=text.strip()))
         return gather.done()
     for number, value in enumerate(content.value, 1):
-        if not isinstance(value, str):
-            raise DataError(f"{content.file}, record {number}: expected an id as text, found {_kind(value)}")
-        gather.add(Record(id_of(value), f"record {number}", path=value))
+        path = name_of(value, content.file, f"record {number}")
+        gather.add(Record(id_of(path), f"record {number}", path=path))
     return gather.done()
 
 
@@ -213,7 +265,7 @@ def _read_id_table(content: Content) -> Records:
     gather = Gather(content.file)
     for number, row in content.rows(["video_id"]):
         place = f"line {number}"
-        captions = (text_of(row[spoken], content.file, place),) if spoken else ()
+        captions = texts_of(row[spoken], content.file, place) if spoken else ()
         gather.add(Record(id_of(row["video_id"].strip()), place, captions))
     return gather.done()
 
@@ -250,7 +302,7 @@ def _read_umt(content: Content) -> Records:
         keys = set(one) if isinstance(one, dict) else set()
         name = next((key for key in ("video", "image", "video_id") if key in keys), "video")
         spoken = next((key for key in ("caption", "sentence") if key in keys), "caption")
-        path = field(one, name, str, content.file, place)
+        path = name_of(field(one, name, object, content.file, place), content.file, place)
         field(one, spoken, object, content.file, place)
         gather.add(Record(id_of(path), place, texts_of(one[spoken], content.file, place), path=path))
     return gather.done()

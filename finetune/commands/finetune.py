@@ -5,6 +5,7 @@ OUT is a run's folder as in pretraining; OUT/final is the model that was chosen,
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,13 +20,14 @@ from stillreel.finetune.benchmarks import Located, Opened, Split, SplitName
 from stillreel.finetune.checkpoints.weights import check_size, describe_model, resolve_init
 from stillreel.finetune.data import prepare
 from stillreel.finetune.data.asked import open_asked, store_asked
-from stillreel.finetune.data.loader import Pair, class_text, pair_loader, pairs_of, start_state
-from stillreel.finetune.data.plan import describe_costs, describe_reading, devices
+from stillreel.finetune.data.loader import Pair, class_text, describe_cut, pair_loader, pairs_of, start_state
+from stillreel.finetune.data.plan import describe_costs, describe_reading, devices, without_weights
 from stillreel.finetune.data.store import FrameStore
 from stillreel.finetune.evaluation.benchmark import benchmark_evaluator
 from stillreel.finetune.evaluation.results import about_checkpoint, publish, results_of, table_of
 from stillreel.pretrain.data import Share
 from stillreel.pretrain.data.tokens import tokenize
+from stillreel.pretrain.engine.doubts import doubts_of
 from stillreel.pretrain.engine.loop import Metrics
 from stillreel.pretrain.engine.parallel import autocast_of
 from stillreel.pretrain.engine.prefetcher import DeviceBatch, DevicePrefetcher
@@ -35,6 +37,8 @@ from stillreel.pretrain.model import VideoTextModel, load_model
 from stillreel.pretrain.objectives import ClassTexts
 from stillreel.pretrain.run.folder import FINAL
 from stillreel.shards.stream.stream import State
+
+_log = logging.getLogger(__name__)
 
 
 def run(name: str, settings: FinetuneSettings) -> int:
@@ -57,7 +61,10 @@ def run(name: str, settings: FinetuneSettings) -> int:
     if settings.dry_run:
         print(opened.report(), f"{opened.located.describe()}; selection: {selection_in(opened)}", sep="\n")
         classes = len(opened.benchmark.labels) if settings.objective.classes else 0
+        print(describe_cut(pairs, settings.context_length))
         print(describe_costs(settings, described, len(pairs), classes))
+        for doubt in doubts_of(settings, len(pairs), without_weights(described)):
+            _log.warning(doubt)
         print(describe_reading(settings, pairs, store, max(len(devices()), 1)))
         return 0
     if settings.prepare:
@@ -121,7 +128,7 @@ class FinetuneRun:
             order=("seed",),
             start=start_state(self.pairs, settings.seed),
             feed=self._feed,
-            description=self.opened.report(),
+            description=f"{self.opened.report()}\n{describe_cut(self.pairs, settings.context_length)}",
             evaluate_every=settings.eval.every or settings.save_every,
             evaluate=partial(self._metrics, self._evaluator(selection)) if selection else None,
             chooses=bool(selection),

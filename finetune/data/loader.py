@@ -28,7 +28,7 @@ from stillreel.finetune.data.clips import Clip, Draws, empty_clips, fill_clip
 from stillreel.finetune.data.store import FrameStore, open_source
 from stillreel.finetune.video import Span, VideoError
 from stillreel.pretrain.data import BatchDataset, BatchLoader, BatchMaker, ClipBatch, Share, View
-from stillreel.pretrain.data.tokens import tokenize
+from stillreel.pretrain.data.tokens import count_cut, tokenize
 from stillreel.shards.stream.faults import BadSample, Budget, fill_slots
 from stillreel.shards.stream.order import Ints, permutation
 from stillreel.shards.stream.stream import State, slots_of
@@ -62,6 +62,14 @@ def pairs_of(located: Located, name: SplitName, prompt: str) -> list[Pair]:
             texts = (class_text(located.benchmark.labels[video.label], prompt),)
         pairs += [Pair(f"{video.id}#{number}", video.id, clip, text) for number, text in enumerate(texts)]
     return pairs
+
+
+def describe_cut(pairs: Sequence[Pair], words: int) -> str:
+    """How many of their captions are cut at the context length."""
+    captions = [pair.caption for pair in pairs]
+    return (
+        f"train: {count_cut(captions, words):,} of {len(captions):,} captions are longer than {words} tokens, and cut"
+    )
 
 
 def draws_of(settings: FinetuneSettings) -> Draws:

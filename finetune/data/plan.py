@@ -25,11 +25,15 @@ _READ = 12  # clips that are read to see how fast that is
 _STATE = 16  # bytes a weight: itself, its gradient, AdamW's two moments, in fp32
 
 
+def without_weights(described: Described) -> VideoTextModel:
+    """The model as it is built, on no device."""
+    with torch.device("meta"):
+        return VideoTextModel(build_towers(described.towers), described.settings)
+
+
 def describe_costs(settings: FinetuneSettings, described: Described, pairs: int, classes: int) -> str:
     """Steps, parameters, memory, operations and time of a run on `pairs` pairs that tells `classes` apart (0: none)."""
-    steps = settings.steps_of(pairs)
-    with torch.device("meta"):
-        model = VideoTextModel(build_towers(described.towers), described.settings)
+    steps, model = settings.steps_of(pairs), without_weights(described)
     weights = sum(tensor.numel() for tensor in model.parameters())
     step = step_flops(settings, described.settings, described.towers, settings.frames, settings.context_length, classes)
     names = devices()

@@ -17,6 +17,7 @@ from stillreel.finetune.data.loader import class_text, clips_of, instants_of
 from stillreel.finetune.data.store import FrameStore, open_source
 from stillreel.finetune.video import VideoError, View
 from stillreel.pretrain.data.together import Together
+from stillreel.pretrain.data.tokens import count_cut
 from stillreel.pretrain.data.workers import load_batches
 from stillreel.pretrain.evaluation import EvalBatch, EvalProtocol, Evaluator, Matches
 from stillreel.shards.stream.order import permutation
@@ -56,6 +57,7 @@ def benchmark_protocol(
     else:
         texts = [class_text(label, settings.prompt) for label in benchmark.labels]
         matches = Matches(torch.arange(len(texts)), torch.tensor([one.label for one in videos]))
+    cut = count_cut(texts, settings.context_length)
     return EvalProtocol(
         name=f"{split} split",
         context_length=settings.context_length,
@@ -69,7 +71,10 @@ def benchmark_protocol(
         views=views,
         dual_softmax=settings.dual_softmax,
         querybank=_bank(benchmark.splits.get("train"), settings.querybank) if retrieval and settings.querybank else (),
-        described=_described(located, split, settings, selection),
+        cut=cut,
+        described=_described(
+            located, split, settings, selection, f" ({cut:,} of {len(texts):,} texts cut)" if cut else ""
+        ),
     )
 
 
@@ -114,10 +119,10 @@ def _bank(train: Split | None, count: int) -> list[str]:
     return [captions[number] for number in sorted(chosen.tolist())]
 
 
-def _described(located: Located, split: SplitName, settings: ProtocolSettings, selection: str) -> str:
+def _described(located: Located, split: SplitName, settings: ProtocolSettings, selection: str, cut: str) -> str:
     video, views = settings.video_settings(), settings.views
     shuffled = ", shuffled" if video.order == "shuffled" else ""
-    seen = f"{video.frames} frames by {video.sampler}{shuffled}, {video.size} px, {settings.context_length} tokens"
+    seen = f"{video.frames} frames by {video.sampler}{shuffled}, {video.size} px, {settings.context_length} tokens{cut}"
     many = f", {views.segments} x {views.crops} views" if views.segments * views.crops > 1 else ""
     chosen = f"; selection: {selection}" if selection else ""
     return f"{located.describe(split)}; {seen}{many}{chosen}"

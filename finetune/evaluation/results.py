@@ -61,6 +61,7 @@ def results_of(
             else len(videos),
             "missing": len(opened.located.missing.get(split, ())),
             "damaged": len(result.damaged),
+            "cut": protocol.cut,
         },
         "metrics": result.metrics(),
         "rows": [row.to_json() for row in result.rows],

@@ -14,7 +14,7 @@ from stillreel.configs.video import VideoSettings
 from stillreel.finetune.video.container import OpenVideo
 from stillreel.finetune.video.crop import DrawnCrop
 from stillreel.finetune.video.decode import FrameDecoder
-from stillreel.finetune.video.errors import Flaw, VideoError
+from stillreel.finetune.video.errors import Flaw, VideoError, reading
 from stillreel.finetune.video.pixels import FrameShaper
 from stillreel.finetune.video.samplers import sample
 from stillreel.finetune.video.timeline import Span
@@ -61,8 +61,12 @@ class VideoReader:
     ) -> VideoClip:
         """The clip of a video, or of a span of it; with dice a sampler that draws in training draws, without as at test.
 
-        Raises VideoError when the file gives no frame at all.
+        Raises VideoError, and nothing else, when the file gives no frame at all.
         """
+        with reading(file):
+            return self._read(file, span, dice, view)
+
+    def _read(self, file: str | Path, span: Span | None, dice: Dice | None, view: View) -> VideoClip:
         settings = self._settings
         video = OpenVideo(Path(file), settings.max_pixels)
         decoder = FrameDecoder(video, settings.max_seconds)

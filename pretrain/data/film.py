@@ -22,7 +22,7 @@ from stillreel.animate.pictures.picture import PictureReader
 from stillreel.animate.render.cpu import Renderer
 from stillreel.animate.render.device import Still, prepare_still
 from stillreel.animate.sources.base import PICTURE_ENDINGS
-from stillreel.animate.sources.tars import captions_of
+from stillreel.animate.sources.captions import captions_of
 from stillreel.configs import RequestError
 from stillreel.configs.build import ClipSettings
 from stillreel.configs.grammar import Grammar, load_grammar

@@ -23,6 +23,7 @@ from stillreel.configs.train import TrainSettings
 from stillreel.pretrain.data import Share
 from stillreel.pretrain.data.together import Together
 from stillreel.pretrain.engine.distributed import Ranks, init_distributed
+from stillreel.pretrain.engine.doubts import doubts_of
 from stillreel.pretrain.engine.ema import ModelEma, wise_ft
 from stillreel.pretrain.engine.extend import extend_model
 from stillreel.pretrain.engine.loop import Metrics, Records, Schedule, TrainState, tell_evaluation, train
@@ -110,6 +111,9 @@ def run_training(session: Session, settings: TrainSettings, training: Training) 
         restore(state, checkpoint)
     feed = training.feed(data, max(steps - data.steps, 0))
     session.say(f"{training.description}\n{describe_run(settings, training.samples, ranks)}")
+    if ranks.is_first:
+        for doubt in doubts_of(settings, training.samples, state.task.model):
+            _log.warning(doubt)
     evaluate = None if training.evaluate is None else partial(_evaluate, state, training.evaluate)
     with open_records(session, settings, training.samples, steps, data) as records:
         if evaluate and not data.steps:

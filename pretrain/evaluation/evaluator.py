@@ -92,6 +92,7 @@ class EvalProtocol:
     views: int = 1  # clips of a video, whose scores are averaged
     dual_softmax: bool = False
     querybank: Sequence[str] = ()  # training captions of a row of QB-norm; none: no such row
+    cut: int = 0  # of `texts`, those that are longer than the context length
     described: str = ""  # in one line, as it stands beside every number
 
 

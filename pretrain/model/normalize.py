@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from stillreel.pretrain.model.adapter import preprocess_of
 from stillreel.pretrain.model.features import VideoFeatures
 from stillreel.pretrain.model.model import VideoTextModel
 
@@ -28,12 +30,25 @@ def normalize(
     return torch.addcmul(shift, frames.movedim(-1, -3), scale, out=ready)
 
 
+class Pixels(NamedTuple):
+    """What pixels from 0 to 1 are normalized by, per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def pixels_of(model: VideoTextModel) -> Pixels:
+    """The mean and deviation that a model's towers were trained behind."""
+    preprocess = preprocess_of(model.clip)
+    return Pixels(tuple(preprocess["mean"]), tuple(preprocess["std"]))
+
+
 def encode_frames(
     model: VideoTextModel, frames: Tensor, mask: Tensor | None, autocast: torch.dtype | None = None
 ) -> VideoFeatures:
     """Features of frames uint8 (B, T, H, W, 3) with mask (B, T), on the model's device; `autocast` is the towers' type."""
     weights = next(model.parameters())
-    seen = normalize(frames.to(weights.device, non_blocking=True), dtype=weights.dtype)
+    seen = normalize(frames.to(weights.device, non_blocking=True), *pixels_of(model), dtype=weights.dtype)
     shown = None if mask is None else mask.to(weights.device, non_blocking=True)
     with torch.no_grad(), torch.autocast(weights.device.type, autocast, enabled=autocast is not None):
         features: VideoFeatures = model.encode_video(seen, shown)

@@ -23,8 +23,8 @@ from stillreel.configs import DataError, RequestError
 from stillreel.configs.stream import CatalogSettings
 from stillreel.configs.system.claims import parse_json
 from stillreel.configs.system.progress import Progress, amount, tally
-from stillreel.configs.system.storage import Folder
-from stillreel.shards.format.foreign import Damage, Member, read_members, split_name
+from stillreel.configs.system.storage import Folder, check_apart
+from stillreel.shards.format.foreign import Damage, Member, read_members, split_name, tar_names
 from stillreel.shards.format.index import Entry, encode_index
 from stillreel.shards.format.manifest import MANIFEST
 from stillreel.shards.format.sample import check_ending
@@ -65,41 +65,39 @@ def run(tars: str, out: str, settings: CatalogSettings) -> int:
             progress.advance(1, f"{len(problems)} problems" if problems else "")
     body = Catalog(source.url, lines, problems)
     folder.publish(CATALOG, json.dumps(asdict(body), sort_keys=True, indent=1).encode() + b"\n")
+    for problem in problems[:_SHOWN]:
+        print(f"PROBLEM {problem}", flush=True)
+    if len(problems) > _SHOWN:
+        print(f"... and {len(problems) - _SHOWN:,} more problems, in {folder.url}/{CATALOG}", flush=True)
     return _report(open_corpus(out), kinds, problems)
 
 
 def _report(corpus: Corpus, kinds: Counter[str], problems: list[str]) -> int:
-    for problem in problems[:_SHOWN]:
-        print(f"PROBLEM {problem}")
-    if len(problems) > _SHOWN:
-        print(f"... and {len(problems) - _SHOWN:,} more problems, in {corpus.url}/{CATALOG}")
     found = f"{len(corpus.shards):,} tars, {corpus.samples:,} samples ({tally(kinds)}), {amount(corpus.bytes)}"
     print(f"{found}; {f'{len(problems):,} problems' if problems else 'all is well'}", flush=True)
     return 1 if problems else 0
 
 
 def _check_apart(source: Folder, folder: Folder) -> None:
-    if f"{folder.url}/".startswith(f"{source.url}/"):
-        raise RequestError(
-            f"OUT {folder.url} lies among the tars of {source.url}: other tools would take its files for data (img2dataset "
-            "stops at any foreign JSON). Choose a folder beside it"
-        )
+    check_apart(source, folder)
     if folder.exists(MANIFEST):
         raise RequestError(f"OUT {folder.url} is a data set of stillreel's; choose a folder for the catalog alone")
 
 
 def _finished(source: Folder) -> tuple[list[str], list[str]]:
-    """Tars that count, and what is wrong with the others: of a folder of img2dataset's, those it has not finished."""
-    sizes = source.sizes(deep=True)
-    tars = [name for name in sizes if name.endswith(".tar")]
+    """Tars that count, and what is wrong with the others: compressed ones, and those that img2dataset has not finished."""
+    found = source.listing()
+    tars, packed = tar_names(found.sizes)
     if not tars:
-        raise RequestError(
-            f"TARS {source.url} holds no .tar (compressed tars cannot be read in part: unpack them first)"
-        )
-    if not any(name.endswith("_stats.json") for name in sizes):
-        return tars, []
-    finished = [name for name in tars if _stats_file(name) in sizes]
-    return finished, [f"{name}: left out: img2dataset has not finished it" for name in sorted({*tars} - {*finished})]
+        more = f", but {', '.join(packed[:5])}, which cannot be read in part: unpack them first" if packed else ""
+        raise RequestError(f"TARS {source.url} holds no .tar{more}")
+    problems = [f"{name}: left out: it is compressed and cannot be read in part: unpack it first" for name in packed]
+    problems += [f"{name}: left out: {why}" for name, why in found.odd.items()]
+    if not any(name.endswith("_stats.json") for name in found.sizes):
+        return tars, problems
+    finished = [name for name in tars if _stats_file(name) in found.sizes]
+    problems += [f"{name}: left out: img2dataset has not finished it" for name in sorted({*tars} - {*finished})]
+    return finished, problems
 
 
 def _scan(source: Folder, name: str) -> TarScan:
@@ -133,6 +131,10 @@ def scan_samples(name: str, file: IO[bytes]) -> TarScan:
             before = member
         elif key:
             _refuse_code(name, key, ending)
+            if member.link:
+                tainted.setdefault(
+                    key, f"left out: {member.name} is a link to {member.link}, whose bytes stand elsewhere"
+                )
             begins = not samples or samples[-1].key != key
             if begins:
                 samples.append(_Sample(key, member.offset))

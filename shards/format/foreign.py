@@ -6,28 +6,45 @@ is named as damaged, and reading goes on at the next header that is whole.
 
 from __future__ import annotations
 
+import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, NamedTuple
 
 from stillreel.shards.format.tar import BLOCK
 
-_EXTENSIONS, _REGULAR, _WITHOUT_DATA = b"xgLK", b"\x0007", b"123456"
+_EXTENSIONS, _REGULAR, _WITHOUT_DATA, _LINKS = b"xgLK", b"\x0007", b"123456", b"12"
+_ARCHIVE = 20 * BLOCK  # archives end at a multiple of it, as a rule
 _LONGEST_EXTENSION = 1 << 20  # bytes of a long name, or of pax records
 _LONGEST_NAME = 4096  # bytes, as file systems have it
 _RECORD = re.compile(rb"(\d{1,7}) ([^=\n]+)=")
 _OCTAL = re.compile(rb"[0-7]{0,11}")
 _AT_ONCE = 2048 * BLOCK
+_PACKED = re.compile(r"\.(tgz|tbz2?|txz|tzst|tar\.(gz|bz2|xz|zst|lz4|lzma|Z))$", re.IGNORECASE)
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"PK\x03\x04": "a zip",
+    b"Rar!": "a RAR",
+    b"7z\xbc\xaf": "a 7z archive",
+}
 
 
 class Member(NamedTuple):
-    """A regular file: where its first header stands, where its payload, and where the next header. Any other has no name."""
+    """A regular file: where its first header stands, where its payload, and where the next header. Any other has no name.
+
+    A link to an earlier member has the payload of that.
+    """
 
     name: str
     offset: int
     start: int
     size: int
     end: int
+    link: str = ""
 
 
 class Damage(NamedTuple):
@@ -51,23 +68,69 @@ class _Zeros(_Lie):
 
 
 def read_members(file: IO[bytes], size: int) -> Iterator[Member | Damage]:
-    """What a tar of `size` bytes holds, in order, header by header. Whoever asks may move the file's position."""
-    offset = 0
+    """What a tar of `size` bytes holds, in order, header by header. Whoever asks may move the file's position.
+
+    Archives that were joined (`cat a.tar b.tar`) are read to the end of the last.
+    """
+    if what := _compressed(file, size):
+        yield Damage("", "unsupported", f"it is {what}, which cannot be read in part: unpack it first")
+        return
+    offset = archive = 0
+    payloads: dict[str, tuple[int, int]] = {}
     while offset >= 0:
         try:
             member = _member_at(file, offset, size)
         except _Lie as lie:
+            begin = offset
             offset, is_blank = _next_header(file, lie.resume)
-            if not (isinstance(lie, _Zeros) and is_blank):
+            if isinstance(lie, _Zeros) and (is_blank or _ends_an_archive(lie.resume, offset, archive, file)):
+                archive = offset
+            else:
                 yield lie.damage
+            assert offset < 0 or offset > begin
         else:
-            yield member
+            if member.link:
+                target = payloads.get(member.link, payloads.get(_beside(member.name, member.link)))
+                if target is None and split_name(member.name)[1]:
+                    yield Damage(member.name, "missing", f"a link to {member.link}, which does not stand before it")
+                elif target is not None:
+                    yield member._replace(start=target[0], size=target[1])
+            else:
+                payloads[member.name] = member.start, member.size
+                yield member
             offset = member.end
+
+
+def tar_names(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The tars among files, by their names, and those that are compressed, which cannot be read in part."""
+    listed = list(names)
+    return [name for name in listed if name.lower().endswith(".tar")], [name for name in listed if _PACKED.search(name)]
+
+
+def _compressed(file: IO[bytes], size: int) -> str:
+    """What a file that is called a tar is instead, by its first bytes; empty for all others."""
+    file.seek(0)
+    head = file.read(8) if size else b""
+    return next((what for magic, what in _MAGIC.items() if head.startswith(magic)), "")
+
+
+def _ends_an_archive(zeros: int, following: int, archive: int, file: IO[bytes]) -> bool:
+    """Whether what lies between two headers is the end of an archive and not a hole: nothing but zeros, as many as end one."""
+    if following < 0 or following - zeros < 2 * BLOCK:
+        return False
+    file.seek(zeros)
+    blank = all(not file.read(min(_AT_ONCE, following - at)).strip(b"\0") for at in range(zeros, following, _AT_ONCE))
+    return blank and (following - zeros == 2 * BLOCK or (following - archive) % _ARCHIVE == 0)
+
+
+def _beside(name: str, link: str) -> str:
+    """The member that a symbolic link means."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(name), link))
 
 
 def _member_at(file: IO[bytes], first: int, size: int) -> Member:
     """The member whose headers begin at `first`."""
-    at, name, declared, lie = first, "", -1, ""
+    at, name, link, declared, lie = first, "", "", -1, ""
     while True:
         file.seek(at)
         block = file.read(BLOCK)
@@ -87,13 +150,17 @@ def _member_at(file: IO[bytes], first: int, size: int) -> Member:
                 raise ValueError(f"{length:,} bytes of names and records claimed")
             if kind == ord("L"):
                 name = _text(file.read(length).partition(b"\0")[0])
+            elif kind == ord("K"):
+                link = _text(file.read(length).partition(b"\0")[0])
             elif kind == ord("x"):
-                name, declared = _from_records(file.read(length), name, declared)
+                name, link, declared = _from_records(file.read(length), name, link, declared)
         except ValueError as error:
             lie = lie or f"{error} in the header at byte {start - BLOCK}"
             if at < 0:
                 raise _Lie(size, "corrupt", lie) from None
     name = name or _name_in(block)
+    if kind in _LINKS and not lie:
+        return Member(name, first, start, 0, start, link or _text(block[157:257].partition(b"\0")[0]) or "nothing")
     if kind in _WITHOUT_DATA or (kind == 0 and name.endswith("/")):
         return Member("", first, start, 0, start)
     length = length if declared < 0 else declared
@@ -135,8 +202,8 @@ def _number(field: bytes) -> int:
     return int(digits or b"0", 8) if _OCTAL.fullmatch(digits) else -1
 
 
-def _from_records(data: bytes, name: str, size: int) -> tuple[str, int]:
-    """What pax records say of the member that follows: its name and size, else those given. ValueError where they lie."""
+def _from_records(data: bytes, name: str, link: str, size: int) -> tuple[str, str, int]:
+    """What pax records say of the member that follows: its name, link and size, else those given. ValueError where they lie."""
     data = data.rstrip(b"\0")
     at = 0
     while at < len(data):
@@ -149,12 +216,14 @@ def _from_records(data: bytes, name: str, size: int) -> tuple[str, int]:
             raise ValueError("a sparse file")
         if record[2] == b"path":
             name = _text(value)
+        elif record[2] == b"linkpath":
+            link = _text(value)
         elif record[2] == b"size":
             if not re.fullmatch(rb"\d{1,19}", value):
                 raise ValueError(f"a size of {value[:24]!r}")
             size = int(value)
         at = end
-    return name, size
+    return name, link, size
 
 
 def _name_in(block: bytes) -> str:

@@ -32,7 +32,7 @@ from stillreel.configs.system.claims import (
     read_record,
 )
 from stillreel.configs.system.progress import tally
-from stillreel.configs.system.storage import Folder
+from stillreel.configs.system.storage import Folder, writing
 
 PLAN_SCHEMA_VERSION = 1
 _METADATA_KEY = b"stillreel"
@@ -53,8 +53,8 @@ SCHEMA = pa.schema(
 
 
 class Listed(NamedTuple):
-    """A sample as a source lists it. `offset` and `length` are in the source's own units: bytes of a tar or file (-1: to
-    its end), rows of a Parquet file. `problem` is `reason: detail` when the listing already shows that it is unusable."""
+    """A sample as a source lists it. `offset` and `length` are in the source's own units: bytes of a tar or file (-1: not
+    known), rows of a Parquet file. `problem` is `reason: detail` when the listing already shows that it is unusable."""
 
     source: str
     source_key: str
@@ -143,10 +143,6 @@ class Plan:
         """The planned samples, a list a shard. DataError when the file is damaged."""
         return self._read_groups(range(self.shards))
 
-    def source_keys(self) -> Iterator[tuple[str, str]]:
-        """(source, source key) of every planned sample."""
-        return ((row.source, row.source_key) for rows in self.read_all() for row in rows)
-
     @property
     def _where(self) -> str:
         return f"{self.folder.url}/{self.file}"
@@ -187,7 +183,7 @@ def write_plan(folder: Folder, header: PlanHeader, listed: Iterable[Listed], lef
     size = int(header.settings["shard_size"])
     samples = iter(listed)
     shard, position = header.first_shard, header.first_position
-    with folder.draft(plan_file(header.number)) as draft:
+    with writing(folder.url), folder.draft(plan_file(header.number)) as draft:
         # Statistics would swell the footer, which every worker reads.
         with pq.ParquetWriter(draft.path, SCHEMA, compression="zstd", write_statistics=False) as writer:
             while batch := list(islice(samples, size)):

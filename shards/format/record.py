@@ -17,6 +17,7 @@ REASONS = {
     "ambiguous": "the source gives two pictures under one key",
     "no_caption": "no caption, or only blanks",
     "bad_caption": "the caption is not UTF-8 text",
+    "caption_too_long": "a text that holds captions has more bytes than are read",
     "empty": "the file has no bytes",
     "not_an_image": "the bytes are no picture that any decoder knows",
     "unsupported": "a picture of a kind that cannot be decoded here",
@@ -24,6 +25,8 @@ REASONS = {
     "corrupt": "the picture's data are damaged",
     "too_large": "more pixels than max_pixels, or more memory to decode than a worker may use",
     "too_small": "a side below min_side",
+    "crashed": "decoding the picture ends the process that tries, again and again",
+    "timed_out": "decoding the picture takes more CPU time than picture_cpu_seconds, again and again",
     "too_long": "one side more than 5 times the other",
     # Of videos, whose frames finetuning stores; they share the reasons above, said of a video.
     "unreadable": "the file cannot be read",

@@ -12,12 +12,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillreel.configs import DataError
+from stillreel.configs.system.storage import writing
 from stillreel.shards.format.index import Entry, encode_index, entry_of
 from stillreel.shards.format.plan import Plan
 from stillreel.shards.format.receipt import FileStamp, Receipt, part_file, receipt_file
@@ -47,20 +49,23 @@ class ShardWriter:
         self._rejected: Counter[str] = Counter()
         self._records: list[Record] = []
         self._entries: list[Entry] = []
-        self._draft = plan.folder.draft(part_file(self._name, "tar"))
-        self._file = open(self._draft.path, "wb")  # noqa: SIM115 (closed by publish or __exit__)
+        with writing(self._folder.url):
+            self._draft = plan.folder.draft(part_file(self._name, "tar"))
+            self._file = open(self._draft.path, "wb")  # noqa: SIM115 (closed by publish or __exit__)
         self._tar = TarWriter(self._file)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with suppress(OSError):  # what a full disk did not take is not wanted any more
+            self._file.close()
         self._draft.__exit__()
 
     def write(self, record: Record, members: Mapping[str, bytes]) -> None:
         """Add a sample: its row, but for the sha256, and its members by ending (`jpg`, `000.jpg`, `json`, `txt`)."""
-        span = self._tar.add([(f"{record.key}.{ending}", payload) for ending, payload in members.items()])
+        with writing(self._folder.url):
+            span = self._tar.add([(f"{record.key}.{ending}", payload) for ending, payload in members.items()])
         self._entries.append(entry_of(record.key, span))
         self._records.append(record._replace(sha256=span.sha256.hex()))
 
@@ -77,6 +82,10 @@ class ShardWriter:
 
         This process has the libraries that the plan records: whoever opened the plan to make a shard has checked that.
         """
+        with writing(self._folder.url):
+            return self._publish_all(attempt, seconds)
+
+    def _publish_all(self, attempt: int, seconds: Mapping[str, float]) -> Receipt:
         digest = self._tar.finish()
         self._file.close()
         self._draft.publish()

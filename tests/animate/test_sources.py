@@ -103,7 +103,8 @@ def test_source_may_be_the_table_itself(pictures: Path) -> None:
 
 
 def test_odd_rows_become_rejections_that_say_why(pictures: Path, tmp_path: Path) -> None:
-    rows = b"file\tcaption\na.jpg\t  \nsub/b.jpg\tcaf\xe9\nc.jpg\tfine\nnone.jpg\tnot there\n../up.jpg\toutside\n"
+    rows = b"file\tcaption\na.jpg\t  \nsub/b.jpg\tcaf\xe9\nc.jpg\tf\xc3\xafn\xc3\xab\nnone.jpg\tnot there\n../up.jpg\toutside\n"
+    rows += b"b\xff.jpg\tbytes\n"
     (pictures / "captions.tsv").write_bytes(rows)
     assert animate(pictures, tmp_path / "out", max_rejects=1) == 0
     found = {row["source_key"]: (row["reason"], row["detail"]) for row in rows_of(tmp_path / "out")}
@@ -113,6 +114,7 @@ def test_odd_rows_become_rejections_that_say_why(pictures: Path, tmp_path: Path)
         "c.jpg": (None, None),
         "none.jpg": ("missing", "photos/none.jpg is not there"),
         "../up.jpg": ("missing", "'../up.jpg' is no path within the source's folder"),
+        "b\\udcff.jpg": ("missing", "the name 'b\\\\udcff.jpg' is not UTF-8"),
     }
 
 
