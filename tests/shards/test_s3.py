@@ -35,7 +35,7 @@ def bucket() -> Iterator[str]:
 def fetched(url: str, home: Path) -> Path:
     """A copy of a bucket's folder on the disk."""
     folder = Folder(url)
-    for name in folder.sizes(deep=True):
+    for name in folder.listing().sizes:
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_bytes(folder.read(name))
     return home
