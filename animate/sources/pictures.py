@@ -162,6 +162,11 @@ class SidecarSource(FileSource):
             )
             ranges = [Range(name, 0, sizes[name]) for name in wanted]
             texts = dict(zip(wanted, self.folder.read_ranges(ranges), strict=True))
+            for (
+                name,
+                text,
+            ) in texts.items():  # one that is gone since it was listed is not a picture's lack of a caption
+                check_length(f"{self.label}/{name}", None if text is None else len(text), sizes[name])
             for picture, names in beside.items():
                 if not any(name in sizes for name in names):
                     self.left_out["pictures without a text file or JSON beside them"] += 1

@@ -26,7 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from stillreel.animate.clips.clip import ClipMaker
 from stillreel.animate.sources.parquet import ParquetSource
-from stillreel.animate.sources.pictures import PictureSource
+from stillreel.animate.sources.pictures import FileSource
 from stillreel.animate.sources.tars import TarSource
 from stillreel.configs import StillreelError
 from stillreel.configs.system import storage
@@ -35,7 +35,7 @@ from stillreel.shards.format.writer import TarWriter
 from tests.making import animate, check, data_digests, jpeg, write_tar
 
 _SAMPLES = 11  # in four shards
-_KINDS = ("tars", "pictures", "parquet")
+_KINDS = ("tars", "pictures", "files", "parquet")
 _STORES = ("recipe", "frames")
 _OF_SOURCE = ("gone", "cut", "grown", "swapped", "slow", "forbidden")
 _OF_OUT = {"full": errno.ENOSPC, "over quota": errno.EDQUOT, "read-only": errno.EROFS, "busy": errno.EIO}
@@ -127,7 +127,7 @@ def disturbed(patch: pytest.MonkeyPatch, fault: Fault) -> None:
 
         patch.setattr(holder, "pictures", meets)
 
-    for kind in (TarSource, PictureSource, ParquetSource):
+    for kind in (TarSource, FileSource, ParquetSource):
         while_reading(kind)
     before(ClipMaker, "make", "decoder")
     before(Draft, "__init__", "out")
@@ -168,6 +168,10 @@ def write_source(kind: str, folder: Path) -> Path:
                 "caption": ["a dog"] * len(numbers),
             }
             pq.write_table(pa.table(columns), folder / f"{file}.parquet", row_group_size=2)
+    elif kind == "files":
+        for number, data in enumerate(payloads):
+            (folder / f"{number:02d}.jpg").write_bytes(data)
+            (folder / f"{number:02d}.txt").write_text("a dog")
     else:
         for number in range(_SAMPLES - 1):
             (folder / f"{number:02d}.jpg").write_bytes(payloads[number])
