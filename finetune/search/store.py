@@ -207,10 +207,8 @@ def _opened(folder: Folder, manifest: Mapping[str, Any]) -> VideoIndex:
 
 
 def _mapped(path: Path, dtype: type, dimensions: int) -> NDArray[Any]:
-    try:
+    with damage_of(f"{path} is damaged; {_REMEDY}"):
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
-        raise DataError(f"{path} is damaged: {error}; {_REMEDY}") from None
     if array.dtype != dtype or array.ndim != dimensions or not array.flags.c_contiguous:
         raise DataError(f"{path} is damaged: {array.dtype} {array.shape}; {_REMEDY}")
     return array
