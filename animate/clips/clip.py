@@ -139,6 +139,7 @@ class ClipMaker:
             raise Rejection("missing", f"{planned.source} is not there")
         with self.timed("decode"), cpu_limit(self._settings.picture_cpu_seconds):
             picture = self._reader.read(data)
+            likeness = picture.perceptual_hash()
         with self.timed("draw"):
             recipe, seen = draw_recipe(
                 self._grammar_name,
@@ -179,6 +180,7 @@ class ClipMaker:
             captions=planned.captions,
             moves=tuple(recipe.moves),
             seen_area=seen,
+            phash=likeness,
         )
         return Sample(record, members)
 

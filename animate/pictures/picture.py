@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stillreel.animate.camera.draw import MAX_ASPECT
 from stillreel.animate.pictures import pillow
 from stillreel.animate.pictures.jpeg import JpegHeader, ends_with_picture, read_header
+from stillreel.animate.pictures.likeness import perceptual_hash
 from stillreel.animate.render.cpu import SAMPLES_PER_PIXEL
 from stillreel.configs.build import ClipSettings
 from stillreel.configs.system.memory import PixelMemory
@@ -41,10 +42,11 @@ _RESTART_MARKERS = tuple(f"marker 0xd{number}" for number in range(8))
 class StoredPicture:
     """The JPEG that goes into the shard (or would), and its pixels on demand."""
 
-    def __init__(self, jpeg: bytes, width: int, height: int, reader: PictureReader, pixels: Pixels | None) -> None:
+    def __init__(self, jpeg: bytes, seen: Pixels, reader: PictureReader, pixels: Pixels | None) -> None:
+        """`seen` are the upright pixels that `jpeg` was encoded from, or was decoded to if it is the source itself."""
         self.jpeg = jpeg
-        self.width = width
-        self.height = height
+        self.height, self.width = seen.shape[:2]
+        self._seen: Pixels | None = seen
         self._reader = reader
         self._pixels = pixels
         self._level = 0  # of `pixels`
@@ -53,12 +55,18 @@ class StoredPicture:
     def size(self) -> tuple[int, int]:
         return self.width, self.height
 
+    def perceptual_hash(self) -> int:
+        """64 bits of how it looks (`likeness`). To be asked before `pixels`, which may take the place of what was decoded."""
+        assert self._seen is not None
+        return perceptual_hash(self._seen)
+
     def pixels(self, level: int = 0) -> Pixels:
         """RGB of exactly these bytes, uint8 (H, W, 3), decoded at 1 / 2^level of their size.
 
         Lies in the reader's buffer: use it before the next picture.
         """
         if self._pixels is None or level != self._level:
+            self._seen = None
             self._pixels = self._reader.decode(self.jpeg, self.width, self.height, level)
             self._level = level
         return self._pixels
@@ -127,7 +135,7 @@ class PictureReader:
         convert = pillow.conversion_to_srgb(header.icc, "RGB") if header.icc else None
         fits = not self._max_side or max(width, height) <= self._max_side
         if fits and header.orientation == 1 and convert is None and ends_with_picture(data, header.scan):
-            return StoredPicture(data, width, height, self, pixels)
+            return StoredPicture(data, pixels, self, pixels)
         # Smallest first: a profile is costly to undo, by the pixel.
         pixels = self._shrunk(pixels)
         if convert is not None:
@@ -154,7 +162,7 @@ class PictureReader:
     def _transcode(self, pixels: Pixels) -> StoredPicture:
         pixels = np.ascontiguousarray(self._shrunk(pixels))
         jpeg = simplejpeg.encode_jpeg(pixels, quality=STORED_QUALITY, colorspace="RGB", colorsubsampling="444")
-        return StoredPicture(jpeg, pixels.shape[1], pixels.shape[0], self, None)
+        return StoredPicture(jpeg, pixels, self, None)
 
 
 def _judge(complaint: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
 from stillreel.animate.pictures.claims import check_claims, jpeg2000_tables, tiff_directory
 from stillreel.animate.pictures.jpeg import read_header
@@ -77,6 +77,8 @@ _OTHER_KINDS = {
 _LOSSLESS_JPEG = (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF)
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 _TIFF_BITS, _TIFF_SAMPLES, _TIFF_ROWS, _TIFF_TILE = 258, 277, 278, (322, 323)
+_TIFF_COLORS, _TIFF_PLANES, _TIFF_PALETTE, _TIFF_FORMAT = 262, 284, 320, 339
+_WHITE_IS_ZERO, _YCBCR, _SEPARATE, _SIGNED = 0, 6, 2, 2
 _TIFF_COMPRESSION, _OPTIONAL_COMPRESSIONS = 259, {34925: "LZMA", 50000: "Zstandard", 50001: "WebP"}
 _ORIENTATION = 0x0112
 
@@ -115,10 +117,8 @@ class OpenPicture:
     def pixels(self) -> Pixels:
         """Decode the first frame to upright sRGB, (H, W, 3); Rejection when it cannot be done whole."""
         with _rejecting(self._data):
-            # Loading a TIFF turns it upright, and what it says of itself is gone then.
-            depth, profile = _depth(self._image), self._image.info.get("icc_profile")
             self._load()
-            colors = _to_rgb(self._image, depth, profile)
+            colors = _to_rgb(self._image)
             orientation = _orientation(self._image)
             del self._image  # before there is another copy
             return turned(colors, orientation)
@@ -137,20 +137,37 @@ class OpenPicture:
         try:
             self._image.load()
         except OSError:
-            compression = getattr(self._image, "tag_v2", {}).get(_TIFF_COMPRESSION)
+            compression = _tag(self._image, _TIFF_COMPRESSION)
             if compression in _OPTIONAL_COMPRESSIONS:
                 name = _OPTIONAL_COMPRESSIONS[compression]
                 raise Rejection(
                     "unsupported", f"TIFF with {name} compression, which this Pillow lacks or which is damaged"
                 ) from None
             raise
+        palette = getattr(self._image, "tag_v2", {}).get(_TIFF_PALETTE)
+        if palette and self._image.mode in ("P", "PA") and max(palette) < 256:  # of 8 bits, against the book
+            self._image.putpalette(bytes(palette), "RGB;L")
 
 
 def open_picture(data: bytes) -> OpenPicture:
     """Read the header of any picture; Rejection when the bytes are none, or of a kind that is not decoded here."""
     with _rejecting(data):
         check_claims(data)
-        return OpenPicture(Image.open(io.BytesIO(data), formats=_FORMATS), data)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        if _tag(image, _TIFF_PLANES) == _SEPARATE or _tag(image, _TIFF_COLORS) == _YCBCR:
+            image = _open_by_libtiff(data)
+        if _tag(image, _TIFF_FORMAT) == _SIGNED:
+            raise Rejection("unsupported", "TIFF of signed samples: their range is not known")
+        return OpenPicture(image, data)
+
+
+def _open_by_libtiff(data: bytes) -> Image.Image:
+    """A TIFF of planes, or of halved colors, which Pillow itself takes for another kind where it is not compressed."""
+    TiffImagePlugin.READ_LIBTIFF = True
+    try:
+        return Image.open(io.BytesIO(data), formats=("TIFF",))
+    finally:
+        TiffImagePlugin.READ_LIBTIFF = False
 
 
 @contextmanager
@@ -173,7 +190,7 @@ def _rejecting(data: bytes) -> Iterator[None]:
             if isinstance(error, OSError | ValueError | SyntaxError)
             else f"{type(error).__name__}: {error}"[:200]
         )
-        if said.startswith("Unsupported BMP"):
+        if said.startswith(("Unsupported BMP", "unknown raw mode")):
             raise Rejection("unsupported", said) from None
         truncated = "truncated" in said.lower() or isinstance(error, EOFError)
         raise Rejection("truncated" if truncated else "corrupt", said) from None
@@ -217,10 +234,15 @@ def _has_sound_header(data: bytes) -> bool:
     return size in _BMP_HEADERS and 14 + size <= offset <= len(data)
 
 
+def _tag(image: Image.Image, number: int) -> Any:
+    """A TIFF's tag, of the first sample where it is of each; None where there is none."""
+    value = getattr(image, "tag_v2", {}).get(number)
+    return value[0] if isinstance(value, tuple) and value else value
+
+
 def _depth(image: Image.Image) -> int:
     """Bits of a sample, where the file says so; 16 else."""
-    bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS, 16)
-    return int(bits[0] if isinstance(bits, tuple) else bits)
+    return int(_tag(image, _TIFF_BITS) or 16)
 
 
 def _orientation(image: Image.Image) -> Any:
@@ -244,15 +266,16 @@ def strips(height: int, width: int) -> Iterator[slice]:
     return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
-def _to_rgb(image: Image.Image, depth: int, profile: bytes | None) -> Pixels:
-    """`depth` is of a sample in the file, in bits; `profile` is the file's ICC profile."""
+def _to_rgb(image: Image.Image) -> Pixels:
     width, height = image.size
+    profile = image.info.get("icc_profile")
+    is_negative = _tag(image, _TIFF_COLORS) == _WHITE_IS_ZERO  # of less bits, Pillow turned it
     is_deep = image.mode.startswith("I") or image.mode == "F"
     colors = np.empty((height, width, 3), np.uint8)
-    top = _top(image, depth) if is_deep else 0
+    top = _top(image) if is_deep else 0
     for rows in strips(height, width):
         strip = image.crop((0, rows.start, width, rows.stop))
-        colors[rows] = _managed(_shallow(strip, top), profile) if is_deep else _colors(strip, profile)
+        colors[rows] = _managed(_shallow(strip, top, is_negative), profile) if is_deep else _colors(strip, profile)
     return colors
 
 
@@ -283,7 +306,7 @@ def _over_white(colors: Pixels, alpha: Pixels) -> Pixels:
     return ((colors * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
 
 
-def _top(image: Image.Image, depth: int) -> float:
+def _top(image: Image.Image) -> float:
     """The value that is white, of gray of more than 8 bits or float; it comes from the file where it says so."""
     low, high = np.inf, -np.inf
     for rows in strips(image.height, image.width):
@@ -291,15 +314,16 @@ def _top(image: Image.Image, depth: int) -> float:
         if not np.isfinite(values).all():
             raise Rejection("unsupported", "float pixels that are not finite")
         low, high = min(low, float(values.min())), max(high, float(values.max()))
-    top = (1.0 if high <= 1 else 255.0) if image.mode == "F" else float(2 ** min(depth, 16) - 1)
+    top = (1.0 if high <= 1 else 255.0) if image.mode == "F" else float(2 ** min(_depth(image), 16) - 1)
     if low < 0 or high > top:
         raise Rejection("unsupported", f"gray values from {low:g} to {high:g}: their range is not known")
     return top
 
 
-def _shallow(image: Image.Image, top: float) -> Image.Image:
+def _shallow(image: Image.Image, top: float, is_negative: bool) -> Image.Image:
     """Gray of values up to `top`, as 8 bits."""
-    return Image.fromarray(np.round(np.asarray(image).astype(np.float64) * (255 / top)).astype(np.uint8))
+    gray = np.round(np.asarray(image).astype(np.float64) * (255 / top)).astype(np.uint8)
+    return Image.fromarray(255 - gray if is_negative else gray)
 
 
 def _array(image: Image.Image | None) -> Pixels:

@@ -22,8 +22,10 @@ from stillreel.finetune.benchmarks.benchmark import Span
 from stillreel.finetune.benchmarks.files import AnnotationFile, Content, parse
 from stillreel.finetune.containers import VIDEO_ENDINGS
 
-# A cell that is a printed list or tuple: its first text begins behind the bracket. A caption may begin with a bracket, too.
-_LISTED = re.compile(r"""\s*[\[(](\s*[\'"].*[\'"]\s*,?\s*)[\])]\s*""", re.DOTALL)
+# A cell that is a printed list, array or tuple: it is empty, or its first text begins behind the bracket. (A caption may begin
+# with a bracket, too: [music], or an aside.)
+_ARRAY = re.compile(r"array\((.*?)(?:,\s*dtype=[\w<>'\"]+)?\)", re.DOTALL)
+_LISTED = re.compile(r"""\[\s*(?:['"].*|\])|\(\s*['"].*['"]\s*,?\s*\)""", re.DOTALL)
 _BETWEEN = (tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER)
 
 
@@ -180,30 +182,32 @@ def text_of(value: Any, file: AnnotationFile, place: str) -> str:
 def texts_of(value: Any, file: AnnotationFile, place: str) -> tuple[str, ...]:
     """One caption or a list of captions, none blank, at least one. A list may be written into one cell of a table, as JSON, or as
     pandas and NumPy print theirs."""
-    if isinstance(value, str) and (match := _LISTED.fullmatch(value)):
-        value = _listed(match[1], file, place)
+    if isinstance(value, str):
+        cell = value.strip()
+        cell = array[1] if (array := _ARRAY.fullmatch(cell)) else cell
+        value = _listed(cell, file, place) if _LISTED.fullmatch(cell) else value
     spoken = value if isinstance(value, list | tuple) else [value]
     if not spoken:
         raise DataError(f"{file}, {place}: no captions")
     return tuple(text_of(one, file, place) for one in spoken)
 
 
-def _listed(inside: str, file: AnnotationFile, place: str) -> list[Any]:
-    """The texts between the brackets of a printed list, with commas between them or (NumPy) without."""
+def _listed(text: str, file: AnnotationFile, place: str) -> list[Any]:
+    """The texts of a printed list, with commas between them or (NumPy) without."""
     try:
-        return list(json.loads(f"[{inside}]"))
+        return list(json.loads(text))
     except ValueError:
         found = []
     try:
-        for kind, text, *_ in tokenize.generate_tokens(io.StringIO(f"({inside})").readline):
+        for kind, part, *_ in tokenize.generate_tokens(io.StringIO(text).readline):
             if kind == tokenize.STRING:
-                found.append(literal_eval(text))
-            elif kind not in _BETWEEN and text not in (",", "(", ")"):
-                raise ValueError(text)
+                found.append(literal_eval(part))
+            elif kind not in _BETWEEN and part not in tuple(",()[]"):
+                raise ValueError(part)
     except (ValueError, SyntaxError, tokenize.TokenError):
         raise DataError(
-            f"{file}, {place}: {inside[:60]!r} in brackets looks like a list of captions and cannot be read as one (cut by "
-            'NumPy?); expected JSON, ["a dog", "a hound"], or a caption a row'
+            f"{file}, {place}: {text[:60]!r} looks like a list of captions and cannot be read as one (cut by NumPy?); expected "
+            'JSON, ["a dog", "a hound"], or a caption a row'
         ) from None
     return found
 

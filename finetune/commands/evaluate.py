@@ -24,7 +24,7 @@ from stillreel.finetune.evaluation.results import (
 )
 from stillreel.pretrain.data.together import Together
 from stillreel.pretrain.engine.distributed import init_distributed
-from stillreel.pretrain.engine.doubts import without_training
+from stillreel.pretrain.engine.doubts import of_untrained
 from stillreel.pretrain.engine.parallel import autocast_of
 from stillreel.pretrain.evaluation.two_stage.plot import draw_sweep
 from stillreel.pretrain.evaluation.two_stage.staged import Staged, evaluate_stages
@@ -46,7 +46,7 @@ def run(name: str, settings: EvaluateSettings) -> int:
         model = load_any(settings).to(ranks.device)
         check_size(settings.size, model_cfg_of(model.clip))
         if ranks.is_first:
-            for doubt in () if settings.checkpoint else without_training(settings.model, model):
+            for doubt in () if settings.checkpoint else of_untrained(model):
                 _log.warning(doubt)
             print(opened.report(), file=sys.stderr, flush=True)
         autocast = autocast_of(settings, ranks.device)

@@ -140,6 +140,9 @@ class StoredSource:
         except Damaged as error:
             raise VideoError(self._where(clip.name), "corrupt", str(error)) from None
 
+    def read_crops(self, clips: Sequence[Clip]) -> list[VideoClip]:
+        return [self.read(clip, None) for clip in clips]
+
     def _members(self, video: str) -> Mapping[str, bytes]:
         place = self._store.places.get(video)
         if place is None:

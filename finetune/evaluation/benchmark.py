@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import groupby, product
 
 import torch
 from torch.utils.data import Dataset
@@ -12,7 +12,7 @@ from stillreel.configs import RequestError
 from stillreel.configs.finetune import ProtocolSettings
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.benchmarks import Located, Split, SplitName
-from stillreel.finetune.data.clips import Clip, ClipSource, empty_clips, fill_clip
+from stillreel.finetune.data.clips import Clip, ClipSource, empty_clips
 from stillreel.finetune.data.loader import class_text, clips_of, instants_of
 from stillreel.finetune.data.store import FrameStore, open_source
 from stillreel.finetune.video import VideoError, View
@@ -40,6 +40,7 @@ def benchmark_evaluator(
     places = [0.0, 0.5, 1.0] if views.crops == 3 else [0.5]
     chosen = [View(*one) for one in product(instants_of(views), places)]
     clips = [clip._replace(view=view) for clip in clips_of(located, split) for view in chosen]
+    batch = max(batch // len(places), 1) * len(places)  # crops of one clip are read together
     reader = BenchmarkClips(clips, settings.video_settings(), batch, workers, store)
     protocol = benchmark_protocol(located, split, settings, len(chosen), selection)
     return Evaluator(reader, protocol, together=together)
@@ -99,14 +100,19 @@ class BenchmarkClips(Dataset[EvalBatch]):
         clips = self._clips[number * self.batch : (number + 1) * self.batch]
         frames, mask = empty_clips(len(clips), self._settings)
         self._source = self._source or open_source(self._settings, self._store)  # in the process that reads
-        whole, troubles = [], []
-        for row, clip in enumerate(clips):
+        whole: list[bool] = []
+        troubles: list[str] = []
+        for _, crops in groupby(clips, lambda clip: clip._replace(view=clip.view._replace(place=0.5))):
+            alike = list(crops)
             try:
-                troubles += fill_clip(self._source, clip, frames.numpy()[row], mask.numpy()[row])
-                whole.append(True)
+                read = self._source.read_crops(alike)
+                for row, clip in enumerate(read, len(whole)):
+                    frames[row], mask[row] = torch.from_numpy(clip.frames), torch.from_numpy(clip.mask)
+                troubles += [f"{alike[0].file}: {flaw}" for flaw in read[0].flaws]
+                whole += [True] * len(read)
             except VideoError as trouble:
                 troubles.append(str(trouble))
-                whole.append(False)
+                whole += [False] * len(alike)
         return EvalBatch(frames, mask, whole, troubles)
 
 

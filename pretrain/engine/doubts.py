@@ -22,15 +22,13 @@ def new_modules(model: VideoTextModel) -> tuple[str, ...]:
     return tuple(dict.fromkeys(first for first, _, _ in names if first != "clip"))
 
 
-def without_training(settings: ModelSettings, model: VideoTextModel) -> Iterator[str]:
-    """Doubts of a fresh model that is to be evaluated as it is."""
+def of_untrained(model: VideoTextModel) -> Iterator[str]:
+    """Of a fresh model on CLIP's weights that is to be evaluated as it is."""
     if new := new_modules(model):
         yield (
-            f"the model's {', '.join(new)} begin untrained, and are evaluated so: give the checkpoint= that trained them, or "
-            "CLIP's own mean of frames by model=mean"
+            f"the model's {', '.join(new)} begin untrained, and are evaluated so: give the checkpoint= that trained them, or ask "
+            "for CLIP's own mean of frames, model=mean-b32"
         )
-    if _is_random(settings):
-        yield "the model's towers begin with random weights, and are evaluated so: give checkpoint= or model.towers.pretrained="
 
 
 def _of_learning(settings: TrainSettings, new: tuple[str, ...]) -> Iterator[str]:

@@ -54,8 +54,12 @@ SCHEMA = pa.schema(
         pa.field("moves", pa.list_(pa.string())),
         pa.field("seen_area", pa.float32()),
         pa.field("sha256", pa.string()),
+        pa.field("phash", pa.int64()),
     ]
 )
+# What tables were before there was phash; they are read as before.
+_WITHOUT_PHASH = pa.schema(list(SCHEMA)[:12])
+SCHEMAS = (SCHEMA, _WITHOUT_PHASH)
 
 
 class Rejection(Exception):
@@ -72,7 +76,7 @@ class Record(NamedTuple):
     """A row of a shard's table; `reason` and `detail` only of rejected samples, the picture's fields only of written ones.
 
     `width` and `height` are of the stored, upright picture; `sha256` (hex) is that of the sample's bytes in the tar, as in
-    the index.
+    the index; `phash` is 64 bits of how the picture looks, the same in every store.
     """
 
     key: str
@@ -87,12 +91,13 @@ class Record(NamedTuple):
     moves: Sequence[str]
     seen_area: float | None
     sha256: str | None
+    phash: int | None
 
     @classmethod
     def of(cls, planned: PlannedSample, status: str, reason: str | None = None, detail: str | None = None) -> Record:
         """The row of a planned sample as far as it is known of any."""
         source = (planned.source, planned.source_key)
-        return cls(planned.key, status, reason, detail, *source, None, None, (), (), None, None)
+        return cls(planned.key, status, reason, detail, *source, None, None, (), (), None, None, None)
 
 
 def table_of(records: Sequence[Record]) -> pa.Table:
@@ -108,8 +113,8 @@ def read_table(data: bytes, where: str) -> pa.Table:
     with damage_of(f"{where} cannot be read"):
         table = pq.read_table(pa.BufferReader(data))
         table.validate(full=True)
-        if not table.schema.equals(SCHEMA) or any(
-            table[field.name].null_count for field in SCHEMA if not field.nullable
+        if not any(map(table.schema.equals, SCHEMAS)) or any(
+            table[field.name].null_count for field in table.schema if not field.nullable
         ):
             raise ValueError(f"columns {', '.join(table.schema.names)}; expected {', '.join(SCHEMA.names)}")
         return table

@@ -20,6 +20,7 @@ from tests.finetune.running import (
     steps_told,
     weights_in,
 )
+from tests.finetune.video.making import write_video
 from tests.making import torchrun
 from tests.pretrain import containers
 from tests.pretrain.published import published
@@ -37,7 +38,7 @@ def test_results_hold_the_protocol_the_counts_the_settings_and_every_query_s_ran
     found = results_in(finished)
     assert "test: 12 videos, 12 queries (one caption a video)" in found["protocol"]
     assert "2 frames by segments, 64 px, 16 tokens" in found["protocol"]
-    assert found["counts"] == {"videos": 12, "queries": 12, "missing": 0, "damaged": 0}
+    assert found["counts"] == {"videos": 12, "queries": 12, "missing": 0, "damaged": 0, "cut": 0}
     assert [row["label"] for row in found["rows"]] == ["raw", "dual softmax (transductive)"]
     for row in found["rows"]:
         for way in ("t2v", "v2t"):
@@ -146,6 +147,41 @@ def test_a_dry_run_says_what_a_run_would_be_and_does_nothing(
     ):
         assert part in said, part
     assert not out.exists()
+
+
+def test_a_dry_run_warns_of_what_cannot_come_to_much(
+    moving: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finetune(moving, tmp_path / "run", dry_run="true", batch=64, optimizer__warmup_steps=1000) == 0
+    told = capsys.readouterr().err.splitlines()
+    warned = [line.split()[1:5] for line in told if line.startswith("WARNING: ")]
+    assert warned == [["the", "warm-up", "of", "1,000"], ["18", "pairs", "are", "fewer"]]
+
+
+def test_captions_that_are_cut_are_counted(
+    moving: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At 4 tokens, start and end included, all are longer than that."""
+    assert evaluate(moving, finished, out=tmp_path / "cut", context_length=4) == 0
+    assert "4 tokens (12 of 12 texts cut)" in capsys.readouterr().out
+    assert results_in(tmp_path / "cut")["counts"]["cut"] == 12
+    assert finetune(moving, tmp_path / "run", dry_run="true", context_length=4) == 0
+    assert "train: 18 of 18 captions are longer than 4 tokens, and cut" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sampler", ["fps", "segments", "clip2video"])
+def test_videos_of_one_frame_are_clips_and_raw_streams_are_named(
+    sampler: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / name, 1)
+    write_video(tmp_path / "c.h264", 5).rename(tmp_path / "c.mp4")
+    (tmp_path / "captions.csv").write_text("video,caption\na.mp4,a dog\nb.mp4,a bus\nc.mp4,a raw stream\n")
+    words = {"video__sampler": sampler, "max_bad": 1, "out": tmp_path / "found"}
+    assert evaluate(tmp_path, finished, **words) == 0
+    assert "1 videos are damaged and count as misses: c.mp4" in capsys.readouterr().out
+    found = results_in(tmp_path / "found")
+    assert found["damaged"] == ["c.mp4"] and "not_a_video" in found["troubles"][0]
 
 
 def test_an_evaluation_repeats_the_run_s_table_and_tests_against_it(
