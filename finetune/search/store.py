@@ -180,6 +180,12 @@ def _opened(folder: Folder, manifest: Mapping[str, Any]) -> VideoIndex:
             raise DataError(f"{path} is missing; {_REMEDY}")
         if path.stat().st_size != about.get("bytes"):
             raise DataError(f"{path} is damaged: {path.stat().st_size} bytes, of {about.get('bytes')}; {_REMEDY}")
+    named = [
+        *(f"{kind}-{generation:06}.npy" for kind in ("vectors", "frames", "times")),
+        f"videos-{generation:06}.arrow",
+    ]
+    if lacking := sorted({*named} - {*files}):
+        raise DataError(f"{folder.url} is damaged: its manifest has no digest of {lacking[0]}; {_REMEDY}")
     kinds = {
         "vectors": (np.float16, 2),
         "frames": (np.float16, 3),

@@ -19,7 +19,7 @@ FOUND = {
     "captions.json": (43,),
     "tars": (45, 46),
     "captions.parquet": (51,),
-    "search index": (10000017, 10000067),  # headers of .npy that end within brackets
+    "search index": (10000017, 10000067, 20000206),  # headers of .npy that end within brackets; a generation of -1
 }
 FIRST = 6
 
