@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -138,7 +138,7 @@ def _next_pass(folder: Folder, rows: int, settings: DownloadSettings) -> Pass | 
             folder.remove(name)
     number = sum(name.startswith(f"{_OWN}/retry-") for name in folder.sizes(_OWN)) + 1
     name = f"{_OWN}/retry-{number:03d}.parquet"
-    table = pq.read_table(folder.locate(_TABLE))
+    table = _read(folder, _TABLE)
     with folder.draft(name) as draft:
         pq.write_table(
             table.take(pa.array(np.searchsorted(table["row"].to_numpy(), failed))), draft.path, compression="zstd"
@@ -149,18 +149,23 @@ def _next_pass(folder: Folder, rows: int, settings: DownloadSettings) -> Pass | 
 
 
 def _finished_shards(folder: Folder) -> set[int]:
-    return {int(name.split("_")[0]) for name in folder.sizes() if name.endswith("_stats.json")}
+    return {int(found[1]) for name in folder.sizes() if (found := re.fullmatch(r"(\d{5,9})_stats\.json", name))}
+
+
+def _read(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    with damage_of(f"{folder.url}/{name} is damaged"):
+        return pq.read_table(folder.locate(name), columns=columns)
 
 
 def _outcomes(folder: Folder) -> Iterator[pa.Table]:
     """Row, status and message of every attempt, from the tables of finished shards in order."""
     for shard in sorted(_finished_shards(folder)):
-        yield pq.read_table(folder.locate(f"{shard:05d}.parquet"), columns=["row", "status", "error_message"])
+        yield _read(folder, f"{shard:05d}.parquet", ["row", "status", "error_message"])
 
 
 def _failed_rows(folder: Folder, rows: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Row numbers of the table that no attempt has brought, ascending; those that img2dataset lost are among them."""
-    wanted = pq.read_table(folder.locate(_TABLE), columns=["row"])["row"].to_numpy()
+    wanted = _read(folder, _TABLE, ["row"])["row"].to_numpy()
     got = [table.filter(pa.compute.equal(table["status"], "success"))["row"].to_numpy() for table in _outcomes(folder)]
     return np.asarray(np.setdiff1d(wanted, np.concatenate(got) if got else np.empty(0, np.int64)))
 
@@ -215,12 +220,13 @@ def _count_stats(folder: Folder, shards: range, counted: set[int], seen: Counter
     """Take in the stats of shards that have been finished since."""
     for shard in sorted(_finished_shards(folder) & set(shards) - counted):
         try:
-            stats = json.loads(folder.read(f"{shard:05d}_stats.json"))
-        except ValueError:
+            stats = parse_json(folder.read(f"{shard:05d}_stats.json"))
+            count, successes = int(stats["count"]), int(stats["successes"])
+        except (ValueError, KeyError, TypeError):
             continue  # it is being written
         counted.add(shard)
-        seen.update({"downloaded": stats["successes"], "failed": stats["count"] - stats["successes"]})
-        progress.advance(stats["count"], tally(seen))
+        seen.update({"downloaded": successes, "failed": count - successes})
+        progress.advance(count, tally(seen))
     progress.beat()
 
 

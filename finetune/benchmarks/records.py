@@ -9,7 +9,6 @@ column, and the JSON of STAN's and UMT's data loaders.
 from __future__ import annotations
 
 import io
-import json
 import re
 import tokenize
 import unicodedata
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from stillreel.configs import DataError
+from stillreel.configs.system.claims import parse_json
 from stillreel.finetune.benchmarks.benchmark import Span
 from stillreel.finetune.benchmarks.files import AnnotationFile, Content, parse
 from stillreel.finetune.containers import VIDEO_ENDINGS
@@ -195,7 +195,7 @@ def texts_of(value: Any, file: AnnotationFile, place: str) -> tuple[str, ...]:
 def _listed(text: str, file: AnnotationFile, place: str) -> list[Any]:
     """The texts of a printed list, with commas between them or (NumPy) without."""
     try:
-        return list(json.loads(text))
+        return list(parse_json(text))
     except ValueError:
         found = []
     try:

@@ -180,6 +180,12 @@ def _opened(folder: Folder, manifest: Mapping[str, Any]) -> VideoIndex:
             raise DataError(f"{path} is missing; {_REMEDY}")
         if path.stat().st_size != about.get("bytes"):
             raise DataError(f"{path} is damaged: {path.stat().st_size} bytes, of {about.get('bytes')}; {_REMEDY}")
+    named = [
+        *(f"{kind}-{generation:06}.npy" for kind in ("vectors", "frames", "times")),
+        f"videos-{generation:06}.arrow",
+    ]
+    if lacking := sorted({*named} - {*files}):
+        raise DataError(f"{folder.url} is damaged: its manifest has no digest of {lacking[0]}; {_REMEDY}")
     kinds = {
         "vectors": (np.float16, 2),
         "frames": (np.float16, 3),
@@ -207,10 +213,8 @@ def _opened(folder: Folder, manifest: Mapping[str, Any]) -> VideoIndex:
 
 
 def _mapped(path: Path, dtype: type, dimensions: int) -> NDArray[Any]:
-    try:
+    with damage_of(f"{path} is damaged; {_REMEDY}"):
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
-        raise DataError(f"{path} is damaged: {error}; {_REMEDY}") from None
     if array.dtype != dtype or array.ndim != dimensions or not array.flags.c_contiguous:
         raise DataError(f"{path} is damaged: {array.dtype} {array.shape}; {_REMEDY}")
     return array
