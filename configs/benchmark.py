@@ -55,7 +55,7 @@ class BenchmarkSettings(Settings):
     )
     variant: str = Field(
         "",
-        description="published split: MSR-VTT 1ka-9k, 1ka-7k or full; VATEX hgr or clip2video; HMDB51 and UCF101 1, 2 or 3; "
+        description="published split: MSR-VTT 1ka-9k, 1ka-7k, 1kb or full; VATEX hgr or clip2video; HMDB51 and UCF101 1, 2 or 3; "
         "empty: the first of these",
     )
     allow_missing: bool = Field(

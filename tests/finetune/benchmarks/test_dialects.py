@@ -382,6 +382,15 @@ def test_rows_that_stand_twice_count_once_and_it_is_said(tmp_path: Path) -> None
     assert "1 rows stand there again and count once: line 3" in benchmark.differences[0]
 
 
+def test_an_id_that_a_list_has_twice_counts_once_and_it_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "MSRVTT_JSFUSION_test.csv", lines("video_id,sentence", "video1,a", "video2,b", "video1,a"))
+    benchmark, _ = read("msrvtt", tmp_path)
+    assert ids(benchmark, "test") == ["video1", "video2"]
+    assert "MSRVTT_JSFUSION_test.csv: 1 rows stand there again and count once: line 4" in caplog.text
+
+
 def test_a_table_with_classes_is_for_recognition(tmp_path: Path) -> None:
     write(tmp_path / "labels.csv", "file,label,split\na.mp4,wave,train\nb.mp4,bow,test\n")
     benchmark, _ = read("folder", tmp_path, needs=("train", "test"))
