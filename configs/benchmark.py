@@ -16,9 +16,12 @@ BenchmarkName = Literal[
     "didemo",
     "activitynet",
     "kinetics400",
+    "kinetics600",
+    "kinetics700",
     "ssv2",
     "hmdb51",
     "ucf101",
+    "diving48",
     "folder",
 ]
 BENCHMARKS: tuple[str, ...] = get_args(BenchmarkName)
