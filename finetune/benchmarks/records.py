@@ -9,6 +9,7 @@ column, and the JSON of STAN's and UMT's data loaders.
 from __future__ import annotations
 
 import io
+import logging
 import re
 import tokenize
 import unicodedata
@@ -21,6 +22,8 @@ from stillreel.configs.system.claims import parse_json
 from stillreel.finetune.benchmarks.benchmark import Span
 from stillreel.finetune.benchmarks.files import AnnotationFile, Content, parse
 from stillreel.finetune.containers import VIDEO_ENDINGS
+
+_log = logging.getLogger(__name__)
 
 # A cell that is a printed list, array or tuple: it is empty, or its first text begins behind the bracket. (A caption may begin
 # with a bracket, too: [music], or an aside.)
@@ -106,12 +109,14 @@ def _kind(value: Any) -> str:
 
 
 class Gather:
-    """Collects records in order; an id that stands twice is an error unless its captions are to be added up."""
+    """Collects records in order. An id that stands twice is an error unless its captions are to be added up, or the very same is
+    said of it: that counts once, and is told."""
 
     def __init__(self, file: AnnotationFile, *, adds_up: bool = False) -> None:
         self.file = file
         self.adds_up = adds_up
         self.captions: dict[str, list[str]] = {}
+        self._doubled: list[str] = []
         self.records: Records = {}
 
     def add(self, record: Record) -> None:
@@ -120,14 +125,21 @@ class Gather:
             raise DataError(f"{self.file}, {record.place}: a video without an id")
         first = self.records.setdefault(record.id, record)
         if first is not record and not self.adds_up:
+            if first._replace(place=record.place) == record:
+                self._doubled.append(record.place)
+                return
             raise DataError(
-                f"{self.file}, {record.place}: video {record.id!r} stands there again; first: {first.place}"
+                f"{self.file}, {record.place}: video {record.id!r} stands there again, and otherwise; first: {first.place}"
             )
         if record.captions:
             self.captions.setdefault(record.id, []).extend(record.captions)
 
     def done(self) -> Records:
         """The records in order, each with all its captions."""
+        if self._doubled:
+            _log.warning(
+                f"{self.file}: {len(self._doubled):,} rows stand there again and count once: {self._doubled[0]}, ..."
+            )
         for name, captions in self.captions.items():
             if len(captions) > len(self.records[name].captions):
                 self.records[name] = self.records[name]._replace(captions=tuple(captions))

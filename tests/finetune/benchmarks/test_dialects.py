@@ -213,6 +213,30 @@ def test_kinetics_csv_and_a_list_that_numbers_otherwise(tmp_path: Path) -> None:
     assert any("my_val.csv numbers 3 of 3 classes otherwise" in line for line in benchmark.differences)
 
 
+@pytest.mark.parametrize("count", ["600", "700"])
+def test_larger_kinetics_are_read_as_the_first(count: str, tmp_path: Path) -> None:
+    rows = [f"{label},{tube},7,17,validate" for label, tube in zip(("zumba", "abseiling"), TUBE, strict=False)]
+    head = "label,youtube_id,time_start,time_end,split"
+    write(tmp_path / f"kinetics-{count}_val.csv", lines(head, *rows))
+    write(tmp_path / f"kinetics{count}_train_list_videos.txt", lines(f"zumba/{TUBE[4]}.mp4 1"))
+    benchmark, _ = read(f"kinetics{count}", tmp_path)
+    assert [video.label for video in benchmark.splits["test"].videos] == [1, 0]
+    assert benchmark.describe() == (
+        f"Kinetics-{count}, test: 2 videos, 2 classes; the official validation split is the test"
+    )
+
+
+def test_diving48_has_its_dives_by_their_four_parts(tmp_path: Path) -> None:
+    write(tmp_path / "Diving48_vocab.json", [["Back", "15som", "05Twis", "FREE"], ["Inward", "Dive", "NoTwis", "PIKE"]])
+    record = {"vid_name": f"{TUBE[0]}_00155", "label": 1, "start_frame": 0, "end_frame": 48}
+    write(tmp_path / "Diving48_V2_test.json", [record])
+    write(tmp_path / "Diving48_V2_train.json", [record | {"vid_name": f"{TUBE[1]}_00001", "label": 0}])
+    benchmark, _ = read("diving48", tmp_path, needs=("train", "test"))
+    assert benchmark.labels == ("Back 15som 05Twis FREE", "Inward Dive NoTwis PIKE")
+    assert [(one.id, one.label) for one in benchmark.splits["test"].videos] == [(f"{TUBE[0]}_00155", 1)]
+    assert [one.label for one in benchmark.splits["train"].videos] == [0]
+
+
 def test_ssv2_by_template_and_by_number(tmp_path: Path) -> None:
     write(tmp_path / "something-something-v2-labels.json", {"Moving something up": "0", "Moving something down": "1"})
     template = "Moving [something] down"
@@ -380,6 +404,15 @@ def test_rows_that_stand_twice_count_once_and_it_is_said(tmp_path: Path) -> None
     write(tmp_path / "captions.csv", lines("video,label", "a.mp4,bow", "a.mp4,bow", "b.mp4,wave"))
     benchmark, _ = read("folder", tmp_path)
     assert "1 rows stand there again and count once: line 3" in benchmark.differences[0]
+
+
+def test_an_id_that_a_list_has_twice_counts_once_and_it_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "MSRVTT_JSFUSION_test.csv", lines("video_id,sentence", "video1,a", "video2,b", "video1,a"))
+    benchmark, _ = read("msrvtt", tmp_path)
+    assert ids(benchmark, "test") == ["video1", "video2"]
+    assert "MSRVTT_JSFUSION_test.csv: 1 rows stand there again and count once: line 4" in caplog.text
 
 
 def test_a_table_with_classes_is_for_recognition(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def real(name: str, variant: str = "") -> tuple[Benchmark, Finder]:
     [
         ("msrvtt", "1ka-9k", {"train": (9000, 180_000), "test": (1000, 1000)}, None),
         ("msrvtt", "1ka-7k", {"train": (7010, 140_200), "test": (1000, 1000)}, None),
+        ("msrvtt", "1kb", {"train": (6656, 133_120), "test": (1000, 1000)}, None),
         (
             "msrvtt",
             "full",
