@@ -34,16 +34,19 @@ from stillreel.configs.system.claims import damage_of, parse_json
 from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import amount
 from stillreel.configs.system.storage import Folder
-from stillreel.finetune.checkpoints.weights import model_folder
 from stillreel.finetune.search.approximate import build_faiss, faiss_file
 from stillreel.finetune.search.features import model_digest, open_model, to_halves
 from stillreel.finetune.search.footage import Footage, read_footage
 from stillreel.finetune.search.sources import Source, open_source
 from stillreel.finetune.search.store import Entry, IndexWriter, VideoIndex, open_index, read_manifest
+from stillreel.pretrain.engine.start import check_size, fit_clips
 from stillreel.pretrain.evaluation.two_stage.stages import vectors_of_clips
 from stillreel.pretrain.model import VideoTextModel
+from stillreel.pretrain.model.checkpoint import save_model
 from stillreel.pretrain.model.features import in_fp32
 from stillreel.pretrain.model.normalize import encode_frames
+from stillreel.pretrain.run.opening import describe, is_ours, model_folder, origin_in
+from stillreel.pretrain.run.opening import open_model as open_named
 
 _PASSING = ("missing", "unreadable", "too_slow")
 _ROWS = 4096  # copied at once
@@ -67,22 +70,33 @@ def run(videos: str, out: str, settings: IndexSettings) -> int:
     folder = Folder(out)
     if not folder.is_local:
         raise RequestError(f"{out}: an index is mapped into memory, so it must lie on a disk")
+    described = describe(settings.checkpoint)
+    settings = fit_clips(settings, described)
+    check_size(settings.size, described.towers)
     source = open_source(videos, settings.video_settings())
     files = source.survey()
-    checkpoint = model_folder(settings.checkpoint)
-    model = open_model(checkpoint, settings.device)
-    side = model.clip.visual.image_size[0]
-    if settings.size != side:
-        raise RequestError(f"size={settings.size}: the model's towers read {side} x {side}; set size={side}")
-    maker = {
-        "model": {
-            "path": str(Path(checkpoint).expanduser().absolute()),
-            "sha256": model_digest(checkpoint),
-        },
-        "settings": settings.video_settings().model_dump(mode="json"),
-    }
     with sole_writer(folder):
-        return _follow(folder, source, files, model, maker, settings)
+        checkpoint = _model_of_ours(folder, settings)
+        maker = {
+            "model": {
+                "path": str(Path(checkpoint).expanduser().absolute()),
+                "sha256": model_digest(checkpoint),
+            },
+            "settings": settings.video_settings().model_dump(mode="json"),
+        }
+        return _follow(folder, source, files, open_model(checkpoint, settings.device), maker, settings)
+
+
+def _model_of_ours(folder: Folder, settings: IndexSettings) -> str:
+    """The folder of the model: where it lies, or, of somebody else's, its copy in the index, which a search needs too."""
+    named = {"file": settings.checkpoint, "pretrained": settings.pretrained}
+    if is_ours(settings.checkpoint):
+        return model_folder(settings.checkpoint)
+    copy = folder.within("model")
+    if not (is_ours(copy.path) and origin_in(copy.path) == named):
+        shutil.rmtree(copy.path, ignore_errors=True)
+        save_model(open_named(settings.checkpoint, settings.pretrained), copy, named)
+    return copy.path
 
 
 def _follow(

@@ -31,7 +31,7 @@ from stillreel.pretrain.engine.optimizer import build_optimizer, freeze_towers
 from stillreel.pretrain.engine.parallel import gathered, parallelize
 from stillreel.pretrain.engine.prefetcher import DeviceBatch
 from stillreel.pretrain.engine.state import gather_tensors
-from stillreel.pretrain.model import VideoTextModel, build_model, load_model
+from stillreel.pretrain.model import VideoTextModel, build_model
 from stillreel.pretrain.model.flops import clip_flops
 from stillreel.pretrain.model.towers import model_cfg_of
 from stillreel.pretrain.objectives import Batch, Task
@@ -44,6 +44,7 @@ from stillreel.pretrain.run import (
     RunFolder,
     restore_snapshot,
 )
+from stillreel.pretrain.run.opening import open_model
 from stillreel.shards.stream.stream import State
 
 # What a run cannot change when it goes on: what its weights are. Its data add what is their order.
@@ -158,7 +159,7 @@ def build_train_state(settings: TrainSettings, seed: int, ranks: Ranks) -> Train
 def _model(settings: TrainSettings) -> VideoTextModel:
     if not settings.init:
         return build_model(settings.model)
-    model = load_model(settings.init)
+    model = open_model(settings.init, settings.model.towers.pretrained)
     try:
         return extend_model(model, settings.model)
     except RequestError as error:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from stillreel.configs import DataError, RequestError
 from stillreel.pretrain.data.together import Together, take_next
-from stillreel.pretrain.data.tokens import tokenize
+from stillreel.pretrain.data.tokens import tokenizer_of
 from stillreel.pretrain.evaluation.ranks import Matches
 from stillreel.pretrain.evaluation.results import Recognition, Retrieval, evaluate_recognition, evaluate_retrieval
 from stillreel.pretrain.evaluation.shares import (
@@ -40,6 +40,7 @@ from stillreel.pretrain.model import VideoTextModel
 from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
 from stillreel.pretrain.model.heads import Dot
 from stillreel.pretrain.model.normalize import encode_frames
+from stillreel.pretrain.model.towers import model_cfg_of
 from stillreel.pretrain.objectives.gather import gather, rank_count
 from stillreel.shards.stream.faults import Budget
 
@@ -167,6 +168,7 @@ class Evaluator:
         flags: list[Tensor] = []
         ids: list[Tensor] = []
         troubles: list[str] = []
+        tokenizer = tokenizer_of(model_cfg_of(model.clip))
         batches = self._clips.read(range(own_rank(), -(-count // size), rank_count()), device)
         for _ in own_parts(count, size):
             batch, error = take_next(batches)
@@ -176,7 +178,7 @@ class Evaluator:
             flags.append(torch.tensor(batch.whole, device=device))
             troubles += batch.troubles
             if self.protocol.texts is None:
-                ids.append(tokenize(batch.captions, self.protocol.context_length).to(device))
+                ids.append(tokenizer(batch.captions, self.protocol.context_length).to(device))
                 texts.append(_encode_ids(model, ids[-1], autocast, fine=fine))
         video, whole = gather_features(videos, size, count), gather_batches(flags, size, count)
         said = gather_words(troubles)
@@ -192,8 +194,9 @@ class Evaluator:
         self, model: VideoTextModel, texts: Sequence[str], autocast: torch.dtype | None, *, fine: bool = False
     ) -> TextFeatures:
         device, words = next(model.parameters()).device, self.protocol.context_length
+        tokenizer = tokenizer_of(model_cfg_of(model.clip))
         parts = [
-            _encode_ids(model, tokenize(texts[rows] or [""], words).to(device), autocast, fine=fine)
+            _encode_ids(model, tokenizer(texts[rows] or [""], words).to(device), autocast, fine=fine)
             for rows in own_parts(len(texts), _TEXTS)
         ]
         return gather_features(parts, _TEXTS, len(texts))

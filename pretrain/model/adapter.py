@@ -154,12 +154,6 @@ def most_tokens(clip: Towers) -> int:
     return int(clip.context_length) if isinstance(clip, CLIP) else max(_LONGEST, min(clip.context_length, _MOST))
 
 
-def text_length(clip: Towers) -> int:
-    """Tokens that each caption must have for the text tower; 0 where it may have fewer."""
-    text = text_of(clip)
-    return 0 if reads_to_the_end(text) or isinstance(text, HFTextEncoder) else int(clip.context_length)
-
-
 def set_preprocess(clip: Towers, preprocess: Mapping[str, Any]) -> None:
     """Keep with a CLIP how its pixels are prepared, as open_clip does: mean, std, and what it would resize by."""
     cfg = merge_preprocess_dict(PreprocessCfg(), dict(preprocess))

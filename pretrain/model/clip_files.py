@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stillreel.configs import DataError
-from stillreel.pretrain.model.adapter import Towers
+from stillreel.pretrain.model.adapter import Towers, preprocess_of
 from stillreel.pretrain.model.files import Checkpoint
 from stillreel.pretrain.model.keys import KeyLine, check_shapes
 from stillreel.pretrain.model.other_files import SIGLIP_PIXELS, other_cfg, read_other, siglip_places
@@ -50,7 +50,31 @@ class ClipCheckpoint(NamedTuple):
 
 def is_clip(names: Mapping[str, object]) -> bool:
     """Whether a state dict is a CLIP's alone, by the names in it."""
-    return any(name.startswith(("visual.", "vision_model.", "image_encoder.")) for name in names)
+    return any(name.startswith(("visual.", "vision_model.", "image_encoder.")) for name in names) or is_image_tower(
+        names
+    )
+
+
+def is_image_tower(names: Mapping[str, object]) -> bool:
+    """Whether a state dict is an image tower alone: open_clip's, with or without the name that a CLIP has for it, or HF's."""
+    if "conv1.weight" in names or all(name.startswith(("visual.", "trunk.", "head.")) for name in names):
+        return bool(names)
+    return all(name.startswith(("vision_model.", "visual_projection.")) for name in names)
+
+
+def read_image_tower(checkpoint: Checkpoint, base: Towers, named: str) -> ClipCheckpoint:
+    """The base's towers with the image tower of a file in place of its own, of which every tensor must be there."""
+    state = dict(base.state_dict())
+    expected = {name: tensor.shape for name, tensor in state.items() if name.startswith("visual.")}
+    given = {name: tensor for name, tensor in checkpoint.tensors.items() if not _COMPUTED.fullmatch(name)}
+    extras = [KeyLine("unused", name, "", "computed from sizes") for name in checkpoint.tensors if name not in given]
+    if any(name.startswith("vision_model.") for name in given):
+        places = dict(siglip_places(given) if "vision_model.head.probe" in given else _hub_places(given))
+    else:
+        places = {name: Place((name if name in given else name.removeprefix("visual."),)) for name in expected}
+    found, lines = collect(given, expected, lambda name: places.get(name, Place((name,))), {})
+    kept = KeyLine("initialized", "", f"the {len(state) - len(found)} other tensors", f"of {named}")
+    return ClipCheckpoint(state | found, model_cfg_of(base), (*lines, *extras, kept), preprocess_of(base))
 
 
 def read_clip(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from stillreel.configs import RequestError
 from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.data.tokens import fixed_length
 from stillreel.pretrain.model.adapter import (
     AnyClip,
     Towers,
@@ -23,7 +24,6 @@ from stillreel.pretrain.model.adapter import (
     image_size,
     needs_class_token,
     reads_to_the_end,
-    text_length,
     text_of,
 )
 from stillreel.pretrain.model.dropout import PatchDropout, number_modules
@@ -256,7 +256,7 @@ class VideoTextModel(nn.Module):
         return mask.bool()
 
     def _check_ids(self, token_ids: Tensor, mask: Tensor | None) -> None:
-        longest, exactly = self.clip.context_length, text_length(self.clip)
+        longest, exactly = self.clip.context_length, 0 if self._walks_words else fixed_length(self.clip.model_cfg)
         if exactly and token_ids.shape[-1] != exactly:
             raise RequestError(
                 f"token ids are {tuple(token_ids.shape)}; this text tower reads captions of {exactly} tokens, padded by its "

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,14 +13,26 @@ from stillreel.pretrain.model.adapter import preprocess_of
 from stillreel.pretrain.model.features import VideoFeatures
 from stillreel.pretrain.model.model import VideoTextModel
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+class Pixels(NamedTuple):
+    """What pixels from 0 to 1 are normalized by, per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def told_by(cls, preprocess: Mapping[str, Any]) -> Pixels:
+        """Those of open_clip's `preprocess_cfg`; where it says nothing, CLIP's."""
+        return cls(tuple(preprocess.get("mean", CLIPS_PIXELS.mean)), tuple(preprocess.get("std", CLIPS_PIXELS.std)))
+
+
+CLIPS_PIXELS = Pixels((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 def normalize(
     frames: Tensor,
-    mean: Sequence[float] = CLIP_MEAN,
-    std: Sequence[float] = CLIP_STD,
+    mean: Sequence[float] = CLIPS_PIXELS.mean,
+    std: Sequence[float] = CLIPS_PIXELS.std,
     dtype: torch.dtype = torch.bfloat16,
 ) -> Tensor:
     """Frames uint8 (..., H, W, 3) as a model eats them, (..., 3, H, W); the defaults are CLIP's."""
@@ -30,17 +42,9 @@ def normalize(
     return torch.addcmul(shift, frames.movedim(-1, -3), scale, out=ready)
 
 
-class Pixels(NamedTuple):
-    """What pixels from 0 to 1 are normalized by, per channel."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
 def pixels_of(model: VideoTextModel) -> Pixels:
     """The mean and deviation that a model's towers were trained behind."""
-    preprocess = preprocess_of(model.clip)
-    return Pixels(tuple(preprocess["mean"]), tuple(preprocess["std"]))
+    return Pixels.told_by(preprocess_of(model.clip))
 
 
 def encode_frames(

@@ -104,7 +104,7 @@ def write_checkpoint(
         "metrics": told,
     }
     writers: dict[str, Callable[[], None]] = {
-        WEIGHTS: lambda: save_model(model, folder, {"run": str(home.parent), "step": stream.steps}, snapshot.weights),
+        WEIGHTS: lambda: save_model(model, folder, origin_of(home.parent, stream.steps, settings), snapshot.weights),
         TRAINING: lambda: publish_tensors(folder, TRAINING, snapshot.training),
         STATE: lambda: folder.publish(STATE, _encode(body, part)),
         "": lambda: _name_whole(part, home / name),
@@ -120,6 +120,11 @@ def write_checkpoint(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return Checkpoint(home / name, stream, settings, told)
+
+
+def origin_of(run: Path, step: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model of a run says of where it is from, and of the clips that it was trained on."""
+    return {"run": str(run), "step": step, "frames": settings.get("frames")}
 
 
 def remove_checkpoint(home: Path, step: int) -> None:

@@ -27,6 +27,7 @@ from stillreel.pretrain.run.checkpoint import (
     Checkpoint,
     metrics_of,
     open_checkpoint,
+    origin_of,
     remove_checkpoint,
     remove_unfinished,
     step_name,
@@ -146,7 +147,7 @@ class RunFolder:
         def write() -> None:
             part, final = self.path / f".{FINAL}{PART_SUFFIX}", self.path / FINAL
             shutil.rmtree(part, ignore_errors=True)
-            save_model(model, Folder(str(part)), {"run": str(self.path), "step": step}, weights)
+            save_model(model, Folder(str(part)), origin_of(self.path, step, self._run), weights)
             shutil.rmtree(final, ignore_errors=True)
             part.rename(final)
             _log.info(f"the model after {step:,} steps: {final}")

@@ -96,7 +96,7 @@ def test_other_folders_models_and_settings_are_refused(
         assert index(folder, out, by, **settings) == 2
         assert "give another OUT, or remove it" in capsys.readouterr().err
     assert index(videos, tmp_path / "x", checkpoint, size=32) == 2
-    assert "the model's towers read 64 x 64; set size=64" in capsys.readouterr().err
+    assert "the model's image tower reads 64; set size=64" in capsys.readouterr().err
     assert index(tmp_path / "nothing", tmp_path / "x", checkpoint) == 2
     assert index(model, tmp_path / "x", checkpoint) == 2
     assert "holds no videos" in capsys.readouterr().err
