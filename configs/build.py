@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from stillreel.configs.settings import Settings, named_by
 
@@ -13,6 +13,15 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 _YOUNGER = {"picture_cpu_seconds": 30}  # than the first plans, with the value that those were made with
+
+
+def _fits_keys(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_]{0,48}", name) or name.startswith("__"):
+        raise ValueError("expected up to 48 of [a-z0-9_], and no leading __ (webdataset skips such members)")
+    return name
+
+
+KeyPrefix = Annotated[str, AfterValidator(_fits_keys)]
 
 
 class SourceSettings(Settings):
@@ -45,7 +54,7 @@ class SourceSettings(Settings):
 class ClipSettings(Settings):
     """What decides the bytes of a build. Hashed into the plan; a resume must repeat it."""
 
-    name: str = Field("", description="prefix of shard names and sample keys, [a-z0-9_]; empty: from SOURCE")
+    name: KeyPrefix = Field("", description="prefix of shard names and sample keys, [a-z0-9_]; empty: from SOURCE")
     store: Literal["recipe", "frames", "video"] = Field(
         "recipe",
         description="what a sample holds. recipe: picture and camera path, rendered in training; frames: T JPEGs; video: an mp4",
@@ -89,13 +98,6 @@ class ClipSettings(Settings):
         values = self.model_dump(mode="json")
         return {key: value for key, value in values.items() if _YOUNGER.get(key) != value}
 
-    @field_validator("name")
-    @classmethod
-    def _name_fits_keys(cls, name: str) -> str:
-        if not re.fullmatch(r"[a-z0-9_]{0,48}", name) or name.startswith("__"):
-            raise ValueError("expected up to 48 of [a-z0-9_], and no leading __ (webdataset skips such members)")
-        return name
-
     @field_validator("max_side")
     @classmethod
     def _pictures_stay_filmable(cls, side: int) -> int:
@@ -104,10 +106,9 @@ class ClipSettings(Settings):
         return side
 
 
-class BuildSettings(Settings):
-    """How a build is run. Reaches no plan, tar, parquet or idx: a resume may change it."""
+class RunSettings(Settings):
+    """How shards are made. Reaches no plan, tar, parquet or idx: a resume may change it."""
 
-    max_rejects: Fraction = Field(0.1, description="stop when more than this fraction is rejected; 1: no limit")
     attempts: int = Field(3, ge=1, description="tries of a shard whose worker fails, before it has failed")
     ray: str = Field(
         "local",
@@ -119,6 +120,12 @@ class BuildSettings(Settings):
         "auto", description="auto: a bar on a terminal, lines in a log"
     )
     check: Literal["sizes", "full"] = Field("sizes", description="how a resume checks finished shards; full: hash them")
+
+
+class BuildSettings(RunSettings):
+    """The same, and when a build gives up."""
+
+    max_rejects: Fraction = Field(0.1, description="stop when more than this fraction is rejected; 1: no limit")
 
 
 class AnimateSettings(BuildSettings, ClipSettings):

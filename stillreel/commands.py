@@ -48,6 +48,18 @@ COMMANDS = {
         "animate.commands.preview", "build.PreviewSettings", ("OUT",), "a page that shows what was made"
     ),
     "stats": Command("shards.commands.stats", "build.StatsSettings", ("OUT",), "count it"),
+    "select": Command(
+        "shards.commands.select",
+        "select.SelectSettings",
+        ("CLIPS", "OUT"),
+        "some samples of finished data sets, or one of each duplicate -> a new one, without decoding",
+    ),
+    "reshard": Command(
+        "shards.commands.reshard",
+        "select.ReshardSettings",
+        ("CLIPS", "OUT"),
+        "finished data sets -> one, in shards of another size, without decoding",
+    ),
     "catalog": Command(
         "shards.commands.catalog",
         "stream.CatalogSettings",
@@ -147,4 +159,10 @@ OTHER_NAMES = {
     "import": ("import-checkpoint",),
     "convert": ("import-checkpoint", "export"),
     "query": ("search",),
+    "filter": ("select",),
+    "subset": ("select",),
+    "split": ("select",),
+    "dedup": ("select",),
+    "deduplicate": ("select",),
+    "merge": ("reshard", "select"),
 }

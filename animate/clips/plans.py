@@ -19,6 +19,7 @@ from stillreel.shards.build.survey import survey
 from stillreel.shards.commands.stats import tables
 from stillreel.shards.format.plan import Listed, Plan, PlanHeader, write_plan
 from stillreel.shards.format.record import REJECTED, WRITTEN
+from stillreel.shards.selection.plans import KIND as COPIED
 
 _log = logging.getLogger(__name__)
 # Whatever decides a byte of a tar, Parquet or idx file.
@@ -37,6 +38,10 @@ def open_or_write_plans(
     """
     if not plans:
         return [_write(folder, plans, source, stage, settings, _listing(source))]
+    if any(plan.header.source["kind"] == COPIED for plan in plans):
+        raise RequestError(
+            f"OUT {folder.url} holds samples that `stillreel select` copied; choose another OUT, and merge them"
+        )
     _check_settings(folder, plans, stage, settings)
     known = any(plan.header.source["fingerprint"] == source.fingerprint() for plan in plans)
     if settings.extend == "no":
