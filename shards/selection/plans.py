@@ -61,8 +61,9 @@ def _write(folder: Folder, plans: list[Plan], sets: Sequence[ClipSet], settings:
     counted: dict[int, Counter[str]] = {way: Counter() for way in taken}
     for way, reasons in zip(firsts.tolist(), left_out, strict=True):
         counted[way if way in counted else taken[0]] += reasons  # of a way of which nothing is left, somewhere
-    described = [one.describe() for one in sets]
-    source = {"kind": KIND, "choice": settings.choice(), "clips": described, "plans": len(taken)}
+    source = {"kind": KIND, "choice": settings.choice(), "clips": [one.describe() for one in sets], "plans": len(taken)}
+    if plans:  # as it says, though the sets may lie elsewhere by now
+        source = plans[0].header.source
     written = list(plans)
     for at, way in list(enumerate(taken))[len(plans) :]:
         header = PlanHeader(
