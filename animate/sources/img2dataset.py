@@ -50,7 +50,7 @@ def downloaded(folder: Folder, table_name: str, left_out: Counter[str]) -> set[s
         table = pq.ParquetFile(file)
         if not {"key", "status"} <= set(table.schema_arrow.names):
             return set()
-        rows = table.read(columns=["key", "status"])
+        rows = table.read(columns=["key", "status"], use_threads=False)
         rows.validate(full=True)
         keys, states = rows["key"].to_pylist(), rows["status"].to_pylist()
     left_out.update(f"rows with status {state}" for state in states if state != "success")

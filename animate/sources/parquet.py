@@ -46,7 +46,7 @@ class ParquetRows(Rows):
         self.schema = self._file.schema_arrow
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        yield from self._file.iter_batches(columns=list(columns))
+        yield from self._file.iter_batches(columns=list(columns), use_threads=False)
 
     def values(self, column: str, wanted: Sequence[int]) -> Iterator[Any]:
         """Reads the row groups that hold them, a few rows at a time."""
@@ -54,7 +54,9 @@ class ParquetRows(Rows):
         for group in range(self._file.num_row_groups):
             rows = self._file.metadata.row_group(group).num_rows
             if left and left[0] < start + rows:
-                batches = self._file.iter_batches(batch_size=_BATCH, row_groups=[group], columns=[column])
+                batches = self._file.iter_batches(
+                    batch_size=_BATCH, row_groups=[group], columns=[column], use_threads=False
+                )
                 yield from _picked(batches, column, start, left)
             start += rows
         if left:

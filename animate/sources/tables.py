@@ -114,7 +114,7 @@ def _of_parquet(file: IO[bytes], where: str) -> Table:
 
     def rows() -> Iterator[Sequence[object]]:
         with damage_of(f"{where} is damaged"):
-            for batch in table.iter_batches(columns=names):
+            for batch in table.iter_batches(columns=names, use_threads=False):
                 yield from zip(*(values_of(batch[name]) for name in names), strict=True)
 
     return Table(tuple(names), rows(), schema)

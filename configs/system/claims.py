@@ -68,6 +68,14 @@ def parse_json(data: bytes | str) -> Any:
         raise ValueError("JSON that is nested too deep") from None
 
 
+def read_parquet(data: bytes) -> Any:
+    """The pyarrow.Table of a small Parquet file, read on this thread: Arrow's own may outlive the interpreter, and abort it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+
+
 def read_record(kind: pydantic.TypeAdapter[Record], value: Any) -> Record:
     """A parsed JSON value as a record of this kind. ValueError names the first field that is not as it must be."""
     try:

@@ -20,11 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from stillreel.configs import DataError, RequestError
-from stillreel.configs.system.claims import damage_of
+from stillreel.configs.system.claims import damage_of, read_parquet
 from stillreel.finetune.benchmarks.pickles import read_plain
 from stillreel.finetune.containers import VIDEO_ENDINGS
 
@@ -240,7 +237,7 @@ def parse(file: AnnotationFile) -> Content:
 
 def _parquet(data: bytes, file: AnnotationFile) -> list[dict[str, Any]]:
     with damage_of(f"{file}: no Parquet file"):
-        return list(pq.read_table(pa.BufferReader(data)).to_pylist())
+        return list(read_parquet(data).to_pylist())
 
 
 def _decode(data: bytes, file: AnnotationFile) -> str:

@@ -13,11 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from stillreel.configs import DataError, RequestError, StorageRefused
 from stillreel.configs.build import BuildSettings
+from stillreel.configs.system.claims import read_parquet
 from stillreel.configs.system.interrupt import stoppable
 from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import Progress, amount, duration, tally
@@ -179,10 +177,9 @@ class Schedule:
     def _tell_guilty(self, task: Task) -> None:
         """Name the samples of a shard that ended processes; its table does so, too."""
         with suppress(OSError):
-            table = pa.BufferReader(self._folder.read(part_file(task.name, "parquet")))
-            columns = ["source", "source_key", "reason", "detail"]
-            for row in pq.read_table(table, columns=columns, filters=[("reason", "in", GUILTY)]).to_pylist():
-                _log.warning("{source}: {source_key} is rejected: {reason}: {detail}".format(**row))
+            for row in read_parquet(self._folder.read(part_file(task.name, "parquet"))).to_pylist():
+                if row["reason"] in GUILTY:
+                    _log.warning("{source}: {source_key} is rejected: {reason}: {detail}".format_map(row))
 
 
 class RejectBudget:

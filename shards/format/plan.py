@@ -151,7 +151,7 @@ class Plan:
         with self.folder.open(self.file) as file, damage_of(f"{self._where} is damaged"):
             parquet = pq.ParquetFile(file)
             for group in groups:
-                table = parquet.read_row_group(group)
+                table = parquet.read_row_group(group, use_threads=False)
                 table.validate(full=True)
                 rows = _rows(table)
                 if any(row.offset < 0 or row.length < -1 for row in rows):

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from stillreel.configs.system.claims import damage_of
+from stillreel.configs.system.claims import damage_of, read_parquet
 from stillreel.shards.format.plan import PlannedSample
 
 # The closed list of reasons to reject a sample. `stats`, `verify` and the preview sort by them; details are free text.
@@ -111,7 +110,7 @@ def table_of(records: Sequence[Record]) -> pa.Table:
 def read_table(data: bytes, where: str) -> pa.Table:
     """A shard's table from the bytes of its file. Damaged, which names `where`, when they are none."""
     with damage_of(f"{where} cannot be read"):
-        table = pq.read_table(pa.BufferReader(data))
+        table = read_parquet(data)
         table.validate(full=True)
         if not any(map(table.schema.equals, SCHEMAS)) or any(
             table[field.name].null_count for field in table.schema if not field.nullable
