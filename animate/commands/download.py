@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stillreel.animate.download.urls import convert_table
@@ -166,7 +167,7 @@ def _outcomes(folder: Folder) -> Iterator[pa.Table]:
 def _failed_rows(folder: Folder, rows: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Row numbers of the table that no attempt has brought, ascending; those that img2dataset lost are among them."""
     wanted = _read(folder, _TABLE, ["row"])["row"].to_numpy()
-    got = [table.filter(pa.compute.equal(table["status"], "success"))["row"].to_numpy() for table in _outcomes(folder)]
+    got = [table.filter(pc.equal(table["status"], "success"))["row"].to_numpy() for table in _outcomes(folder)]
     return np.asarray(np.setdiff1d(wanted, np.concatenate(got) if got else np.empty(0, np.int64)))
 
 

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from stillreel.configs import DataError, RequestError
@@ -97,7 +98,7 @@ class VideoIndex:
 
     def row_of(self, path: str) -> int:
         """The row of a file; RequestError where the index has none."""
-        at = pa.compute.index(self.videos["path"], path).as_py()
+        at = pc.index(self.videos["path"], path).as_py()
         if at < 0 or self._at(at).row < 0:
             raise RequestError(f"{path}: the index has no such video")
         return self._at(at).row

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stillreel.configs import DataError
 from stillreel.configs.build import StatsSettings
@@ -44,7 +45,7 @@ def collect(folder: Folder, plans: Sequence[Plan], found: Survey) -> dict[str, A
     words: list[int] = []
     for table in tables(folder, found):
         reasons.update(reason for reason in table["reason"].to_pylist() if reason)
-        written = table.filter(pa.compute.equal(table["status"], WRITTEN))
+        written = table.filter(pc.equal(table["status"], WRITTEN))
         moves.update(move for clip in written["moves"].to_pylist() for move in clip or ())
         seen.append(written["seen_area"].to_numpy())
         sides.append(np.stack([written["width"].to_numpy(), written["height"].to_numpy()]))

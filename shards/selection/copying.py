@@ -9,7 +9,7 @@ from itertools import groupby
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import pyarrow as pa
+import pyarrow.compute as pc
 
 from stillreel.configs import DataError
 from stillreel.configs.system.claims import read_parquet
@@ -93,6 +93,6 @@ class _Sets:
                     f"{folder.url}/{part_file(name, part)} is not what its receipt says; run `stillreel verify`"
                 )
         table = read_parquet(data["parquet"])
-        rows = table.filter(pa.compute.equal(table["status"], WRITTEN)).take(numbers).to_pylist()
+        rows = table.filter(pc.equal(table["status"], WRITTEN)).take(numbers).to_pylist()
         entries = open_index(data["idx"]).pick(numbers)
         return [Origin(row, entry, part_file(name, "tar")) for row, entry in zip(rows, entries, strict=True)]
