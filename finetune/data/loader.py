@@ -21,6 +21,7 @@ import torch
 
 from stillreel.configs import RequestError
 from stillreel.configs.finetune import FinetuneSettings, ViewSettings
+from stillreel.configs.prompts import templates_of
 from stillreel.configs.settings import canonical_json
 from stillreel.finetune.benchmarks import Located, SplitName
 from stillreel.finetune.benchmarks.classes import plain
@@ -85,12 +86,12 @@ def instants_of(views: ViewSettings) -> list[float | None]:
 
 
 def class_text(label: str, prompt: str) -> str:
-    """What is said of a class.
+    """What is said of a class; of an ensemble the first.
 
     >>> class_text("Moving [something] up", "a video of {}.")
     'a video of moving something up.'
     """
-    return prompt.replace("{}", plain(label))
+    return templates_of(prompt)[0].replace("{}", plain(label))
 
 
 def start_state(pairs: Sequence[Pair], seed: int) -> State:

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from stillreel.configs import RequestError
 from stillreel.configs.finetune import ProtocolSettings
+from stillreel.configs.prompts import templates_of
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.benchmarks import Located, Split, SplitName
 from stillreel.finetune.data.clips import Clip, ClipSource, empty_clips
@@ -51,13 +52,14 @@ def benchmark_protocol(
 ) -> EvalProtocol:
     """What a split is asked: each caption for its video, or each video for its class."""
     benchmark, videos = located.benchmark, located.benchmark.splits[split].videos
+    templates = templates_of(settings.prompt)
     numbers, retrieval = torch.arange(len(videos)), benchmark.protocol.task == "retrieval"
     if retrieval:
         texts = [caption for one in videos for caption in one.captions]
         matches = Matches(numbers.repeat_interleave(torch.tensor([len(one.captions) for one in videos])), numbers)
     else:
-        texts = [class_text(label, settings.prompt) for label in benchmark.labels]
-        matches = Matches(torch.arange(len(texts)), torch.tensor([one.label for one in videos]))
+        texts = [class_text(label, template) for label in benchmark.labels for template in templates]
+        matches = Matches(torch.arange(len(benchmark.labels)), torch.tensor([one.label for one in videos]))
     cut = count_cut(texts, settings.context_length)
     return EvalProtocol(
         name=f"{split} split",
@@ -72,6 +74,7 @@ def benchmark_protocol(
         views=views,
         dual_softmax=settings.dual_softmax,
         querybank=_bank(benchmark.splits.get("train"), settings.querybank) if retrieval and settings.querybank else (),
+        prompts=1 if retrieval else len(templates),
         cut=cut,
         described=_described(
             located, split, settings, selection, f" ({cut:,} of {len(texts):,} texts cut)" if cut else ""
@@ -129,6 +132,9 @@ def _described(located: Located, split: SplitName, settings: ProtocolSettings, s
     video, views = settings.video_settings(), settings.views
     shuffled = ", shuffled" if video.order == "shuffled" else ""
     seen = f"{video.frames} frames by {video.sampler}{shuffled}, {video.size} px, {settings.context_length} tokens{cut}"
+    asked = len(templates_of(settings.prompt))
+    if asked > 1 and located.benchmark.protocol.task == "recognition":
+        seen += f", {asked} prompts a class"
     many = f", {views.segments} x {views.crops} views" if views.segments * views.crops > 1 else ""
     chosen = f"; selection: {selection}" if selection else ""
     return f"{located.describe(split)}; {seen}{many}{chosen}"

@@ -37,7 +37,7 @@ from stillreel.pretrain.evaluation.shares import (
 )
 from stillreel.pretrain.evaluation.transductive import evaluate_dual_softmax, evaluate_querybank
 from stillreel.pretrain.model import VideoTextModel
-from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
+from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, pick_rows, unit
 from stillreel.pretrain.model.heads import Dot
 from stillreel.pretrain.model.normalize import encode_frames
 from stillreel.pretrain.model.towers import model_cfg_of
@@ -93,6 +93,7 @@ class EvalProtocol:
     views: int = 1  # clips of a video, whose scores are averaged
     dual_softmax: bool = False
     querybank: Sequence[str] = ()  # training captions of a row of QB-norm; none: no such row
+    prompts: int = 1  # texts of a class, side by side, the mean of whose vectors is compared
     cut: int = 0  # of `texts`, those that are longer than the context length
     described: str = ""  # in one line, as it stands beside every number
 
@@ -235,7 +236,8 @@ class Evaluator:
         return tuple(rows)
 
     def _recognize(self, model: VideoTextModel, encoded: EncodedSet, missing: Sequence[str]) -> Recognition:
-        shares = model.logits(self._scores(model, encoded.video, encoded.text)).T.softmax(dim=1)
+        text = encoded.text if self.protocol.prompts == 1 else _ensemble(model, encoded.text, self.protocol.prompts)
+        shares = model.logits(self._scores(model, encoded.video, text)).T.softmax(dim=1)
         scores = shares.unflatten(0, (len(encoded.whole), -1)).mean(dim=1)
         known = scores.masked_fill(~encoded.whole[:, None], float("nan"))
         return evaluate_recognition(known, encoded.matches.videos, missing)
@@ -267,6 +269,20 @@ def _compared(model: VideoTextModel, video: VideoFeatures, *, fine: bool) -> Vid
     if isinstance(model.head, Dot):
         video = video._replace(frames=video.frames[:, :0], mask=video.mask[:, :0])
     return video
+
+
+def _ensemble(model: VideoTextModel, text: TextFeatures, prompts: int) -> TextFeatures:
+    """One vector a class: the mean of those of its prompts, each of length one. RequestError where a head compares more."""
+    if not isinstance(model.head, Dot):
+        raise RequestError(
+            f"{prompts} prompts a class are averaged as vectors, and this model's head compares more: give one"
+        )
+
+    def mean(vectors: Tensor) -> Tensor:
+        return unit(unit(vectors).unflatten(0, (-1, prompts)).mean(dim=1))
+
+    aligned = None if text.aligned is None else mean(text.aligned)
+    return pick_rows(text, slice(None, None, prompts))._replace(pooled=mean(text.pooled), aligned=aligned)
 
 
 def _equal_captions(token_ids: Tensor, whole: Tensor) -> Matches:

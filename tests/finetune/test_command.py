@@ -9,6 +9,11 @@ import pytest
 import torch
 
 from stillreel.cli import main
+from stillreel.configs.prompts import ENSEMBLES
+from stillreel.pretrain.data.tokens import tokenize
+from stillreel.pretrain.evaluation.evaluator import _ensemble
+from stillreel.pretrain.model import load_model
+from stillreel.pretrain.model.features import pick_rows, unit
 from tests.finetune.running import (
     evaluate,
     evaluate_words,
@@ -255,6 +260,36 @@ def test_recognition_is_trained_and_told_by_its_classes(moving: Path, directions
     assert row["items"] == 6 and len(row["ranks"]) == 12
     assert found["metrics"].keys() == {"top1", "top5"}
     assert "2 x 3 views" in found["protocol"] and found["counts"]["queries"] == 12
+
+
+def test_an_ensemble_of_prompts_compares_the_mean_of_their_vectors(
+    moving: Path, directions: Path, finished: Path, tmp_path: Path
+) -> None:
+    def ranks(prompt: str) -> list[float]:
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        assert evaluate(directions, finished, videos=moving, prompt=prompt, out=out) == 0
+        found = results_in(out)
+        assert ("prompts a class" in found["protocol"]) == ("|" in prompt or prompt == "clip28")
+        return list(found["rows"][0]["ranks"])
+
+    one, other = ranks("it goes {}"), ranks("a photo of {}, upside down")
+    assert ranks("it goes {}|it goes {} | it goes {}") == one, "the mean of one vector three times is that vector"
+    both = ranks("it goes {}|a photo of {}, upside down")
+    assert both == ranks("a photo of {}, upside down|it goes {}")
+    assert len(ranks("clip28")) == 12 and other != one
+    model, texts = load_model(finished / "final").eval(), [f"it goes {way}" for way in ("left", "right")]
+    with torch.no_grad():
+        text = model.encode_text(tokenize([*texts, "now left", "now right"], 16))
+        chosen = pick_rows(text, torch.tensor([0, 2, 1, 3]))
+        found = _ensemble(model, chosen, 2).pooled
+    expected = torch.stack([(unit(text.pooled[n]) + unit(text.pooled[n + 2])) / 2 for n in (0, 1)])
+    assert torch.allclose(found, unit(expected), atol=1e-6)
+
+
+def test_clip_s_ensembles_are_those_that_were_published() -> None:
+    assert {name: len(set(ENSEMBLES[name])) for name in ENSEMBLES} == {"clip28": 28, "clip48": 48}
+    assert {"a photo of {}.", "a demonstration of a person practicing {}."} <= set(ENSEMBLES["clip28"])
+    assert {"a video of the person {}.", "a example of a person during {}."} <= set(ENSEMBLES["clip48"])
 
 
 def test_clips_are_told_apart_by_all_classes_not_by_those_of_a_batch(
