@@ -128,13 +128,29 @@ class BuildSettings(RunSettings):
     max_rejects: Fraction = Field(0.1, description="stop when more than this fraction is rejected; 1: no limit")
 
 
-class AnimateSettings(BuildSettings, ClipSettings):
+class ChoiceSettings(Settings):
+    """Which samples of a source are wanted; the others are rejected, each with its reason, and do not count as bad."""
+
+    where: str = Field(
+        "",
+        description="samples that are taken, by the source's columns (of tars: img2dataset's, or their JSON), caption and key: "
+        "similarity > 0.3 and width >= 256",
+    )
+    scores: str = Field("", description="Parquet file with more columns for where=, joined by its column key")
+    blocklist: str = Field("", description="file of keys, URLs or sha256 of samples that are not taken, one a line")
+
+
+class AnimateSettings(BuildSettings, ChoiceSettings, ClipSettings):
     """What is built, from which samples of which source, and how it is run."""
 
     source: SourceSettings = SourceSettings()
     extend: Literal["no", "new", "rejects"] = Field(
         "no", description="add to a finished build: new: samples it lacks; rejects: its rejected rows, again"
     )
+
+    def choice(self) -> ChoiceSettings:
+        """The part that decides which samples are taken."""
+        return ChoiceSettings(**{key: getattr(self, key) for key in ChoiceSettings.model_fields})
 
     def clip(self) -> ClipSettings:
         """The part that decides the bytes."""

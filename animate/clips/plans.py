@@ -18,7 +18,7 @@ from stillreel.shards.build.libraries import library_versions
 from stillreel.shards.build.survey import survey
 from stillreel.shards.commands.stats import tables
 from stillreel.shards.format.plan import Listed, Plan, PlanHeader, write_plan
-from stillreel.shards.format.record import REJECTED, WRITTEN
+from stillreel.shards.format.record import CHOSEN, REJECTED, WRITTEN
 from stillreel.shards.selection.plans import KIND as COPIED
 
 _log = logging.getLogger(__name__)
@@ -184,9 +184,8 @@ def _rejected(folder: Folder, plans: Sequence[Plan]) -> set[tuple[str, str]]:
         )
     states: dict[tuple[str, str], str] = {}
     for table in tables(folder, found):
-        for source, key, status in zip(
-            *(table[name].to_pylist() for name in ("source", "source_key", "status")), strict=True
-        ):
+        columns = (table[name].to_pylist() for name in ("source", "source_key", "status", "reason"))
+        for source, key, status, reason in zip(*columns, strict=True):
             if states.get((source, key)) != WRITTEN:
-                states[source, key] = status
+                states[source, key] = "chosen" if reason in CHOSEN else status
     return {sample for sample, status in states.items() if status == REJECTED}

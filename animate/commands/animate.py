@@ -18,7 +18,7 @@ def run(source_url: str, out_url: str, settings: AnimateSettings) -> int:
     stage = Stage.of_settings(settings.clip())
     folder = Folder(out_url)
     check_apart(Folder(source_url), folder)
-    source = open_source(source_url, settings.source)
+    source = open_source(source_url, settings.source, settings.choice())
     fingerprint = cache(source.fingerprint)  # it lists the source
 
     def source_of(task: Task) -> str:

@@ -26,6 +26,7 @@ PICTURE_COLUMNS = (
     "picture",
     "url_or_file",
 )
+KEY_COLUMNS = ("key", "id", "image_id", "__key__", "uid")
 CAPTION_COLUMNS = ("caption", "captions", "text", "title", "description")
 
 LONGEST = 1 << 20  # bytes of a text that holds captions
@@ -80,6 +81,15 @@ def _listed(text: str) -> list[str]:
         return [text]
 
 
+def fields_of(js: bytes | None) -> dict[str, object]:
+    """The fields of a sample's JSON; none where it is no object, or cannot be read."""
+    try:
+        value = parse_json(js) if js else {}
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def captions_of(
     txt: bytes | None, js: bytes | None, field: str = "", member: bytes | None = None
 ) -> tuple[tuple[str, ...], str | None]:
@@ -88,23 +98,25 @@ def captions_of(
     `captions` (a list) of the JSON is preferred, as it holds them all; then the text; then `caption` or `text` of the JSON.
     `field`, where it is asked for, is the one that counts: of the JSON, or the ending of a `member`.
     """
-    fields: dict[str, object] = {}
-    broken = False
-    if js is not None:
-        try:
-            value = parse_json(js)
-            fields = value if isinstance(value, dict) else {}
-        except ValueError:
-            broken = True
+    fields = fields_of(js)
     if field:
         if field not in fields and member is None:
-            return (), "bad_caption: its JSON cannot be read" if broken else f"no_caption: it has no {field}"
+            return (), _broken(js) or f"no_caption: it has no {field}"
         return clean([fields.get(field, member)])
     for name in ("captions", None, "caption", "text"):
         spoken: object = txt if name is None else fields.get(name)
         if spoken:
             return clean([spoken])
-    return (), "bad_caption: its JSON cannot be read" if broken else "no_caption: neither .txt nor .json has one"
+    return (), _broken(js) or "no_caption: neither .txt nor .json has one"
+
+
+def _broken(js: bytes | None) -> str:
+    """The problem of a JSON that cannot be read; empty where there is none."""
+    try:
+        parse_json(js if js is not None else "0")
+    except ValueError:
+        return "bad_caption: its JSON cannot be read"
+    return ""
 
 
 def too_long(name: str, size: int) -> str:

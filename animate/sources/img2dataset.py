@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillreel.configs.system.claims import damage_of
@@ -55,6 +56,16 @@ def downloaded(folder: Folder, table_name: str, left_out: Counter[str]) -> set[s
         keys, states = rows["key"].to_pylist(), rows["status"].to_pylist()
     left_out.update(f"rows with status {state}" for state in states if state != "success")
     return {str(key) for key, state in zip(keys, states, strict=True) if state == "success"}
+
+
+def columns_by_key(folder: Folder, table_name: str, keys: Sequence[str], columns: frozenset[str]) -> pa.Table:
+    """Columns of its table of a shard, a row for each of these keys, null where it has none."""
+    with folder.open(table_name) as file, damage_of(f"{table_name} cannot be read as img2dataset's table"):
+        table = pq.ParquetFile(file)
+        there = [name for name in table.schema_arrow.names if name in columns]
+        rows = table.read(columns=["key", *there], use_threads=False)
+        places = {str(key): row for row, key in enumerate(rows["key"].to_pylist())}
+        return rows.select(there).take(pa.array([places.get(key) for key in keys], pa.int64()))
 
 
 def _stems(names: Iterable[str]) -> set[str]:

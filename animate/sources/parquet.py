@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillreel.animate.sources.base import MAX_FILE_BYTES, Source
-from stillreel.animate.sources.captions import check_caption_type, clean, find_caption_column, values_of
+from stillreel.animate.sources.captions import KEY_COLUMNS, check_caption_type, clean, find_caption_column, values_of
 from stillreel.animate.sources.img2dataset import finished
 from stillreel.animate.sources.names import within
 from stillreel.configs import RequestError
@@ -24,7 +24,6 @@ from stillreel.configs.system.storage import Folder, Range
 from stillreel.shards.format.plan import Listed, PlannedSample
 
 _PICTURE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "img", "picture")
-_KEY_COLUMNS = ("key", "id", "image_id", "__key__", "uid")
 ROW_ENDINGS = (".parquet", ".arrow")
 _BATCH = 32  # rows of pictures in memory at once
 
@@ -136,7 +135,7 @@ class ParquetSource(Source):
             )
         caption = find_caption_column(names, self.settings.caption, where)
         check_caption_type(rows.schema.field(caption).type, caption, where)
-        key = self.settings.key or next((known for known in _KEY_COLUMNS if known in names), "")
+        key = self.settings.key or next((known for known in KEY_COLUMNS if known in names), "")
         if key and key not in names:
             raise RequestError(f"{where} has no column {key!r}; it has {', '.join(names)}")
         spoken = [words for batch in rows.batches([caption]) for words in values_of(batch[caption])]
@@ -147,9 +146,12 @@ class ParquetSource(Source):
         for row, words in enumerate(spoken):
             if row not in left_out:
                 together.setdefault(first.get(row, row), []).append(words)
-        for row, all_words in together.items():
-            captions, problem = clean(all_words)
-            yield Listed(f"{self.label}/{name}", keys[row], row, 1, captions, problem)
+        listed = [
+            Listed(f"{self.label}/{name}", keys[row], row, 1, *clean(all_words)) for row, all_words in together.items()
+        ]
+        columns = sorted(self.choice.columns & set(names))
+        table = pa.Table.from_batches(rows.batches(columns)) if columns else pa.table({})
+        yield from self.choice.judge(listed, table.take(pa.array(list(together), pa.int64())) if columns else table)
 
     def _failed(self, rows: Rows) -> set[int]:
         """Rows that img2dataset could not download, counted."""

@@ -18,16 +18,21 @@ from stillreel.animate.sources.captions import (
     captions_of,
     check_caption_type,
     clean,
+    fields_of,
     find_caption_column,
     find_column,
     too_long,
 )
+from stillreel.animate.sources.choice import rows_of
 from stillreel.animate.sources.img2dataset import downloaded, finished_folders
 from stillreel.animate.sources.names import Names
 from stillreel.animate.sources.tables import TABLE_ENDINGS, json_rows, open_table, read_json
 from stillreel.configs import RequestError
 from stillreel.configs.system.storage import Folder, Range
 from stillreel.shards.format.plan import Listed, PlannedSample
+
+# A picture's name, its caption or captions, and what a row says besides.
+Spoken = tuple[str, object, Mapping[str, object]]
 
 _log = logging.getLogger(__name__)
 _TABLE_NAMES = ("captions", "metadata", "annotations", "labels")
@@ -68,36 +73,40 @@ class PictureSource(FileSource):
         folder, table = self._table()
         names = Names(self.folder, self.sizes, posixpath.dirname(table) if folder is self.folder else "")
         captions: dict[str, list[object]] = {}
+        columns: dict[str, Mapping[str, object]] = {}
         problems: dict[str, str] = {}
-        for given, spoken in self._pairs(folder, table):
+        for given, spoken, row in self._pairs(folder, table):
             path, problem = names.find(given)
             captions.setdefault(path, []).append(spoken)
+            columns.setdefault(path, row)
             if problem:
                 problems[path] = problem
+        listed = []
         for path, spoken in captions.items():
             text, problem_of_text = clean(spoken)
             missing = problems.get(path)
             size = None if missing else names.size(path)
-            yield self._listed(path, size, text, missing or problem_of_text)
+            listed.append(self._listed(path, size, text, missing or problem_of_text))
+        yield from self.choice.judge(listed, rows_of(list(columns.values()), self.choice.columns))
         for how, count in names.otherwise.items():
             _log.warning(f"{folder.url}/{table}: {count:,} names of files are written {how}; the files are taken")
         strangers = sum(is_picture(file) and file not in captions for file in self.sizes)
         if strangers:
             self.left_out["pictures in the folder that the table does not name"] += strangers
 
-    def _pairs(self, folder: Folder, name: str) -> Iterator[tuple[str, object]]:
-        """(picture, caption or captions) of each row of the table."""
+    def _pairs(self, folder: Folder, name: str) -> Iterator[Spoken]:
+        """The rows of the table."""
         where = f"{folder.url}/{name}"
         data = io.BytesIO(folder.read(name))
         if name.endswith(".json"):
             value = read_json(data, where)
             data.seek(0)
             if isinstance(value, dict):
-                return _of_json(value, where)
+                return ((picture, spoken, {}) for picture, spoken in _of_json(value, where))
             json_rows(value, where)
         return self._rows(data, name, where)
 
-    def _rows(self, data: io.BytesIO, name: str, where: str) -> Iterator[tuple[str, object]]:
+    def _rows(self, data: io.BytesIO, name: str, where: str) -> Iterator[Spoken]:
         asked = self.settings
         known = [*PICTURE_COLUMNS, *CAPTION_COLUMNS, asked.picture.lower(), asked.caption.lower()]
         table = open_table(data, name, where, known, is_picture)
@@ -109,7 +118,7 @@ class PictureSource(FileSource):
                         f"{where} has no header, and a row of it has {len(row)} fields of which {len(places)} name pictures; "
                         "expected two columns, a picture's name and a caption, or a header that names them"
                     )
-                yield str(row[places[0]]), row[1 - places[0]]
+                yield str(row[places[0]]), row[1 - places[0]], {}
             return
         picture = table.columns.index(
             find_column(table.columns, asked.picture, PICTURE_COLUMNS, "source.picture", where)
@@ -117,11 +126,13 @@ class PictureSource(FileSource):
         caption = table.columns.index(find_caption_column(table.columns, asked.caption, where))
         if table.schema is not None:
             check_caption_type(table.schema.field(table.columns[caption]).type, table.columns[caption], where)
+        others = {name: place for place, name in enumerate(table.columns) if name in self.choice.columns}
         for row in table.rows:
             given = row[picture]
             if isinstance(given, bytes):
                 given = given.decode("utf-8", "surrogateescape")
-            yield str(given) if isinstance(given, (str, int)) else "", row[caption]
+            looked_at = {name: row[place] for name, place in others.items()}
+            yield str(given) if isinstance(given, (str, int)) else "", row[caption], looked_at
 
     def _table(self) -> tuple[Folder, str]:
         """Where the captions are: in the folder, or elsewhere when the setting says so."""
@@ -162,11 +173,9 @@ class SidecarSource(FileSource):
             )
             ranges = [Range(name, 0, sizes[name]) for name in wanted]
             texts = dict(zip(wanted, self.folder.read_ranges(ranges), strict=True))
-            for (
-                name,
-                text,
-            ) in texts.items():  # one that is gone since it was listed is not a picture's lack of a caption
+            for name, text in texts.items():  # one that is gone since it was listed is no lack of a caption
                 check_length(f"{self.label}/{name}", None if text is None else len(text), sizes[name])
+            listed, columns = [], []
             for picture, names in beside.items():
                 if not any(name in sizes for name in names):
                     self.left_out["pictures without a text file or JSON beside them"] += 1
@@ -175,7 +184,9 @@ class SidecarSource(FileSource):
                 captions, problem = captions_of(txt, js, self.settings.caption, own)
                 if problem and (long := [name for name in names if sizes.get(name, 0) > LONGEST]):
                     problem = too_long(long[0], sizes[long[0]])
-                yield self._listed(picture, sizes[picture], captions, problem)
+                listed.append(self._listed(picture, sizes[picture], captions, problem))
+                columns.append(fields_of(js) if self.choice.columns else {})
+            yield from self.choice.judge(listed, rows_of(columns, self.choice.columns))
         for table in (name for name in sizes if name.endswith(".parquet")):
             downloaded(self.folder, table, self.left_out)
 

@@ -28,6 +28,7 @@ from stillreel.shards.build.survey import Survey, Task, survey
 from stillreel.shards.format.manifest import MANIFEST, Manifest, manifest_of
 from stillreel.shards.format.plan import Plan, read_plans
 from stillreel.shards.format.receipt import part_file
+from stillreel.shards.format.record import CHOSEN
 from stillreel.shards.format.writer import TooManyRejects
 
 _log = logging.getLogger(__name__)
@@ -198,11 +199,13 @@ class RejectBudget:
 
     def count(self, done: int, rejected: Mapping[str, int]) -> None:
         self.done += done
-        self._rejected.update(rejected)
+        self._rejected.update({reason: count for reason, count in rejected.items() if reason not in CHOSEN})
 
     def check(self, more: Mapping[str, int] | None = None) -> None:
         """DataError when there are too many, `more` that are not booked yet included."""
-        rejected = self._rejected + Counter(more or {})
+        rejected = self._rejected + Counter(
+            {reason: count for reason, count in (more or {}).items() if reason not in CHOSEN}
+        )
         if rejected.total() > self.allowed:
             raise DataError(
                 f"stopped: {rejected.total():,} rejects ({tally(rejected)}) are more than "

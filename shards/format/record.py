@@ -13,6 +13,8 @@ from stillreel.shards.format.plan import PlannedSample
 # The closed list of reasons to reject a sample. `stats`, `verify` and the preview sort by them; details are free text.
 REASONS = {
     "missing": "the source names a picture that is not there",
+    "filtered": "where= is not true of it",
+    "blocked": "it is in the blocklist",
     "ambiguous": "the source gives two pictures under one key",
     "no_caption": "no caption, or only blanks",
     "bad_caption": "the caption is not UTF-8 text",
@@ -35,6 +37,9 @@ REASONS = {
     "too_slow": "decoding took longer than max_seconds",
     "outside": "no frame lies in the span that was asked for",
 }
+
+# Reasons of those that somebody chose to leave out: nothing is wrong with them, and no budget is for them.
+CHOSEN = frozenset({"filtered", "blocked"})
 
 WRITTEN = "written"
 REJECTED = "rejected"
