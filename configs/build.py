@@ -12,7 +12,10 @@ from stillreel.configs.settings import Settings, named_by
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-_YOUNGER = {"picture_cpu_seconds": 30}  # than the first plans, with the value that those were made with
+_YOUNGER = {
+    "picture_cpu_seconds": 30,
+    "max_aspect": 5.0,
+}  # than the first plans, with the value that those were made with
 
 
 def _fits_keys(name: str) -> str:
@@ -84,6 +87,9 @@ class ClipSettings(Settings):
     )
     max_pixels: int = Field(
         178956970, ge=1, description="pictures of more pixels than this, by their header, are rejected"
+    )
+    max_aspect: float = Field(
+        5.0, ge=1, le=5, description="pictures with one side more than this many times the other are rejected"
     )
     min_side: int = Field(32, ge=1, description="pictures with a shorter side below this many pixels are rejected")
     picture_cpu_seconds: int = Field(

@@ -36,6 +36,7 @@ def run_case(case: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "case",
     [
+        *(f"corpus/{folder.name}" for folder in sorted((FIELD / "corpus").glob("[0-9]*"))),
         "video/01-annexb-named-mp4",
         "video/02-gif-in-folder",
         "video/08-short-run-stays-in-warmup",

@@ -11,7 +11,6 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from stillreel.animate.camera.draw import MAX_ASPECT
 from stillreel.animate.pictures import pillow
 from stillreel.animate.pictures.jpeg import JpegHeader, ends_with_picture, read_header
 from stillreel.animate.pictures.likeness import perceptual_hash
@@ -79,6 +78,7 @@ class PictureReader:
         self._max_side = settings.max_side
         self._max_pixels = settings.max_pixels
         self._min_side = settings.min_side
+        self._max_aspect = settings.max_aspect
         self._memory = PixelMemory()
 
     def read(self, data: bytes) -> StoredPicture:
@@ -107,8 +107,8 @@ class PictureReader:
             raise Rejection("too_large", f"{width} x {height} pixels; max_pixels is {self._max_pixels}")
         if min(width, height) < self._min_side:
             raise Rejection("too_small", f"{width} x {height} pixels; min_side is {self._min_side}")
-        if max(width, height) > MAX_ASPECT * min(width, height):
-            raise Rejection("too_long", f"{width} x {height} pixels; sides up to {MAX_ASPECT:.0f}:1 are filmed")
+        if max(width, height) > self._max_aspect * min(width, height):
+            raise Rejection("too_long", f"{width} x {height} pixels; sides up to {self._max_aspect:g}:1 are taken")
 
     def _check_memory(self, size: tuple[int, int], needed: float) -> None:
         if needed > DECODE_BUDGET:

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from stillreel.configs import RequestError
+from stillreel.configs.system.storage import Folder
+from stillreel.shards.format.plan import read_plans
 from tests.making import animate, check, jpeg, rows_of, write_tar
 
 ROWS: list[dict[str, Any]] = [
@@ -101,3 +103,15 @@ def test_captions_can_be_asked_of_everywhere(tmp_path: Path) -> None:
     source = corpus(tmp_path / "s", "json")
     assert animate(source, tmp_path / "out", where="contains(caption, '3')") == 0
     assert outcomes(tmp_path / "out") == ["filtered", "filtered", None, "filtered", "filtered"]
+
+
+def test_a_bound_of_aspects_is_planned_and_its_default_is_not(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    for name, size in (("wide", (200, 80)), ("square", (80, 80))):
+        (tmp_path / "s" / f"{name}.jpg").write_bytes(jpeg(1, *size))
+        (tmp_path / "s" / f"{name}.txt").write_text(name)
+    assert animate(tmp_path / "s", tmp_path / "out", max_aspect=2, max_rejects=1) == 0
+    assert [row["reason"] for row in rows_of(tmp_path / "out")] == [None, "too_long"]
+    assert read_plans(Folder(str(tmp_path / "out")))[0].header.settings["max_aspect"] == 2
+    assert animate(tmp_path / "s", tmp_path / "all") == 0
+    assert "max_aspect" not in read_plans(Folder(str(tmp_path / "all")))[0].header.settings
