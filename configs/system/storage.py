@@ -104,7 +104,12 @@ class Folder:
 
     def _shown(self, found: dict[str, Any]) -> dict[str, int]:
         start = len(self.path) + 1
-        sizes = {path[start:]: int(info["size"]) for path, info in found.items() if info["type"] == "file"}
+        # A web server's index tells no sizes.
+        sizes = {
+            path[start:]: int(self.fs.size(path) if info["size"] is None else info["size"])
+            for path, info in found.items()
+            if info["type"] == "file"
+        }
         return {name: sizes[name] for name in sorted(sizes) if not name.rsplit("/", 1)[-1].startswith(".")}
 
     def size(self, name: str) -> int | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import json
+import queue
 import tarfile
+import threading
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -479,3 +482,33 @@ def test_memory_of_a_process_is_no_place(tmp_path: Path) -> None:
     (folder / "a.txt").write_text("a")
     with pytest.raises(RequestError, match="memory of this process"):
         animate(folder, "memory://out")
+
+
+def test_tars_of_a_web_server(tmp_path: Path) -> None:
+    """By the URL of one, or of a folder whose index lists them."""
+    web = pytest.importorskip("aiohttp.web", reason="fsspec reads http with aiohttp")
+    write_tar(tmp_path / "web" / "0.tar", [("a.jpg", jpeg(1)), ("a.txt", b"a dog")])
+
+    async def serve(ready: queue.Queue[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]]) -> None:
+        app = web.Application()
+        app.router.add_static("/", tmp_path / "web", show_index=True)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        end = asyncio.Event()
+        ready.put((runner.addresses[0][1], asyncio.get_running_loop(), end))
+        await end.wait()
+        await runner.cleanup()
+
+    ready: queue.Queue[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
+    thread = threading.Thread(target=lambda: asyncio.run(serve(ready)), daemon=True)
+    thread.start()
+    port, loop, end = ready.get(timeout=30)
+    try:
+        for number, source in enumerate((f"http://127.0.0.1:{port}/0.tar", f"http://127.0.0.1:{port}/")):
+            assert animate(source, tmp_path / f"out{number}") == 0
+            assert [row["captions"] for row in rows_of(tmp_path / f"out{number}")] == [["a dog"]]
+    finally:
+        loop.call_soon_threadsafe(end.set)
+        thread.join(30)
