@@ -29,9 +29,8 @@ from stillreel.configs import StillreelError
 from stillreel.configs.model import ModelSettings
 from stillreel.configs.system.storage import Folder
 from stillreel.pretrain.model import VideoTextModel, load_model
-from stillreel.pretrain.model.adapter import image_size, text_of
+from stillreel.pretrain.model.adapter import image_size, preprocess_named, text_of
 from stillreel.pretrain.model.checkpoint import save_model
-from stillreel.pretrain.model.pretrained import preprocess_named
 from stillreel.pretrain.model.towers import build_towers
 
 CLOSE = 1e-5

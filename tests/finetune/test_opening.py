@@ -88,7 +88,10 @@ def test_weights_that_cannot_be_fetched_are_named_in_one_sentence(monkeypatch: p
     import huggingface_hub.constants as hub
 
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
-    with pytest.raises(RequestError, match=r"weights .*not here and cannot be fetched.*give its path as .*pretrained"):
+    with pytest.raises(
+        RequestError,
+        match=r"open_clip_model\.safetensors of the hub's .* not here and cannot be fetched.*give its path",
+    ):
         open_model("ViT-B-32-quickgelu", "openai")
 
 

@@ -17,9 +17,8 @@ from stillreel.configs.system.storage import Folder
 from stillreel.finetune.commands import export, import_checkpoint
 from stillreel.pretrain.data.tokens import tokenizer_of
 from stillreel.pretrain.model import VideoTextModel, load_model
-from stillreel.pretrain.model.adapter import image_size
+from stillreel.pretrain.model.adapter import image_size, preprocess_named
 from stillreel.pretrain.model.checkpoint import save_model
-from stillreel.pretrain.model.pretrained import preprocess_named
 from stillreel.pretrain.model.towers import build_towers
 from tests import towers
 
