@@ -7,7 +7,6 @@ must import without ray and img2dataset, which GPU machines lack.
     video          video files become frames, by the published samplers
     data           clips of them, pairs by position, frames that were decoded once and are read again
     evaluation     a split of a benchmark, for pretrain's evaluator, and results.json
-    checkpoints    which model is meant, whoever wrote it
     search         an index of videos, and its page
     report         a run's folder becomes one page
 """

@@ -29,13 +29,13 @@ from stillreel.configs import StillreelError
 from stillreel.configs.model import ModelSettings
 from stillreel.configs.system.storage import Folder
 from stillreel.pretrain.model import VideoTextModel, load_model
-from stillreel.pretrain.model.adapter import image_size, text_of
+from stillreel.pretrain.model.adapter import image_size, preprocess_named, text_of
 from stillreel.pretrain.model.checkpoint import save_model
-from stillreel.pretrain.model.pretrained import preprocess_named
 from stillreel.pretrain.model.towers import build_towers
 
 CLOSE = 1e-5
 WORDS = 600  # of a vocabulary
+_HUBS_WORDS = 77  # tokens, where a text tower of the hub reads as many as there are
 _SAVED = 40_000_000  # weights: larger ones cost a disk more than they tell
 _SHALLOW: tuple[dict[str, Any], ...] = ({"depth": 2}, {"depths": (1, 1, 1, 1)}, {"layers": (1, 1, 1, 1)})
 _FIVE_STAGES = {"fastvit_mci3", "fastvit_mci4"}
@@ -71,7 +71,7 @@ def small_cfg(name: str) -> dict[str, Any]:
 
 def captions_for(clip: torch.nn.Module, count: int = 3) -> Tensor:
     """Random token ids that end as those of the tower's tokenizer do."""
-    text, length = text_of(clip), clip.context_length
+    text, length = text_of(clip), min(clip.context_length or _HUBS_WORDS, _HUBS_WORDS)
     ids = torch.randint(3, WORDS - 1, (count, length))
     pool = getattr(text, "pool_type", "argmax")
     end = {"argmax": WORDS - 1, "eos": getattr(text, "eos_id", 2)}.get(pool, 1)
@@ -83,7 +83,7 @@ def captions_for(clip: torch.nn.Module, count: int = 3) -> Tensor:
 def open_clips_own(cfg: dict[str, Any], state: dict[str, Tensor]) -> torch.nn.Module:
     """open_clip's own model of a configuration, of the class that its factory takes, with these weights."""
     cfg = deepcopy(cfg)
-    kind = CustomTextCLIP if cfg.pop("custom_text", False) else CLIP
+    kind = CustomTextCLIP if cfg.pop("custom_text", False) or "hf_model_name" in cfg["text_cfg"] else CLIP
     model = CoCa(**cfg) if "multimodal_cfg" in cfg else kind(**cfg)
     if isinstance(model, CLIP):
         state = {name.removeprefix("text."): tensor for name, tensor in state.items()}
@@ -92,10 +92,12 @@ def open_clips_own(cfg: dict[str, Any], state: dict[str, Tensor]) -> torch.nn.Mo
     return model.eval()
 
 
-def compare(name: str) -> float:
-    """The largest difference of features from open_clip's. StillreelError where the name is refused."""
+def compare(name: str, **text: object) -> float:
+    """The largest difference of features from open_clip's; `text` is changed in its configuration. StillreelError where the
+    name is refused."""
     torch.manual_seed(0)
     cfg = small_cfg(name)
+    cfg["text_cfg"] |= text
     with torch.no_grad():
         model = VideoTextModel(build_towers(cfg, preprocess_named(name)), ModelSettings()).eval()
         clip = model.clip

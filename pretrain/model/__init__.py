@@ -5,7 +5,9 @@
     blocks, features, patches3d, draws, losses     what these are made of
     initialize                                     a fresh model starts from CLIP, as published
     peers                                          published checkpoints load strictly, and give the published numbers
-    files, pickles, clip_files, keys               checkpoints of any kind as tensors, and what became of every key
+    adapter                                        any model of open_clip as towers, where they are not OpenAI's
+    files, folders, adapted, pickles               checkpoints of any kind as tensors: files, trainers' shards, LoRA
+    clip_files, other_files, keys                  towers of these tensors, and what became of every key
     checkpoint, pretrained                         a model of ours on the disk; towers by name, tag or file
     flops                                          what a clip costs
 What each computes is compared with the published code's numbers (tests/parity.py). Where that code has a bug, the right

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
+import open_clip
 import torch
 from open_clip.hf_model import HFTextEncoder
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP, set_model_preprocess_cfg
@@ -164,6 +165,18 @@ def preprocess_of(clip: Towers) -> dict[str, Any]:
     """What `set_preprocess` kept; of a CLIP that nobody told, OpenAI's."""
     cfg = getattr(clip.visual, "preprocess_cfg", None) or {**asdict(PreprocessCfg()), "size": list(image_size(clip))}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in cfg.items()}
+
+
+def preprocess_named(name: str) -> dict[str, Any]:
+    """How pixels are prepared for a name of open_clip's, where all weights of that name agree on it; else OpenAI's way."""
+    told = [preprocess_of_tag(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
+    return told[0] if told and all(one == told[0] for one in told) else {}
+
+
+def preprocess_of_tag(name: str, tag: str) -> dict[str, Any]:
+    """How pixels are prepared for these weights of a name."""
+    cfg = open_clip.get_pretrained_cfg(name, tag)
+    return {key: cfg[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in cfg}
 
 
 def _words_of(text: TextTransformer, token_ids: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from stillreel.configs import DataError
 from stillreel.pretrain.model.adapter import Towers, preprocess_of
 from stillreel.pretrain.model.files import Checkpoint
 from stillreel.pretrain.model.keys import KeyLine, check_shapes
-from stillreel.pretrain.model.other_files import SIGLIP_PIXELS, other_cfg, read_other, siglip_places
+from stillreel.pretrain.model.other_files import Told, read_other, siglip_places, tell_other
 from stillreel.pretrain.model.peers.keymap import Place, collect, place_in_hub_block
 from stillreel.pretrain.model.towers import build_towers, count_blocks, infer_sizes, model_cfg_of
 
@@ -91,12 +91,14 @@ def read_clip(
         raise DataError("the preprocess_cfg beside it is no JSON object")
     given = {name: tensor for name, tensor in checkpoint.tensors.items() if not _COMPUTED.fullmatch(name)}
     extras = [KeyLine("unused", name, "", "computed from sizes") for name in checkpoint.tensors if name not in given]
-    if model_cfg is None:
-        model_cfg = other_cfg(given, checkpoint.config)
-    if model_cfg is not None:
-        state, lines = read_other(given, model_cfg)
-        siglip = "vision_model.head.probe" in given
-        return ClipCheckpoint(state, dict(model_cfg), (*lines, *extras), SIGLIP_PIXELS if siglip else preprocess)
+    of_openai = checkpoint.container == "TorchScript" or "input_resolution" in checkpoint.tensors
+    gelu = (of_openai or None) if quick_gelu is None else quick_gelu
+    other = tell_other(given, checkpoint.config, gelu) if model_cfg is None else Told(dict(model_cfg), preprocess)
+    if other is not None:
+        if gelu is None and not checkpoint.config and not other.model_cfg["vision_cfg"].get("timm_model_name"):
+            extras.append(KeyLine("initialized", "", "quick_gelu", "no: not in the file, nor beside it"))
+        state, lines = read_other(given, other.model_cfg)
+        return ClipCheckpoint(state, other.model_cfg, (*lines, *extras), other.preprocess)
     from_hub = any(name.startswith("vision_model.") for name in given)
     places = dict(_hub_places(given)) if from_hub else _own_places(given)
     shapes = {name: _shape(where, given) for name, where in places.items() if given.keys() >= set(where.names)}

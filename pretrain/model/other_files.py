@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import open_clip
 import torch
@@ -16,20 +16,27 @@ from open_clip.convert import convert_state_dict
 from torch import Tensor, nn
 
 from stillreel.configs import DataError, RequestError
-from stillreel.pretrain.model.adapter import Towers, is_openais, plain_cfg
+from stillreel.pretrain.model.adapter import Towers, is_openais, plain_cfg, preprocess_named
 from stillreel.pretrain.model.keys import KeyLine
 from stillreel.pretrain.model.peers.keymap import Place, collect, place_in_hub_block
 from stillreel.pretrain.model.towers import build_towers, count_blocks
 
 _CAPTIONER = "text_decoder."  # CoCa's: no tower
 _OF_BLOCKS = ("attn.in_proj_", "attn.out_proj.", "ln_1.", "ln_2.", "mlp.c_fc.", "mlp.c_proj.")
-_T5_WORDS = 32000
+_T5_WORDS, _CLIPS_VOCABULARY = 32000, 49408
 _TANH = {"gelu_pytorch_tanh": {"approximate": "tanh"}, "gelu": {}}
 SIGLIP_PIXELS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
 
 
-def other_cfg(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """open_clip's configuration of the towers in a file, where they are not of OpenAI's architecture; else None.
+class Told(NamedTuple):
+    """open_clip's configuration of towers, and how it prepares pixels for them."""
+
+    model_cfg: dict[str, Any]
+    preprocess: dict[str, Any]
+
+
+def tell_other(tensors: Mapping[str, Tensor], config: Mapping[str, Any], quick_gelu: bool | None) -> Told | None:
+    """Which towers a file has, where they are not of OpenAI's architecture; else None.
 
     RequestError where they are not, and nothing tells which they are.
     """
@@ -39,16 +46,26 @@ def other_cfg(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[
         and isinstance(told.get("vision_cfg"), Mapping)
         and isinstance(told.get("text_cfg"), Mapping)
     ):
-        return None if is_openais(cfg := plain_cfg(told)) else cfg
+        cfg = plain_cfg(told)
+        return None if is_openais(cfg) else Told(cfg, config.get("preprocess_cfg", {}))
     if str(config.get("model_type", "")).startswith("siglip"):
-        return _siglip_cfg(config)
-    if "visual.conv1.weight" in tensors and "visual.class_embedding" in tensors and "visual.proj" in tensors:
-        pooled = any(name.startswith(("visual.attn_pool", "text.cls_emb")) for name in tensors)
-        if not pooled and "visual.ln_pre.weight" in tensors:
-            return None
+        return Told(_siglip_cfg(config), SIGLIP_PIXELS)
     if any(name.startswith("vision_model.") for name in tensors):
         return None
-    return _twin(tensors)
+    is_vit = "visual.class_embedding" in tensors or "visual.proj" in tensors
+    like_openais = is_vit and not any(
+        name.startswith(("visual.attn_pool.", "text.cls_emb", "cls_emb")) for name in tensors
+    )
+    words = next((len(one) for name, one in tensors.items() if name.endswith("token_embedding.weight") and one.ndim), 0)
+    if like_openais and "visual.ln_pre.weight" in tensors and words == _CLIPS_VOCABULARY:
+        return None
+    twin = _twin(tensors, quick_gelu)
+    if twin is None and not like_openais:
+        raise RequestError(
+            "its tensors are not those of any towers that open_clip lists; give import-checkpoint their name (towers=), or lay "
+            "its open_clip_config.json beside it"
+        )
+    return twin  # or what lacks a tensor of OpenAI's, which is named then
 
 
 def read_other(tensors: Mapping[str, Tensor], model_cfg: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[KeyLine]]:
@@ -64,9 +81,13 @@ def read_other(tensors: Mapping[str, Tensor], model_cfg: Mapping[str, Any]) -> t
         lines += [KeyLine("renamed", name, "", "as open_clip converts Apple's names") for name in given]
         state, _ = collect(converted, expected, lambda name: Place((name,)), {})
         return state, lines
-    places = dict(siglip_places(given)) if "vision_model.head.probe" in given else _own_places(given, expected)
+    places = dict(siglip_places(given)) if "vision_model.head.probe" in given else _own_places(_shapes(given), expected)
     state, found = collect(given, expected, lambda name: places.get(name, Place((name,))), {})
     return state, [*found, *lines]
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def siglip_places(names: Mapping[str, object]) -> Iterator[tuple[str, Place]]:
@@ -196,14 +217,13 @@ def _siglip_sizes(cfg: Mapping[str, Any]) -> tuple[int, int, int] | None:
     return (cfg["embed_dim"], int(found[1]), int(found[2])) if found else None
 
 
-def _own_places(names: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> dict[str, Place]:
+def _own_places(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, torch.Size]) -> dict[str, Place]:
     """By open_clip's names: of its CLIP, whose text tower has no prefix, or of CustomTextCLIP; a scalar may be a vector."""
     places = {}
     for name, shape in expected.items():
         bare = name.removeprefix("text.")
-        theirs = bare if name not in names and bare in names else name
-        axes = 1 if not shape and theirs in names and names[theirs].ndim == 1 else 0
-        places[name] = Place((theirs,), axes=axes)
+        theirs = bare if name not in shapes and bare in shapes else name
+        places[name] = Place((theirs,), axes=int(not shape and len(shapes.get(theirs, ())) == 1))
     return places
 
 
@@ -214,27 +234,33 @@ def _from_apple(clip: Towers, given: dict[str, Tensor]) -> dict[str, Tensor]:
         raise DataError(f"its names are Apple's, and open_clip cannot convert them ({error!r})") from None
 
 
-def _twin(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The configuration of open_clip's list whose towers have tensors of these names and shapes."""
+def _twin(tensors: Mapping[str, Tensor], quick_gelu: bool | None) -> Told | None:
+    """The one of open_clip's list whose towers have tensors of these names and shapes; None where there is none."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if not name.startswith(_CAPTIONER)}
     words = next((shape for name, shape in shapes.items() if name.endswith("token_embedding.weight")), None)
     is_timm = any(name.startswith("visual.trunk.") for name in shapes)
+    found: dict[str, Told] = {}
     for name in open_clip.list_models():
         cfg = plain_cfg(open_clip.get_model_config(name))
         text = cfg["text_cfg"]
         sizes = (text.get("vocab_size", 49408), text.get("width", 512))
         if text.get("hf_model_name") or sizes != words or is_timm != ("timm_model_name" in cfg["vision_cfg"]):
             continue
-        if is_openais(cfg):
-            continue
-        with torch.device("meta"):
-            clip = build_towers(cfg)
-        expected = {key: tensor.shape for key, tensor in clip.state_dict().items()}
-        places = _own_places(tensors, expected)
-        if {where.names[0] for where in places.values()} == shapes.keys() and all(
-            where.shape_of_each(expected[key]) == shapes[where.names[0]] for key, where in places.items()
-        ):
-            return cfg
-    raise RequestError(
-        "its tensors are not those of any towers that open_clip lists; give towers.name=, or a folder with its configuration"
+        if not is_openais(cfg) and bool(cfg.get("quick_gelu")) == bool(quick_gelu) and _has_shapes(cfg, shapes):
+            found[name] = Told(cfg, preprocess_named(name))
+    first = next(iter(found.values()), None)
+    if any(one != first for one in found.values()):
+        raise RequestError(
+            f"its tensors are those of {' and '.join(found)}, which read other pixels; give import-checkpoint one name (towers=)"
+        )
+    return first
+
+
+def _has_shapes(cfg: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    with torch.device("meta"):
+        clip = build_towers(cfg)
+    expected = {key: tensor.shape for key, tensor in clip.state_dict().items()}
+    places = _own_places(shapes, expected)
+    return {where.names[0] for where in places.values()} == shapes.keys() and all(
+        where.shape_of_each(expected[key]) == shapes[where.names[0]] for key, where in places.items()
     )

@@ -11,7 +11,7 @@ from open_clip.pretrained import download_pretrained, download_pretrained_from_h
 
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.model import TowerSettings
-from stillreel.pretrain.model.adapter import Towers, is_openais, plain_cfg
+from stillreel.pretrain.model.adapter import Towers, is_openais, plain_cfg, preprocess_named, preprocess_of_tag
 from stillreel.pretrain.model.clip_files import ClipCheckpoint, read_clip
 from stillreel.pretrain.model.files import FORMAT, Checkpoint, read_checkpoint
 from stillreel.pretrain.model.towers import TINY, build_towers
@@ -54,17 +54,6 @@ def named_cfg(name: str) -> dict[str, Any]:
     return plain_cfg(open_clip.get_model_config(name))
 
 
-def preprocess_named(name: str) -> dict[str, Any]:
-    """How pixels are prepared for a name of open_clip's, where all weights of that name agree on it; else OpenAI's way."""
-    told = [_preprocess_of_tag(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
-    return told[0] if told and all(one == told[0] for one in told) else {}
-
-
-def _preprocess_of_tag(name: str, tag: str) -> dict[str, Any]:
-    cfg = open_clip.get_pretrained_cfg(name, tag)
-    return {key: cfg[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in cfg}
-
-
 def _tagged(name: str, tag: str, model_cfg: dict[str, Any]) -> Towers:
     known = open_clip.list_pretrained_tags_by_model(name)
     if tag not in known:
@@ -74,14 +63,15 @@ def _tagged(name: str, tag: str, model_cfg: dict[str, Any]) -> Towers:
     try:
         file = download_pretrained(cfg)
     except Exception as error:  # of a network, in as many ways as its libraries have
-        where = cfg.get("hf_hub") or cfg.get("url")
+        hub, url = cfg.get("hf_hub", "").rstrip("/"), cfg.get("url", "")
+        what = f"open_clip_model.safetensors of the hub's {hub}" if hub else url
         raise RequestError(
-            f"its weights ({where}) are not here and cannot be fetched: {_first_line(error)}; put the file on this machine and "
-            "give its path as towers.pretrained"
+            f"its weights, {what}, are not here and cannot be fetched ({_first_line(error).partition('. ')[0]}); put that file "
+            "on this machine, and give its path in place of the tag, as pretrained="
         ) from None
     if cfg.get("quick_gelu"):
         model_cfg = model_cfg | {"quick_gelu": True}
-    return _from_file(read_checkpoint(file), model_cfg, _preprocess_of_tag(name, tag))
+    return _from_file(read_checkpoint(file), model_cfg, preprocess_of_tag(name, tag))
 
 
 def _fetched_folder(name: str, repository: str) -> Path:

@@ -6,6 +6,8 @@
                                         training.safetensors: what only training needs; state.json: written last
     OUT/tensorboard/, wandb/            if asked for
 
+    opening: the model that is meant, be it a run's, a peer's file or a CLIP by name
+
 No training here: a loop calls these parts. Rank 0 writes, and all ranks hear what came of it.
 """
 

@@ -17,12 +17,12 @@ from stillreel.configs import DataError, RequestError
 from stillreel.configs.model import ModelSettings, PeerOptions, TowerSettings
 from stillreel.configs.system.claims import parse_json
 from stillreel.pretrain.model import VideoTextModel, build_model, load_model, read_peer
-from stillreel.pretrain.model.adapter import is_openais, preprocess_of
+from stillreel.pretrain.model.adapter import is_openais, preprocess_named, preprocess_of
 from stillreel.pretrain.model.checkpoint import CONFIG
 from stillreel.pretrain.model.clip_files import is_clip, is_image_tower, read_clip, read_image_tower
 from stillreel.pretrain.model.files import FORMAT, Checkpoint, read_checkpoint
 from stillreel.pretrain.model.keys import KeyLine
-from stillreel.pretrain.model.pretrained import load_towers, named_cfg, preprocess_named
+from stillreel.pretrain.model.pretrained import load_towers, named_cfg
 from stillreel.pretrain.model.towers import model_cfg_of
 from stillreel.pretrain.run.checkpoint import step_name, steps_in
 from stillreel.pretrain.run.folder import CHECKPOINTS, FINAL

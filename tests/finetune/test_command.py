@@ -352,7 +352,7 @@ def test_what_cannot_be_is_said_before_anything_is_done(
 ) -> None:
     for settings, said in (
         ({"size": 224}, "the model's image tower reads 64"),
-        ({"init": tmp_path}, "is no model of stillreel's"),
+        ({"init": tmp_path}, "a folder without a checkpoint"),
         ({"prepared": tmp_path}, "holds neither manifest.json"),
         ({"prompt": "nothing"}, "has no {} for the name"),
         ({"views__segments": 2, "video__sampler": "fps"}, "needs video.sampler=segments"),

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stillreel.configs import DataError, StillreelError
+from stillreel.configs import DataError, RequestError, StillreelError
+from stillreel.pretrain.model.adapter import plain_cfg, preprocess_named
 from stillreel.pretrain.model.clip_files import hub_config, hub_state, read_clip
 from stillreel.pretrain.model.files import Checkpoint, read_checkpoint
 from stillreel.pretrain.model.towers import TowerConfig, build_towers, model_cfg_of
@@ -101,6 +102,38 @@ def test_heads_of_large_models_are_those_of_open_clips_list() -> None:
         clip = open_clip.create_model("ViT-H-14", device="meta")
     shapes = {name: torch.empty(tensor.shape, device="meta") for name, tensor in clip.state_dict().items()}
     assert read_clip(checkpoint(shapes)).model_cfg == model_cfg_of(clip)
+
+
+@pytest.mark.parametrize(
+    "name", ["RN101", "ViT-L-14-CLIPA", "ViT-H-14-worldwide", pytest.param("ViT-B-16-SigLIP", marks=pytest.mark.slow)]
+)
+def test_other_towers_are_told_by_their_tensors(name: str) -> None:
+    """Named and shaped as open_clip's: of the same architecture, and behind the same pixels."""
+    clip = open_clip.create_model(name, device="meta")
+    read = read_clip(checkpoint(dict(clip.state_dict())))
+    assert read.model_cfg == plain_cfg(open_clip.get_model_config(name))
+    assert read.preprocess == preprocess_named(name)
+    assert {line.given for line in read.lines} - {""} == clip.state_dict().keys()
+
+
+def test_tensors_of_several_towers_are_not_guessed_at() -> None:
+    clip = open_clip.create_model("convnext_base_w", device="meta")
+    with pytest.raises(
+        RequestError, match=r"those of convnext_base_w and convnext_base_w_320, .*give import-checkpoint one name"
+    ):
+        read_clip(checkpoint(dict(clip.state_dict())))
+    named = read_clip(
+        checkpoint(dict(clip.state_dict())), model_cfg=plain_cfg(open_clip.get_model_config("convnext_base_w"))
+    )
+    assert named.model_cfg["vision_cfg"]["image_size"] == 256
+
+
+def test_a_captioner_is_no_tower() -> None:
+    clip = open_clip.create_model("coca_ViT-B-32", device="meta")
+    read = read_clip(checkpoint(dict(clip.state_dict())))
+    unused = {line.given for line in read.lines if line.what == "unused"}
+    assert unused == {name for name in clip.state_dict() if name.startswith("text_decoder.")}
+    assert not any(name.startswith("text_decoder.") for name in read.state)
 
 
 def test_missing_extra_and_misshapen_tensors_are_named(state: dict[str, Tensor]) -> None:
