@@ -4,4 +4,5 @@ engine        the run from the lock to the manifest: what is there, what is left
 survey        what a folder already holds of its plans
 executors     where shards are made: in this process, in a pool of processes, on Ray
 libraries     the versions that bytes depend on
+where         an expression over a table's columns, and which rows it is true of
 """
