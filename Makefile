@@ -2,7 +2,8 @@
 #   make demo      the main job, small, on pictures drawn by code     make test      the tests
 #   make quick     the pure tests, in a minute; of one room: make quick ROOM=shards
 #   make lint      ruff and mypy                                      make test-all  the slow ones too
-#   make lock      resolve pyproject.toml anew into .ci/requirements.txt
+#   make lock      resolve pyproject.toml anew into .ci/requirements.txt, with hashes that an install is held to
+#   make fuzz      damage every kind of file that is read, for ten minutes, and count what its readers do
 #   make gpu-day   print the commands of a GPU day; they need nothing of make's, there or here
 #   make test JOBS=4 on more cores; whatever their number, some tests measure time and memory, and want room
 
@@ -19,10 +20,13 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durat
 export PYTHONDONTWRITEBYTECODE :=
 export NO_ALBUMENTATIONS_UPDATE := 1
 
+SECONDS_OF_FUZZ ?= 600
+SEED ?= 0
+
 # Files whose tests start no process and take seconds.
 QUICK = $(filter tests/$(ROOM)%,$(shell cat tests/quick.txt))
 
-.PHONY: demo quick test test-all lint lock gpu-day
+.PHONY: demo quick test test-all fuzz lint lock gpu-day
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -37,13 +41,17 @@ test: .venv/installed
 test-all: .venv/installed
 	$(PYTEST)
 
+# What is found is printed by its target and number, which make the same bytes again: python -m tests.fuzz target=TARGET seed=...
+fuzz: .venv/installed
+	$(BIN)/python -m tests.fuzz seconds=$(SECONDS_OF_FUZZ) seed=$(SEED) workers=$(JOBS)
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 lock: .venv/installed
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-package stillreel \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-package stillreel --generate-hashes \
 		--custom-compile-command "make lock" --output-file .ci/requirements.txt --upgrade pyproject.toml
 
 # What benchmarks.gpu_pretrain needs beside torch and torchvision, numba, OpenCV 4, numpy, pyarrow, PyYAML, fsspec, and tqdm,
@@ -67,7 +75,8 @@ gpu-day:
 		"on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
 	"$(PYTHON)" -m venv --clear .venv
 	@# uv reads no pip.conf; pip does, so pip fetches uv, and uv, where it can, the rest in parallel.
-	$(BIN)/python -m pip install --quiet "uv>=0.5"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement .ci/requirements.txt
+	@sed -n '/^uv==/,/# via/p' .ci/requirements.txt >.venv/uv.txt
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement .venv/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement .ci/requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@

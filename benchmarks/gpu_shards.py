@@ -7,12 +7,12 @@ import tarfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from benchmarks.manifest import manifest_by_hand
 from stillreel.animate.camera.draw import draw_recipe
 from stillreel.animate.camera.recipe import Recipe
 from stillreel.animate.clips.decode import picture_of
@@ -21,7 +21,7 @@ from stillreel.configs.grammar import Grammar, load_grammar
 from stillreel.configs.system.hardware import usable_cores
 from stillreel.configs.system.pool import process_pool
 from stillreel.shards.format.index import encode_index, entry_of
-from stillreel.shards.format.manifest import Manifest
+from stillreel.shards.format.manifest import ShardLine
 from stillreel.shards.format.writer import TarWriter
 from stillreel.shards.stream.stream import Blend
 
@@ -43,12 +43,11 @@ def write_shards(folder: Path, pictures: Path | None, most: int, named: str) -> 
     with process_pool(usable_cores()) as pool:
         lines = list(pool.map(write, shards))
     presets = {"grammar": grammar.model_dump(), "look": None}
-    plan = {"sha256": "", "settings": {"grammar": named}, "presets": presets}
-    (folder / "manifest.json").write_bytes(Manifest([plan], {}, lines).encode())
+    (folder / "manifest.json").write_bytes(manifest_by_hand("gpu", "", {"grammar": named}, presets, lines).encode())
     return count
 
 
-def write_shard(numbers: range, folder: Path, files: list[Path], grammar: tuple[str, Grammar]) -> dict[str, Any]:
+def write_shard(numbers: range, folder: Path, files: list[Path], grammar: tuple[str, Grammar]) -> ShardLine:
     """One shard; returns its line in the manifest."""
     name, entries = f"gpu-{numbers[0] // _SHARD:06d}", []
     with open(folder / f"{name}.tar", "wb") as file:
@@ -63,7 +62,7 @@ def write_shard(numbers: range, folder: Path, files: list[Path], grammar: tuple[
             entries.append(entry_of(key, tar.add([(f"{key}.{end}", data) for end, data in members.items()])))
         tar.finish()
     (folder / f"{name}.idx").write_bytes(encode_index(entries))
-    return {"name": name, "written": len(numbers), "bytes": 0}
+    return ShardLine(name, len(numbers), len(numbers), (folder / f"{name}.tar").stat().st_size, receipt=name)
 
 
 def drawn(number: int) -> tuple[bytes, str]:

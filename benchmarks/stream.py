@@ -33,6 +33,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.command import begin
+from benchmarks.manifest import manifest_by_hand
 from benchmarks.renderer import FRAMES, SIZE, make_sets
 from stillreel.animate.camera.draw import draw_recipe
 from stillreel.animate.commands import animate as build
@@ -41,7 +42,7 @@ from stillreel.configs.grammar import load_grammar
 from stillreel.configs.stream import DataSettings, OrderSettings
 from stillreel.pretrain.data import ClipDataset, Share
 from stillreel.shards.format.index import encode_index, entry_of
-from stillreel.shards.format.manifest import Manifest
+from stillreel.shards.format.manifest import ShardLine
 from stillreel.shards.format.writer import TarWriter
 from stillreel.shards.stream.simulate import shuffle_quality
 from stillreel.shards.stream.stream import open_blend
@@ -238,9 +239,11 @@ def write_linked_set(jpeg: bytes, folder: Path, shards: int, samples: int) -> Pa
     for name in names[1:]:
         for part in ("tar", "idx"):
             (folder / "shards" / f"{name}.{part}").hardlink_to(f"{first}.{part}")
-    plan = {"sha256": "", "settings": {"grammar": "film"}, "presets": {"grammar": grammar.model_dump(), "look": None}}
-    lines = [{"name": name, "written": samples, "bytes": 0} for name in names]
-    (folder / "manifest.json").write_bytes(Manifest([plan], {}, lines).encode())
+    presets = {"grammar": grammar.model_dump(), "look": None}
+    size = Path(f"{first}.tar").stat().st_size
+    lines = [ShardLine(name, samples, samples, size, receipt=name) for name in names]
+    manifest = manifest_by_hand("benchmark", "", {"grammar": "film"}, presets, lines)
+    (folder / "manifest.json").write_bytes(manifest.encode())
     return folder
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 
 from stillreel.configs.stream import DataSettings
-from stillreel.pretrain.data.tokens import tokenize
+from stillreel.pretrain.data.tokens import CLIPS_OWN
 from stillreel.pretrain.evaluation import Matches
 from stillreel.pretrain.evaluation.held_out import HeldOutBatch, HeldOutDataset, choose_samples
 from stillreel.pretrain.evaluation.two_stage.plot import draw_sweep
@@ -70,7 +70,7 @@ def encode(model: VideoTextModel, data: str, settings: DataSettings) -> Encoded:
         batch = clips[number]
         assert isinstance(batch, HeldOutBatch) and batch.frames is not None
         whole = [row for row, good in enumerate(batch.whole) if good]
-        tokens = tokenize([batch.captions[row] for row in whole], _WORDS)
+        tokens = CLIPS_OWN([batch.captions[row] for row in whole], _WORDS)
         videos.append(encode_frames(model, batch.frames[whole], torch.ones(len(whole), settings.frames)))
         texts.append(model.encode_text(tokens))
         ids.append(tokens)

@@ -16,9 +16,12 @@ BenchmarkName = Literal[
     "didemo",
     "activitynet",
     "kinetics400",
+    "kinetics600",
+    "kinetics700",
     "ssv2",
     "hmdb51",
     "ucf101",
+    "diving48",
     "folder",
 ]
 BENCHMARKS: tuple[str, ...] = get_args(BenchmarkName)
@@ -55,7 +58,7 @@ class BenchmarkSettings(Settings):
     )
     variant: str = Field(
         "",
-        description="published split: MSR-VTT 1ka-9k, 1ka-7k or full; VATEX hgr or clip2video; HMDB51 and UCF101 1, 2 or 3; "
+        description="published split: MSR-VTT 1ka-9k, 1ka-7k, 1kb or full; VATEX hgr or clip2video; HMDB51 and UCF101 1, 2 or 3; "
         "empty: the first of these",
     )
     allow_missing: bool = Field(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from stillreel.configs.settings import Settings, named_by
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+_YOUNGER = {"picture_cpu_seconds": 30}  # than the first plans, with the value that those were made with
 
 
 def _fits_keys(name: str) -> str:
@@ -28,12 +31,24 @@ class SourceSettings(Settings):
         "", description="table of the captions of a folder of pictures; empty: the one that lies in it"
     )
     picture: str = Field(
-        "", description="column of the picture's file name, or of its bytes; empty: by its usual names"
+        "",
+        description="column of the picture's file name or bytes; of tars, the ending of its member; empty: the usual ones",
     )
-    caption: str = Field("", description="column of the caption; empty: by its usual names")
+    caption: str = Field(
+        "",
+        description="column of the caption; of tars, the field of their JSON, or a member's ending; empty: the usual ones",
+    )
     key: str = Field(
         "", description="Parquet: column of the sample's key; empty: by its usual names, else the row number"
     )
+    split: str = Field(
+        "", description="part of the source by the names of folders or files: train, test, ...; all: every one"
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """What plans and fingerprints hold of them. Settings that came later are left out at their default."""
+        first = ("captions", "picture", "caption", "key")
+        return {name: value for name, value in self.model_dump().items() if value or name in first}
 
 
 class ClipSettings(Settings):
@@ -71,9 +86,17 @@ class ClipSettings(Settings):
         178956970, ge=1, description="pictures of more pixels than this, by their header, are rejected"
     )
     min_side: int = Field(32, ge=1, description="pictures with a shorter side below this many pixels are rejected")
+    picture_cpu_seconds: int = Field(
+        30, ge=1, description="pictures that take more CPU time to decode than this, whenever it is tried, are rejected"
+    )
     shard_size: int = Field(
         1000, ge=1, le=100000, description="samples per shard, as planned: rejected ones leave gaps"
     )
+
+    def planned(self) -> dict[str, Any]:
+        """As a plan keeps them: a setting that is younger than plans are stays out where it is at its default."""
+        values = self.model_dump(mode="json")
+        return {key: value for key, value in values.items() if _YOUNGER.get(key) != value}
 
     @field_validator("max_side")
     @classmethod
@@ -88,7 +111,9 @@ class RunSettings(Settings):
 
     attempts: int = Field(3, ge=1, description="tries of a shard whose worker fails, before it has failed")
     ray: str = Field(
-        "local", description="local: a private Ray; off: `workers` processes without Ray; auto or an ADDRESS: a cluster"
+        "local",
+        description="local: a private Ray; off: `workers` processes without Ray; inline: in this process, for a debugger or a "
+        "profiler: what crashes a worker ends it, too; auto or an ADDRESS: a cluster",
     )
     workers: int = Field(0, ge=0, description="shards in work at once; 0: one a CPU, with ray=off one")
     progress: Literal["auto", "bar", "lines", "off"] = Field(
@@ -103,13 +128,29 @@ class BuildSettings(RunSettings):
     max_rejects: Fraction = Field(0.1, description="stop when more than this fraction is rejected; 1: no limit")
 
 
-class AnimateSettings(BuildSettings, ClipSettings):
+class ChoiceSettings(Settings):
+    """Which samples of a source are wanted; the others are rejected, each with its reason, and do not count as bad."""
+
+    where: str = Field(
+        "",
+        description="samples that are taken, by the source's columns (of tars: img2dataset's, or their JSON), caption and key: "
+        "similarity > 0.3 and width >= 256",
+    )
+    scores: str = Field("", description="Parquet file with more columns for where=, joined by its column key")
+    blocklist: str = Field("", description="file of keys, URLs or sha256 of samples that are not taken, one a line")
+
+
+class AnimateSettings(BuildSettings, ChoiceSettings, ClipSettings):
     """What is built, from which samples of which source, and how it is run."""
 
     source: SourceSettings = SourceSettings()
     extend: Literal["no", "new", "rejects"] = Field(
         "no", description="add to a finished build: new: samples it lacks; rejects: its rejected rows, again"
     )
+
+    def choice(self) -> ChoiceSettings:
+        """The part that decides which samples are taken."""
+        return ChoiceSettings(**{key: getattr(self, key) for key in ChoiceSettings.model_fields})
 
     def clip(self) -> ClipSettings:
         """The part that decides the bytes."""
@@ -164,7 +205,7 @@ class DemoSettings(Settings):
         0, ge=0, description="steps of pretraining, to which warm-up and evaluations are scaled; 0: the preset's"
     )
     contents: int = Field(160, ge=4, le=1000, description="objects that finetuning trains on, each in six motions")
-    ray: str = Field("local", description="local: a private Ray; off: in this process; auto or an ADDRESS: a cluster")
+    ray: str = Field("local", description="local: a private Ray; off: without Ray; auto or an ADDRESS: a cluster")
     workers: int = Field(0, ge=0, description="processes that draw and animate; 0: one per CPU")
     progress: Literal["auto", "bar", "lines", "off"] = Field(
         "auto", description="auto: a bar on a terminal, lines in a log"

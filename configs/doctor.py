@@ -10,7 +10,7 @@ from stillreel.configs.settings import Settings, named_by
 class DoctorSettings(Settings):
     model: str = Field(
         "clip2video-b32",
-        description="model whose FLOPs and memory are told: a preset, a YAML file, or all",
+        description="model whose FLOPs and memory are told: a preset, a YAML file, a checkpoint, the OUT of a run, or all",
         json_schema_extra=named_by("model"),
     )
     frames: int = Field(12, ge=1, le=999, description="T, frames per clip")

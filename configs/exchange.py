@@ -19,11 +19,22 @@ class ImportSettings(Settings):
         description="activation of a CLIP's towers; auto: yes for OpenAI's, and where the config beside FILE says so",
     )
 
+    towers: str = Field(
+        "",
+        description="a CLIP of open_clip's list: whose tensors FILE has, where they do not tell; or what FILE, an image tower "
+        "alone, is put into",
+    )
+    pretrained: str = Field(
+        "", description="weights of `towers`, or of FILE by open_clip's name: its tag (openai), or a file"
+    )
+
 
 class ExportSettings(Settings):
     towers: Literal["open_clip", "hf", "none"] = Field(
-        "open_clip", description="OUT/towers: the CLIP inside, as open_clip loads it, or as HF's CLIPModel"
+        "open_clip",
+        description="OUT/towers: the CLIP inside, as open_clip loads it, or as HF's CLIPModel or SiglipModel",
     )
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
         "float32", description="data type of the tensors of OUT/towers"
     )
+    pretrained: str = Field("", description="weights of a CHECKPOINT by open_clip's name: its tag (openai), or a file")

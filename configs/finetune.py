@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from stillreel.configs.benchmark import BenchmarkSettings
 from stillreel.configs.build import Fraction
 from stillreel.configs.model import ModelSettings, PeerOptions
+from stillreel.configs.prompts import templates_of
 from stillreel.configs.settings import Settings, expand_preset, named_by
 from stillreel.configs.train import PrecisionSettings, TrainSettings
 from stillreel.configs.video import ReadsVideos
@@ -43,7 +44,11 @@ class ProtocolSettings(BenchmarkSettings, ReadsVideos):
     context_length: int = Field(
         32, ge=2, le=77, description="tokens per caption, start and end included: it is cut or padded to so many"
     )
-    prompt: str = Field("a video of {}.", description="recognition: prompt template of a class; {} is its name")
+    prompt: str = Field(
+        "a video of {}.",
+        description="recognition: prompt template of a class; {} is its name. Several, with | between them, or CLIP's clip28 "
+        "(Kinetics) or clip48 (UCF101): an ensemble, the mean of whose vectors a test compares; training reads the first",
+    )
     views: ViewSettings = ViewSettings()
     dual_softmax: bool = Field(True, description="also report dual softmax (DSL), which sees all test queries at once")
     querybank: int = Field(
@@ -56,8 +61,7 @@ class ProtocolSettings(BenchmarkSettings, ReadsVideos):
 
     @model_validator(mode="after")
     def _protocol_fits(self) -> ProtocolSettings:
-        if "{}" not in self.prompt:
-            raise ValueError(f"prompt={self.prompt!r} has no {{}} for the name of the class")
+        templates_of(self.prompt)
         if self.views.segments > 1 and self.video.sampler != "segments":
             raise ValueError(
                 f"views.segments={self.views.segments} needs video.sampler=segments, given {self.video.sampler}"

@@ -26,7 +26,7 @@ class TowerSettings(Settings):
 
     name: str = Field(
         "ViT-B-32",
-        description="the CLIP: open_clip's name of a ViT (ViT-B-32-quickgelu), tiny, local-dir:FOLDER or hf-hub:NAME",
+        description="the CLIP: open_clip's name (ViT-B-32-quickgelu, ViT-B-16-SigLIP), tiny, local-dir:FOLDER or hf-hub:NAME",
     )
     pretrained: str = Field(
         "", description="CLIP's weights: open_clip's tag (openai), or a file; empty: random initialization"

@@ -14,7 +14,13 @@ _DEVICE = "auto: CUDA where there is a GPU, else cpu"
 
 
 class IndexSettings(ReadsVideos):
-    checkpoint: str = Field(description="checkpoint that encodes the videos, or the OUT of a run")
+    checkpoint: str = Field(
+        "ViT-B-32-quickgelu",
+        description="what encodes videos: a checkpoint, the OUT of a run, a peer's file, or open_clip's name of a CLIP",
+    )
+    pretrained: str = Field(
+        "openai", description="weights of a checkpoint by open_clip's name: its tag, or a file; else not asked for"
+    )
     batch: int = Field(32, ge=1, le=4096, description="batch size: videos that are encoded at once")
     workers: int = Field(0, ge=0, le=256, description="decoding processes; 0: this one decodes")
     part: int = Field(256, ge=1, le=65536, description="videos per saved part: what a crash costs at most")

@@ -123,8 +123,11 @@ def _is_group(kind: Any) -> bool:
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one JSON spelling of a value: sorted keys, no blanks, UTF-8, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    """The one JSON spelling of a value: sorted keys, no blanks, UTF-8, no NaN. ValueError for what has none."""
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def load_preset(name: str, folder: str, *, above: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def as_webdataset(
     import webdataset as wds
 
     folder = Folder(out)
-    tars = [part_file(line["name"], "tar") for line in read_manifest(folder).shards]
+    tars = [part_file(line.name, "tar") for line in read_manifest(folder).shards]
     urls = [f"{folder.url}/{name}" for name in tars]
     data = wds.WebDataset(
         urls,

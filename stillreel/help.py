@@ -41,7 +41,8 @@ GROUPS = {
         "retries timeout opt_outs user_agent_token start ranks nodes"
     ),
     "Clips": (
-        "store grammar frames size context_length crop views render looks max_side min_side max_pixels fps quality samples clips"
+        "store grammar frames size context_length crop views render looks max_side min_side max_pixels picture_cpu_seconds "
+        "fps quality samples clips"
     ),
     "Model": "model init checkpoint peer quick_gelu",
     "Objective": "objective",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -132,6 +133,11 @@ class Browser:
         line, _, self._buffer = self._buffer.partition(b"\0")
         found: dict[str, Any] = json.loads(line)
         return found
+
+
+def without_policy(page: str) -> str:
+    """A page into which a test puts scripts of its own."""
+    return re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page, count=1)
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def write_tar(path: Path, members: Sequence[tuple[str, bytes]], kind: int = tarf
 
 def animate(source: Path | str, out: Path | str, **settings: object) -> int:
     """Build in this process."""
-    values = {"ray": "off", "progress": "off", **settings}
+    values = {"ray": "inline", "progress": "off", **settings}
     return build.run(str(source), str(out), AnimateSettings.resolve(values))
 
 

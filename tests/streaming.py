@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.manifest import manifest_by_hand
 from stillreel.animate.camera.draw import draw_recipe
 from stillreel.configs.grammar import load_grammar
 from stillreel.configs.stream import DataSettings
 from stillreel.pretrain.data import ClipBatch, ClipLoader, Share
 from stillreel.shards.format.index import encode_index, entry_of
-from stillreel.shards.format.manifest import Manifest
+from stillreel.shards.format.manifest import ShardLine
 from stillreel.shards.format.writer import TarWriter
 from stillreel.shards.stream.stream import Blend, Slot, State, Stream, merged, open_blend, slots_of
 from tests.making import jpeg
@@ -44,13 +45,13 @@ def write_set(folder: Path, sizes: Sequence[int], *, name: str = "clips", seed: 
             tar.finish()
         (folder / "shards" / f"{stem}.idx").write_bytes(encode_index(entries))
         size_bytes = (folder / "shards" / f"{stem}.tar").stat().st_size
-        lines.append({"name": stem, "planned": size, "written": size, "bytes": size_bytes, "receipt": ""})
-    plan = {
-        "sha256": hashlib.sha256(repr((name, seed, sizes)).encode()).hexdigest(),
-        "settings": {"store": "recipe", "grammar": "film"},
-        "presets": {"grammar": grammar.model_dump(mode="json"), "look": None},
-    }
-    (folder / "manifest.json").write_bytes(Manifest([plan], {}, lines).encode())
+        lines.append(ShardLine(stem, size, size, size_bytes, receipt=stem))
+    settings, presets = (
+        {"store": "recipe", "grammar": "film"},
+        {"grammar": grammar.model_dump(mode="json"), "look": None},
+    )
+    digest = hashlib.sha256(repr((name, seed, sizes)).encode()).hexdigest()
+    (folder / "manifest.json").write_bytes(manifest_by_hand(name, digest, settings, presets, lines).encode())
     return folder
 
 
@@ -131,3 +132,9 @@ def batches_of(
             shares.append([f"{slot.key} {slot.value}" for slot in slots])
         yield merged(shares)
         step += 1
+
+
+def keys_of_epoch(blend: Blend) -> set[str]:
+    """Keys of the samples that the first epoch of a data set gives, whole or not."""
+    stream = Stream(blend, settings_of())
+    return {slot.key for slot in stream.read(np.arange(blend.corpora[0].samples), lambda sample, _: sample.key)}

@@ -33,7 +33,18 @@ def run_case(case: str) -> subprocess.CompletedProcess[str]:
 
 
 @needs_shared
-@pytest.mark.parametrize("case", ["video/08-short-run-stays-in-warmup", "video/14-resume-after-kill"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "video/01-annexb-named-mp4",
+        "video/02-gif-in-folder",
+        "video/08-short-run-stays-in-warmup",
+        "video/09-mp4-beside-webm",
+        "video/11-one-frame-clip2video",
+        "video/13-long-captions",
+        "video/14-resume-after-kill",
+    ],
+)
 def test_the_right_thing_happens(case: str) -> None:
     done = run_case(case)
     assert done.returncode == 0, done.stdout + done.stderr

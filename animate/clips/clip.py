@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -23,7 +24,9 @@ from stillreel.configs import RequestError
 from stillreel.configs.build import ClipSettings
 from stillreel.configs.grammar import Grammar, load_grammar
 from stillreel.configs.looks import Look, load_look
+from stillreel.configs.system.pool import cpu_limit
 from stillreel.shards.build.executors import ShardTask
+from stillreel.shards.build.isolated import Isolated
 from stillreel.shards.format.plan import PlanHeader, PlannedSample
 from stillreel.shards.format.receipt import Receipt
 from stillreel.shards.format.record import REJECTED, WRITTEN, Record, Rejection
@@ -37,6 +40,10 @@ class Sample(NamedTuple):
 
     record: Record
     members: dict[str, bytes]
+
+    @classmethod
+    def rejected(cls, planned: PlannedSample, why: Rejection) -> Sample:
+        return cls(Record.of(planned, REJECTED, why.reason, why.detail), {})
 
 
 class Stage(NamedTuple):
@@ -79,19 +86,30 @@ def make_shard(task: ShardTask) -> Receipt:
     start = perf_counter()
     plan = task.open_plan()
     samples = plan.read_shard(task.shard)
-    maker = ClipMaker(Stage.of_plan(plan.header))
-    with ShardWriter(plan, task.shard, task.max_rejected) as writer:
+    stage = Stage.of_plan(plan.header)
+    maker = ClipMaker(stage)
+    with ShardWriter(plan, task.shard, task.max_rejected) as writer, ExitStack() as stack:
+        make: Callable[..., Sample] = maker.make
+        if task.isolated:
+            make = stack.enter_context(Isolated(partial(_maker, stage), stage.settings.picture_cpu_seconds))
         pictures = source_of_plan(plan.header, task.job).read(samples)
         for planned in samples:
             with maker.timed("read"):
                 data = next(pictures)
-            sample = maker.make(planned, data)
+            try:
+                sample = make(planned, data)
+            except Rejection as guilty:
+                sample = Sample.rejected(planned, guilty)
             with maker.timed("write"):
                 if sample.members:
                     writer.write(sample.record, sample.members)
                 else:
                     writer.reject(sample.record)
         return writer.publish(task.attempt, {**maker.seconds, "total": perf_counter() - start})
+
+
+def _maker(stage: Stage) -> Callable[..., Sample]:
+    return ClipMaker(stage).make
 
 
 class ClipMaker:
@@ -111,7 +129,7 @@ class ClipMaker:
         try:
             return self._film(planned, data)
         except Rejection as rejection:
-            return Sample(Record.of(planned, REJECTED, rejection.reason, rejection.detail), {})
+            return Sample.rejected(planned, rejection)
 
     def _film(self, planned: PlannedSample, data: bytes | None) -> Sample:
         if planned.problem:
@@ -119,7 +137,7 @@ class ClipMaker:
             raise Rejection(reason, detail)
         if data is None:
             raise Rejection("missing", f"{planned.source} is not there")
-        with self.timed("decode"):
+        with self.timed("decode"), cpu_limit(self._settings.picture_cpu_seconds):
             picture = self._reader.read(data)
             likeness = picture.perceptual_hash()
         with self.timed("draw"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,8 +16,8 @@ from numpy.typing import NDArray
 from stillreel.animate.camera.recipe import RENDERER_VERSION, Recipe
 from stillreel.animate.pictures.picture import stored_pixels
 from stillreel.animate.render.cpu import Renderer
-from stillreel.configs import DataError
 from stillreel.configs.build import ClipSettings
+from stillreel.configs.system.claims import damage_of, parse_json
 
 Pixels = NDArray[np.uint8]
 
@@ -48,16 +47,13 @@ class SampleDecoder:
 
     def __call__(self, sample: Mapping[str, Any]) -> Clip:
         key = sample["__key__"]
-        try:
+        with damage_of(f"sample {key} is no clip of stillreel's"):
             described = sample["json"]
             if isinstance(described, bytes):
-                described = json.loads(described)
+                described = parse_json(described)
             recipe = Recipe.from_json(described["recipe"])
             frames = self._film(sample, recipe)
-            caption = described["captions"][recipe.caption]
-        except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise DataError(f"sample {key} is no clip of stillreel's: {error}") from None
-        return Clip(key, frames, caption)
+            return Clip(key, frames, described["captions"][recipe.caption])
 
     def _film(self, sample: Mapping[str, Any], recipe: Recipe) -> Pixels:
         if "jpg" not in sample:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from itertools import chain
 
 from stillreel.animate.clips.clip import Stage
 from stillreel.animate.sources import Source
-from stillreel.configs import DataError, RequestError
+from stillreel.configs import DataError, RequestError, StillreelError
 from stillreel.configs.build import AnimateSettings, ClipSettings
 from stillreel.configs.system.progress import tally
 from stillreel.configs.system.storage import Folder
@@ -17,12 +18,15 @@ from stillreel.shards.build.libraries import library_versions
 from stillreel.shards.build.survey import survey
 from stillreel.shards.commands.stats import tables
 from stillreel.shards.format.plan import Listed, Plan, PlanHeader, write_plan
-from stillreel.shards.format.record import REJECTED, WRITTEN
+from stillreel.shards.format.record import CHOSEN, REJECTED, WRITTEN
 from stillreel.shards.selection.plans import KIND as COPIED
 
 _log = logging.getLogger(__name__)
 # Whatever decides a byte of a tar, Parquet or idx file.
 _LIBRARIES = ("albumentations", "av", "numpy", "opencv-python-headless", "pillow", "pyarrow", "simplejpeg", "stillreel")
+
+
+_UNSPOKEN = hashlib.blake2b(b"", digest_size=16).digest()  # of a sample without captions: extend=rejects tries it again
 
 
 def open_or_write_plans(
@@ -33,8 +37,7 @@ def open_or_write_plans(
     Raises RequestError when OUT holds other data than is asked for.
     """
     if not plans:
-        listed: Iterator[Listed] = source.listing()
-        return [_write(folder, plans, source, stage, settings, listed)]
+        return [_write(folder, plans, source, stage, settings, _listing(source))]
     if any(plan.header.source["kind"] == COPIED for plan in plans):
         raise RequestError(
             f"OUT {folder.url} holds samples that `stillreel select` copied; choose another OUT, and merge them"
@@ -47,16 +50,41 @@ def open_or_write_plans(
         return plans
     if settings.extend == "new":
         _check_label(plans, source)
-        planned = set(chain.from_iterable(plan.source_keys() for plan in plans))
-        listed = (one for one in source.listing() if (one.source, one.source_key) not in planned)
+        listed = _new(plans, source)
     else:
         rejected = _rejected(folder, plans)
-        listed = (one for one in source.listing() if (one.source, one.source_key) in rejected)
+        listed = (one for one in _listing(source) if (one.source, one.source_key) in rejected)
     first = next(listed, None)
     if first is None:
         _log.info(f"nothing to add: extend={settings.extend} finds no such samples in {source.folder.url}")
         return plans
     return [*plans, _write(folder, plans, source, stage, settings, chain([first], listed))]
+
+
+def _new(plans: Sequence[Plan], source: Source) -> Iterator[Listed]:
+    """Samples that no plan has. RequestError, at the end, when captions of planned ones are others now."""
+    planned = _planned_captions(plans)
+    changed = 0
+    for one in _listing(source):
+        before = planned.get(_digest(one.source, one.source_key))
+        if before is None:
+            yield one
+        changed += before not in (None, _UNSPOKEN, _digest(*one.captions))
+    if changed:
+        raise RequestError(
+            f"SOURCE {source.folder.url}: {changed:,} samples that OUT holds have other captions now. A build keeps "
+            "those that it was planned with: to have the new ones, build into another OUT"
+        )
+
+
+def _planned_captions(plans: Sequence[Plan]) -> dict[bytes, bytes]:
+    """Digest of each planned sample -> digest of its captions: of millions, no more is kept in memory."""
+    rows = chain.from_iterable(rows for plan in plans for rows in plan.read_all())
+    return {_digest(one.source, one.source_key): _digest(*one.captions) for one in rows}
+
+
+def _digest(*texts: str) -> bytes:
+    return hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _write(
@@ -67,7 +95,7 @@ def _write(
     header = PlanHeader(
         number=len(plans),
         name=name,
-        settings=stage.settings.model_copy(update={"name": name}).model_dump(mode="json"),
+        settings=stage.settings.model_copy(update={"name": name}).planned(),
         presets=stage.presets(),
         libraries=library_versions(_LIBRARIES),
         source=source.describe(),
@@ -75,7 +103,7 @@ def _write(
         first_position=sum(plan.samples for plan in plans),
     )
     try:
-        plan = write_plan(folder, header, _told(listed), source.left_out)
+        plan = write_plan(folder, header, listed, source.left_out)
     except DataError as error:
         raise RequestError(f"SOURCE {source.folder.url}: {error}") from None
     if plan.header.left_out:
@@ -83,12 +111,14 @@ def _write(
     return plan
 
 
-def _told(listed: Iterator[Listed]) -> Iterator[Listed]:
-    """Keeps what a source cannot read from passing for a trouble of OUT's."""
+def _listing(source: Source) -> Iterator[Listed]:
+    """What a source lists. RequestError says that it cannot, lest its trouble pass for one of OUT's."""
     try:
-        yield from listed
-    except OSError as error:
-        raise DataError(f"it cannot be listed: {error}") from None
+        yield from source.listing()
+    except StillreelError:
+        raise
+    except Exception as error:
+        raise RequestError(f"SOURCE {source.folder.url} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _name(plans: Sequence[Plan], source: Source, settings: AnimateSettings) -> str:
@@ -99,12 +129,12 @@ def _name(plans: Sequence[Plan], source: Source, settings: AnimateSettings) -> s
 
 
 def _check_settings(folder: Folder, plans: Sequence[Plan], stage: Stage, settings: AnimateSettings) -> None:
-    asked = {**stage.settings.model_dump(mode="json"), "name": settings.name or plans[0].header.name}
+    asked = {**stage.settings.planned(), "name": settings.name or plans[0].header.name}
     planned = plans[0].header.settings
     differing = [
-        f"{key}: planned {planned.get(key)!r}, asked {asked[key]!r}"
+        f"{key}: planned {planned.get(key, 'the default')!r}, asked {asked.get(key, 'the default')!r}"
         for key in ClipSettings.model_fields
-        if asked[key] != planned.get(key)
+        if asked.get(key) != planned.get(key)
     ]
     if not differing and stage.presets() != plans[0].header.presets:
         differing = [f"the presets that grammar={asked['grammar']} and looks={asked['looks']} name have changed since"]
@@ -131,13 +161,12 @@ def _what_differs(folder: Folder, plans: Sequence[Plan], source: Source) -> str:
     if source.folder.url in urls:
         files = dict(chain.from_iterable(plan.header.source.get("files", {}).items() for plan in plans))
         lost = [name for name, size in files.items() if source.files().get(name) != size]
-        what = (
-            f": {lost[0]} is gone or of another length, {len(lost) - 1} others, too; put back what was planned"
-            if lost
-            else ""
-        )
+        if lost:
+            what = f"{lost[0]} is gone or of another length, {len(lost) - 1} others, too; put back what was planned"
+        else:
+            what = f"{sum(1 for _ in _new(plans, source)):,} samples are new"
         return (
-            f"SOURCE {source.folder.url} has changed since it was planned{what}. To add its new samples to OUT, run with "
+            f"SOURCE {source.folder.url} has changed since it was planned: {what}. To add its new samples to OUT, run with "
             "extend=new; to build it afresh, use another OUT"
         )
     return (
@@ -155,9 +184,8 @@ def _rejected(folder: Folder, plans: Sequence[Plan]) -> set[tuple[str, str]]:
         )
     states: dict[tuple[str, str], str] = {}
     for table in tables(folder, found):
-        for source, key, status in zip(
-            *(table[name].to_pylist() for name in ("source", "source_key", "status")), strict=True
-        ):
+        columns = (table[name].to_pylist() for name in ("source", "source_key", "status", "reason"))
+        for source, key, status, reason in zip(*columns, strict=True):
             if states.get((source, key)) != WRITTEN:
-                states[source, key] = status
+                states[source, key] = "chosen" if reason in CHOSEN else status
     return {sample for sample, status in states.items() if status == REJECTED}

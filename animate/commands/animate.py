@@ -8,7 +8,7 @@ from stillreel.animate.clips.clip import Stage, make_shard
 from stillreel.animate.clips.plans import open_or_write_plans
 from stillreel.animate.sources import open_source
 from stillreel.configs.build import AnimateSettings
-from stillreel.configs.system.storage import Folder
+from stillreel.configs.system.storage import Folder, check_apart
 from stillreel.shards.build.engine import Build, describe_totals, run_build
 from stillreel.shards.build.survey import Task
 
@@ -16,7 +16,9 @@ from stillreel.shards.build.survey import Task
 def run(source_url: str, out_url: str, settings: AnimateSettings) -> int:
     """Build, or go on building, the clip shards of SOURCE in OUT; returns the exit code."""
     stage = Stage.of_settings(settings.clip())
-    source = open_source(source_url, settings.source)
+    folder = Folder(out_url)
+    check_apart(Folder(source_url), folder)
+    source = open_source(source_url, settings.source, settings.choice())
     fingerprint = cache(source.fingerprint)  # it lists the source
 
     def source_of(task: Task) -> str:
@@ -24,7 +26,6 @@ def run(source_url: str, out_url: str, settings: AnimateSettings) -> int:
         planned = task.plan.header.source
         return source.folder.url if planned["fingerprint"] == fingerprint() else str(planned["url"])
 
-    folder = Folder(out_url)
     plans = partial(open_or_write_plans, source=source, stage=stage, settings=settings)
     manifest = run_build(folder, Build(plans, make_shard, job=source_of, unit="clips"), settings)
     print(describe_totals(manifest, folder))

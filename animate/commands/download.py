@@ -21,20 +21,23 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stillreel.animate.download.urls import convert_table
+from stillreel.animate.sources.tables import TABLE_ENDINGS
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.build import DownloadSettings
+from stillreel.configs.system.claims import damage_of, parse_json
 from stillreel.configs.system.interrupt import stoppable
 from stillreel.configs.system.progress import Progress, tally
-from stillreel.configs.system.storage import Folder
+from stillreel.configs.system.storage import Folder, check_apart
 
 _log = logging.getLogger(__name__)
 _OWN = "_stillreel"
@@ -70,17 +73,16 @@ def run(table: str, out: str, settings: DownloadSettings) -> int:
 
 def _convert(folder: Folder, table: str, settings: DownloadSettings) -> int:
     """Convert the table, unless that was done before; returns its rows. RequestError when OUT is of another table."""
-    parent, _, name = table.rpartition("/")
-    source = Folder(parent or ".")
-    if not source.exists(name):
-        raise RequestError(f"TABLE {table}: no such file")
+    source, names = _tables(table, folder)
     about = {
-        "bytes": source.sizes()[name],
-        "head": hashlib.sha256(_head(source, name)).hexdigest(),
+        "bytes": sum(source.size(name) or 0 for name in names),
+        "head": hashlib.sha256(b"".join(_head(source, name) for name in names)).hexdigest(),
         "shard_size": settings.shard_size,
     }
     if folder.exists(_ABOUT):
-        before = json.loads(folder.read(_ABOUT))
+        with damage_of(f"{folder.url}/{_ABOUT} is damaged; remove {_OWN} to convert the table again"):
+            before = dict(parse_json(folder.read(_ABOUT)))
+            before["rows"] = int(before["rows"])
         if {key: before.get(key) for key in about} != about:
             raise RequestError(
                 f"OUT {folder.url} holds the download of another table, or with another shard_size; use another OUT"
@@ -90,12 +92,29 @@ def _convert(folder: Folder, table: str, settings: DownloadSettings) -> int:
         raise RequestError(f"OUT {folder.url} holds tars that stillreel did not download; use another OUT")
     _log.info(f"reading {table}")
     with folder.draft(_TABLE) as draft:
-        converted = convert_table(source, name, draft.path, settings)
+        converted = convert_table(source, names, draft.path, settings)
         draft.publish()
     if converted.left_out:
         _log.warning(f"left out of {table}: {tally(converted.left_out)}")
     folder.publish(_ABOUT, json.dumps({**about, "rows": converted.rows}).encode())
     return converted.rows
+
+
+def _tables(table: str, out: Folder) -> tuple[Folder, list[str]]:
+    """Where the table lies, or the tables of a folder (as LAION's, COYO's and DataComp's lie), in the order of their names."""
+    given = Folder(table)
+    if given.is_folder():
+        check_apart(given, out)
+        names = [name for name in given.listing().sizes if name.removesuffix(".gz").endswith(TABLE_ENDINGS)]
+        kinds = {name.removesuffix(".gz").rpartition(".")[2] for name in names}
+        if len(kinds) != 1:
+            what = f"tables of {len(kinds)} kinds: .{', .'.join(sorted(kinds))}; name one" if kinds else "no table"
+            raise RequestError(f"TABLE {table} holds {what}; expected .parquet, .tsv, .csv or .jsonl files of URLs")
+        return given, names
+    if not given.exists():
+        raise RequestError(f"TABLE {table}: no such file")
+    parent, _, name = given.url.rpartition("/")
+    return Folder(parent), [name]
 
 
 def _head(source: Folder, name: str) -> bytes:
@@ -120,7 +139,7 @@ def _next_pass(folder: Folder, rows: int, settings: DownloadSettings) -> Pass | 
             folder.remove(name)
     number = sum(name.startswith(f"{_OWN}/retry-") for name in folder.sizes(_OWN)) + 1
     name = f"{_OWN}/retry-{number:03d}.parquet"
-    table = pq.read_table(folder.locate(_TABLE))
+    table = _read(folder, _TABLE)
     with folder.draft(name) as draft:
         pq.write_table(
             table.take(pa.array(np.searchsorted(table["row"].to_numpy(), failed))), draft.path, compression="zstd"
@@ -131,19 +150,24 @@ def _next_pass(folder: Folder, rows: int, settings: DownloadSettings) -> Pass | 
 
 
 def _finished_shards(folder: Folder) -> set[int]:
-    return {int(name.split("_")[0]) for name in folder.sizes() if name.endswith("_stats.json")}
+    return {int(found[1]) for name in folder.sizes() if (found := re.fullmatch(r"(\d{5,9})_stats\.json", name))}
+
+
+def _read(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    with damage_of(f"{folder.url}/{name} is damaged"):
+        return pq.read_table(folder.locate(name), columns=columns)
 
 
 def _outcomes(folder: Folder) -> Iterator[pa.Table]:
     """Row, status and message of every attempt, from the tables of finished shards in order."""
     for shard in sorted(_finished_shards(folder)):
-        yield pq.read_table(folder.locate(f"{shard:05d}.parquet"), columns=["row", "status", "error_message"])
+        yield _read(folder, f"{shard:05d}.parquet", ["row", "status", "error_message"])
 
 
 def _failed_rows(folder: Folder, rows: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Row numbers of the table that no attempt has brought, ascending; those that img2dataset lost are among them."""
-    wanted = pq.read_table(folder.locate(_TABLE), columns=["row"])["row"].to_numpy()
-    got = [table.filter(pa.compute.equal(table["status"], "success"))["row"].to_numpy() for table in _outcomes(folder)]
+    wanted = _read(folder, _TABLE, ["row"])["row"].to_numpy()
+    got = [table.filter(pc.equal(table["status"], "success"))["row"].to_numpy() for table in _outcomes(folder)]
     return np.asarray(np.setdiff1d(wanted, np.concatenate(got) if got else np.empty(0, np.int64)))
 
 
@@ -197,12 +221,13 @@ def _count_stats(folder: Folder, shards: range, counted: set[int], seen: Counter
     """Take in the stats of shards that have been finished since."""
     for shard in sorted(_finished_shards(folder) & set(shards) - counted):
         try:
-            stats = json.loads(folder.read(f"{shard:05d}_stats.json"))
-        except ValueError:
+            stats = parse_json(folder.read(f"{shard:05d}_stats.json"))
+            count, successes = int(stats["count"]), int(stats["successes"])
+        except (ValueError, KeyError, TypeError):
             continue  # it is being written
         counted.add(shard)
-        seen.update({"downloaded": stats["successes"], "failed": stats["count"] - stats["successes"]})
-        progress.advance(stats["count"], tally(seen))
+        seen.update({"downloaded": successes, "failed": count - successes})
+        progress.advance(count, tally(seen))
     progress.beat()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 
-import pyarrow as pa
+import pyarrow.compute as pc
 
 from stillreel.animate.clips.decode import SampleDecoder
 from stillreel.animate.preview.card import Card, make_card
@@ -81,7 +81,7 @@ def _rejects(folder: Folder, found: Survey) -> list[tuple[str, str, str]]:
     """(reason, source key, detail) of the first rejected samples."""
     rejects: list[tuple[str, str, str]] = []
     for table in tables(folder, found):
-        rejected = table.filter(pa.compute.equal(table["status"], REJECTED))
+        rejected = table.filter(pc.equal(table["status"], REJECTED))
         columns = (rejected[name].to_pylist() for name in ("reason", "source_key", "detail"))
         rejects += zip(*columns, strict=True)
         if len(rejects) >= _SHOWN_REJECTS:

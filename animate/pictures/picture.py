@@ -6,9 +6,6 @@ within `max_side` is kept byte for byte; everything else becomes, once, an uprig
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import cv2
 import numpy as np
 import simplejpeg
@@ -29,6 +26,7 @@ STORED_QUALITY = 95
 
 # What decoding one picture may take, so that a worker stays under 1 GiB whatever a header claims.
 DECODE_BUDGET = 600 << 20
+_KEPT = 64 << 20  # of the reader's buffer, while something else decodes
 
 # Warnings of libjpeg that a picture survives whole: junk between segments, odd profiles and application markers. The
 # other ones (premature end, junk inside a scan, impossible progressions) mean that pixels are lost.
@@ -39,16 +37,6 @@ _HARMLESS = (
     "Unsupported marker type",
 )
 _RESTART_MARKERS = tuple(f"marker 0xd{number}" for number in range(8))
-
-_TURNS: dict[int, Callable[[Any], Any]] = {
-    2: lambda pixels: cv2.flip(pixels, 1),
-    3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
-    4: lambda pixels: cv2.flip(pixels, 0),
-    5: cv2.transpose,
-    6: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
-    7: lambda pixels: cv2.flip(cv2.transpose(pixels), -1),
-    8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
-}
 
 
 class StoredPicture:
@@ -105,7 +93,8 @@ class PictureReader:
                 return stored
         picture = pillow.open_picture(data)
         self._check_size(*picture.size)
-        self._check_memory(picture.size, picture.decode_bytes_per_pixel, len(data))
+        self._check_memory(picture.size, picture.decode_bytes + len(data))
+        self._memory.trim(_KEPT)
         return self._transcode(picture.pixels())
 
     def decode(self, jpeg: bytes, width: int, height: int, level: int = 0, *, strict: bool = True) -> Pixels:
@@ -121,8 +110,7 @@ class PictureReader:
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise Rejection("too_long", f"{width} x {height} pixels; sides up to {MAX_ASPECT:.0f}:1 are filmed")
 
-    def _check_memory(self, size: tuple[int, int], per_pixel: float, extra: int) -> None:
-        needed = size[0] * size[1] * per_pixel + extra
+    def _check_memory(self, size: tuple[int, int], needed: float) -> None:
         if needed > DECODE_BUDGET:
             raise Rejection(
                 "too_large",
@@ -136,7 +124,9 @@ class PictureReader:
         level = self._level(width, height)
         # A progressive JPEG is held whole as 16-bit coefficients while it is decoded.
         coefficients = 2 * header.sampled / 64 if header.is_progressive else 0
-        self._check_memory((width, height), 3 / 4**level + coefficients, len(data))
+        turned = 3 if header.orientation != 1 else 0
+        per_pixel = (3 + turned) / 4**level + coefficients
+        self._check_memory((width, height), width * height * per_pixel + len(data))
         try:
             pixels = self.decode(data, width, height, level)
         except ValueError as error:
@@ -149,10 +139,9 @@ class PictureReader:
         # Smallest first: a profile is costly to undo, by the pixel.
         pixels = self._shrunk(pixels)
         if convert is not None:
-            pixels = convert(pixels)
-        if header.orientation != 1:
-            pixels = _TURNS[header.orientation](pixels)
-        return self._transcode(pixels)
+            for rows in pillow.strips(pixels.shape[0], pixels.shape[1]):
+                pixels[rows] = convert(pixels[rows])
+        return self._transcode(pillow.turned(pixels, header.orientation))
 
     def _level(self, width: int, height: int) -> int:
         """How often a picture may be halved while it is decoded: it keeps SAMPLES_PER_PIXEL for each pixel of max_side."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from stillreel.animate.camera.words import in_words
 from stillreel.animate.clips.decode import SampleDecoder
 from stillreel.animate.pictures.picture import stored_pixels
 from stillreel.animate.preview.strip import Pixels, Strip, data_url, make_strip, shrunk
+from stillreel.configs.system.claims import parse_json
 
 _STILL_WIDTH, _STILL_HEIGHT = 320, 240
 _FRAME = 120
@@ -52,9 +52,9 @@ class Card(NamedTuple):
 
 def make_card(key: str, sample: Mapping[str, bytes], decoder: SampleDecoder) -> Card:
     """The card of a sample, given as its members by ending."""
-    described = json.loads(sample["json"])
-    recipe = Recipe.from_json(described["recipe"])
     clip = decoder({"__key__": key, **sample})
+    described = parse_json(sample["json"])
+    recipe = Recipe.from_json(described["recipe"])
     scale = min(_STILL_WIDTH / recipe.picture[0], _STILL_HEIGHT / recipe.picture[1])
     size = (max(1, round(recipe.picture[0] * scale)), max(1, round(recipe.picture[1] * scale)))
     if "jpg" in sample:

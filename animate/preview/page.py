@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from html import escape
 from importlib import resources
 from itertools import accumulate
 from string import Template
 from typing import Any
 
 from stillreel.animate.preview.card import Card
+from stillreel.animate.preview.guarded import content_policy, escape, isolated
 from stillreel.configs.system.progress import amount
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.format.plan import Plan
@@ -30,13 +30,15 @@ def render_page(
     """The HTML of the page."""
     header = plans[0].header
     settings = header.settings
+    style, script = _asset("base.css") + _asset("page.css"), _asset("base.js") + _asset("page.js")
     shown = ("store", "grammar", "frames", "size", "seed", "looks", "max_side")
     return Template(_asset("page.html")).substitute(
         title=escape(f"{header.name}: {len(cards)} of {stats['written']:,} clips"),
-        style=_asset("base.css") + _asset("page.css"),
-        script=_asset("page.js"),
+        policy=content_policy(style, script),
+        style=style,
+        script=script,
         name=escape(header.name),
-        where=escape(folder.url),
+        where=isolated(folder.url),
         settings=escape("  ".join(f"{key}={settings[key]}" for key in shown)),
         totals=_totals(stats),
         charts=_charts(stats),
@@ -72,7 +74,7 @@ def _bars(title: str, rows: list[tuple[str, int]]) -> str:
     if not total:
         return f"<section class=chart><h2>{escape(title)}</h2><p class=none>none</p></section>"
     bars = "".join(
-        f"<tr><th>{escape(name)}</th><td><i style='width:{100 * count / most:.1f}%'></i></td>"
+        f"<tr><th>{escape(name)}</th><td><i data-style='width:{100 * count / most:.1f}%'></i></td>"
         f"<td class=count>{count:,}</td><td class=count>{count / total:.1%}</td></tr>"
         for name, count in rows
     )
@@ -96,13 +98,13 @@ def _card(card: Card, fps: int) -> str:
     # The strip is one picture, used twice: a clip plays by moving it behind a window one frame wide.
     style = f"--n:{card.strip.frames};--s:{card.strip.frames / fps:.2f}s;--strip:url({card.strip.url})"
     rebuilt = " · <em>put together from its frames</em>" if card.rebuilt else ""
-    facts = f"sees {card.seen:.0%} · <code>{escape(card.key)}</code> · {escape(card.source_key)}{rebuilt}"
+    facts = f"sees {card.seen:.0%} · <code>{escape(card.key)}</code> · {isolated(card.source_key)}{rebuilt}"
     width, height = card.still_size
     return (
         f'<article data-moves="{escape(" ".join(card.moves))}" data-text="{escape(" ".join(card.captions).lower())}" '
-        f'style="{style}"><figure class="still"><img src="{card.still}" width="{width}" height="{height}" alt="">'
+        f'data-style="{style}"><figure class="still"><img src="{card.still}" width="{width}" height="{height}" alt="">'
         f'{_overlay(card)}</figure><div class="clip"></div>'
-        f'<div class="about"><p class="caption">{escape(card.captions[card.spoken])}</p>'
+        f'<div class="about"><p class="caption">{isolated(card.captions[card.spoken])}</p>'
         f'<p class="words">{escape(card.words)}</p><p class="facts">{facts}</p>{_all_captions(card)}</div>'
         f'<div class="strip"></div></article>'
     )
@@ -112,7 +114,7 @@ def _all_captions(card: Card) -> str:
     if len(card.captions) == 1:
         return ""
     items = "".join(
-        f"<li{' class=spoken' if number == card.spoken else ''}>{escape(caption)}</li>"
+        f"<li{' class=spoken' if number == card.spoken else ''}>{isolated(caption)}</li>"
         for number, caption in enumerate(card.captions)
     )
     return f"<details><summary>all {len(card.captions)} captions</summary><ol>{items}</ol></details>"
@@ -154,7 +156,7 @@ def _rejects(rejects: Sequence[tuple[str, str, str]], stats: dict[str, Any]) -> 
     total = sum(stats["rejected"].values())
     head = f"{total:,} rejected" + (f", the first {len(rejects)}" if len(rejects) < total else "")
     rows = "".join(
-        f'<tr><td title="{escape(REASONS[reason])}">{reason}</td><td>{escape(key)}</td><td>{escape(detail)}</td></tr>'
+        f'<tr><td title="{escape(REASONS[reason])}">{reason}</td><td>{isolated(key)}</td><td>{isolated(detail)}</td></tr>'
         for reason, key, detail in rejects
     )
     return (

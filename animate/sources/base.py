@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import groupby
 from typing import Any, ClassVar
 
+from stillreel.animate.sources.choice import Choice
 from stillreel.configs import DataError
-from stillreel.configs.build import SourceSettings
+from stillreel.configs.build import ChoiceSettings, SourceSettings
 from stillreel.configs.settings import canonical_json
-from stillreel.configs.system.storage import Folder
+from stillreel.configs.system.storage import Folder, Listing
 from stillreel.shards.format.plan import Listed, PlannedSample
 
 # A larger file is no photograph; it is read up to one byte beyond this, and rejected for its size.
@@ -20,20 +23,26 @@ MAX_FILE_BYTES = 256 << 20
 
 PICTURE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2", "ppm", "heic")
 
+_log = logging.getLogger(__name__)
+_NAMED = 5  # files that a message names
+
 
 class SourceError(DataError):
     """What was planned cannot be read now. That is no fault of a sample's: whoever reads it may try again, not reject it."""
 
 
 class Source(ABC):
-    """Stills with captions in a folder. `left_out` counts, while listing, what the source itself says is no sample;
-    `planned` are the `files` of the plan that is read by: none in a plan from before they were kept."""
+    """Stills with captions in a folder, or in those of its files that are `found`. `left_out` counts, while listing, what the
+    source itself says is no sample; `planned` are the `files` of the plan that is read by: none in a plan from before they were
+    kept."""
 
     kind: ClassVar[str]
 
-    def __init__(self, folder: Folder, settings: SourceSettings) -> None:
+    def __init__(self, folder: Folder, settings: SourceSettings, found: Listing | None = None) -> None:
+        self.choice = Choice(ChoiceSettings())  # everything
         self.folder = folder
         self.settings = settings
+        self._found = found
         self.left_out: Counter[str] = Counter()
         self.planned: Mapping[str, int] = {}
 
@@ -83,7 +92,13 @@ class Source(ABC):
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Bytes of every file in the folder, as listed once: what is planned is what the fingerprint is of."""
-        return self.folder.sizes(deep=True)
+        found = self._found or self.folder.listing()
+        for why, names in groupby(sorted(found.odd, key=found.odd.__getitem__), found.odd.__getitem__):
+            listed = list(names)
+            self.left_out[f"files that are {why}"] += len(listed)
+            more = f", and {len(listed) - _NAMED:,} more" if len(listed) > _NAMED else ""
+            _log.warning(f"{self.folder.url}: left out: {', '.join(listed[:_NAMED])}{more}: {why}")
+        return found.sizes
 
     @property
     def label(self) -> str:
@@ -91,17 +106,19 @@ class Source(ABC):
         return self.folder.basename
 
     def fingerprint(self) -> str:
-        """Equal for equal contents, wherever they lie."""
-        return hashlib.sha256(canonical_json([self.kind, self.settings.model_dump(), self.parts()])).hexdigest()
+        """Equal for equal contents, wherever they lie, of which the same are wanted."""
+        chosen = filter(None, [self.choice.record()])
+        return hashlib.sha256(canonical_json([self.kind, self.settings.identity(), self.parts(), *chosen])).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """What a plan keeps of its source; `source_of_plan` turns it back into one."""
         return {
             "kind": self.kind,
             "url": self.folder.url,
-            "settings": self.settings.model_dump(),
+            "settings": self.settings.identity(),
             "fingerprint": self.fingerprint(),
             "files": self.files(),
+            **({"choice": self.choice.record()} if self.choice.record() else {}),
         }
 
     def relative(self, source: str) -> str:

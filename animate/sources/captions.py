@@ -1,19 +1,18 @@
-"""Tables of captions: TSV, CSV, Parquet, JSON Lines, and COCO's `captions_*.json`."""
+"""What a caption is, and which columns and fields hold captions, whoever wrote them."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Iterator, Sequence
+import ast
+import logging
+import math
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stillreel.configs import RequestError
-from stillreel.configs.build import SourceSettings
-from stillreel.configs.system.storage import Folder
+from stillreel.configs.system.claims import parse_json
 
 PICTURE_COLUMNS = (
     "file",
@@ -27,48 +26,102 @@ PICTURE_COLUMNS = (
     "picture",
     "url_or_file",
 )
+KEY_COLUMNS = ("key", "id", "image_id", "__key__", "uid")
 CAPTION_COLUMNS = ("caption", "captions", "text", "title", "description")
 
-csv.field_size_limit(1 << 24)
+LONGEST = 1 << 20  # bytes of a text that holds captions
 
-Pair = tuple[str, object]
-
-
-def read_captions(folder: Folder, name: str, settings: SourceSettings) -> dict[str, list[object]]:
-    """Picture -> its captions as they stand in a table, both in the table's order. RequestError when it is no such table."""
-    data = folder.read(name)
-    where = f"{folder.url}/{name}"
-    if name.endswith(".json"):
-        pairs = _coco(data, where)
-    elif name.endswith((".jsonl", ".ndjson")):
-        pairs = _rows(_json_lines(data, where), settings, where)
-    elif name.endswith(".parquet"):
-        pairs = _parquet(data, settings, where)
-    else:
-        pairs = _rows(_separated(data, "\t" if name.endswith(".tsv") else ","), settings, where)
-    captions: dict[str, list[object]] = {}
-    for picture, spoken in pairs:
-        captions.setdefault(picture, []).extend(spoken if isinstance(spoken, list) else [spoken])
-    return captions
+_log = logging.getLogger(__name__)
+_NOTHING = {"", "nan", "none", "null", "<na>"}  # as pandas and Python write what is not there
+_QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_LIST = re.compile(rf"\s*\[\s*(?:{_QUOTED}(?:[\s,]+{_QUOTED})*[\s,]*)?\]\s*", re.DOTALL)
 
 
 def clean(spoken: Iterable[object]) -> tuple[tuple[str, ...], str | None]:
-    """Captions as text without outer blanks, blank ones dropped; and a problem (`reason: detail`) when none is left."""
-    captions = []
-    for caption in spoken:
-        if isinstance(caption, bytes):
-            try:
-                caption = caption.decode("utf-8")
-            except UnicodeDecodeError as error:
-                return (), f"bad_caption: not UTF-8 at byte {error.start}"
-        text = "" if caption is None else str(caption).strip().removeprefix("\ufeff").replace("\0", "")
+    """Captions as text without outer blanks, blank ones dropped; and a problem (`reason: detail`) when none is left.
+
+    Lists of texts are several captions, also where they were written as Python writes them; numbers, objects and what stands
+    for nothing are none.
+    """
+    captions: list[str] = []
+    other = ""
+    for value in spoken:
+        if isinstance(value, (list, tuple)):
+            inner, problem = clean(value)
+            if problem and not problem.startswith("no_caption"):
+                return (), problem
+            captions += inner
+            continue
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            continue
+        if not isinstance(value, (str, bytes)):
+            other = f"{type(value).__name__} {str(value)[:40]!r} is no text"
+            continue
         try:
+            text = value.decode("utf-8") if isinstance(value, bytes) else value
             text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            return (), f"bad_caption: not UTF-8 at character {error.start}"
-        if text:
-            captions.append(text)
-    return tuple(captions), None if captions else "no_caption: only blanks"
+        except UnicodeError as error:
+            place = "byte" if isinstance(value, bytes) else "character"
+            return (), f"bad_caption: not UTF-8 at {place} {getattr(error, 'start', 0)}"
+        captions += [text for text in map(_plain, _listed(text)) if text.lower() not in _NOTHING]
+    return tuple(captions), None if captions else f"no_caption: {other or 'only blanks'}"
+
+
+def _plain(text: str) -> str:
+    return text.strip().removeprefix("\ufeff").replace("\0", "")
+
+
+def _listed(text: str) -> list[str]:
+    """The captions of a list that was written as text, as pandas and numpy do: "['a dog', 'a hound']"; else the text."""
+    if "[" not in text[:8] or not _LIST.fullmatch(text):
+        return [text]
+    try:
+        return [str(ast.literal_eval(one)) for one in re.findall(_QUOTED, text, re.DOTALL)]
+    except (SyntaxError, ValueError):
+        return [text]
+
+
+def fields_of(js: bytes | None) -> dict[str, object]:
+    """The fields of a sample's JSON; none where it is no object, or cannot be read."""
+    try:
+        value = parse_json(js) if js else {}
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def captions_of(
+    txt: bytes | None, js: bytes | None, field: str = "", member: bytes | None = None
+) -> tuple[tuple[str, ...], str | None]:
+    """Captions of a sample's text members, and what is wrong with them (`reason: detail`) if nothing can be used.
+
+    `captions` (a list) of the JSON is preferred, as it holds them all; then the text; then `caption` or `text` of the JSON.
+    `field`, where it is asked for, is the one that counts: of the JSON, or the ending of a `member`.
+    """
+    fields = fields_of(js)
+    if field:
+        if field not in fields and member is None:
+            return (), _broken(js) or f"no_caption: it has no {field}"
+        return clean([fields.get(field, member)])
+    for name in ("captions", None, "caption", "text"):
+        spoken: object = txt if name is None else fields.get(name)
+        if spoken:
+            return clean([spoken])
+    return (), _broken(js) or "no_caption: neither .txt nor .json has one"
+
+
+def _broken(js: bytes | None) -> str:
+    """The problem of a JSON that cannot be read; empty where there is none."""
+    try:
+        parse_json(js if js is not None else "0")
+    except ValueError:
+        return "bad_caption: its JSON cannot be read"
+    return ""
+
+
+def too_long(name: str, size: int) -> str:
+    """The problem of a text of so many bytes."""
+    return f"caption_too_long: {name} has {size:,} bytes; {LONGEST:,} are read at most"
 
 
 def find_column(names: Sequence[str], asked: str, usual: Sequence[str], setting: str, where: str) -> str:
@@ -82,65 +135,40 @@ def find_column(names: Sequence[str], asked: str, usual: Sequence[str], setting:
         if name.lower() in by_lower:
             return by_lower[name.lower()]
     raise RequestError(
-        f"{where}: no column named {', '.join(usual)}; it has {', '.join(names) or 'none'}. Name one with source.{setting}="
+        f"{where}: no column named {', '.join(usual)}; it has {', '.join(names) or 'none'}. Name one with {setting}="
     )
 
 
-def _rows(rows: Iterator[dict[str, object]], settings: SourceSettings, where: str) -> Iterator[Pair]:
-    first = next(rows, None)
-    if first is None:
-        return
-    names = [name for name in first if name]  # DictReader puts surplus fields under None
-    picture = find_column(names, settings.picture, PICTURE_COLUMNS, "picture", where)
-    caption = find_column(names, settings.caption, CAPTION_COLUMNS, "caption", where)
-    yield str(first[picture]), first[caption]
-    for row in rows:
-        yield str(row.get(picture) or ""), row.get(caption)
+def find_caption_column(names: Sequence[str], asked: str, where: str) -> str:
+    """`find_column` of the captions; where others could be meant, too, it is said which was taken."""
+    taken = find_column(names, asked, CAPTION_COLUMNS, "source.caption", where)
+    others = [name for name in names if name != taken and re.search("caption", name, re.IGNORECASE)]
+    if others and not asked:
+        _log.warning(f"{where}: captions are taken from {taken!r}; source.caption= names another: {', '.join(others)}")
+    return taken
 
 
-def _separated(data: bytes, separator: str) -> Iterator[dict[str, object]]:
-    """Rows of TSV, which quotes nothing, or of CSV, which does. Bytes that are not UTF-8 survive as surrogates."""
-    text = io.StringIO(data.decode("utf-8-sig", "surrogateescape"), newline="")
-    quoting: Any = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
-    yield from csv.DictReader(text, delimiter=separator, quoting=quoting)
-
-
-def _json_lines(data: bytes, where: str) -> Iterator[dict[str, object]]:
-    for number, line in enumerate(data.splitlines(), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise RequestError(f"{where}, line {number}: not JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise RequestError(f"{where}, line {number}: expected an object, found {type(row).__name__}")
-            yield row
-
-
-def _parquet(data: bytes, settings: SourceSettings, where: str) -> Iterator[Pair]:
-    try:
-        table = pq.ParquetFile(pa.BufferReader(data))
-    except pa.ArrowException as error:
-        raise RequestError(f"{where} is no Parquet file: {error}") from None
-    names = table.schema_arrow.names
-    picture = find_column(names, settings.picture, PICTURE_COLUMNS, "picture", where)
-    caption = find_column(names, settings.caption, CAPTION_COLUMNS, "caption", where)
-    for batch in table.iter_batches(columns=[picture, caption]):
-        for name, spoken in zip(batch[picture].to_pylist(), batch[caption].to_pylist(), strict=True):
-            yield str(name), spoken
-
-
-def _coco(data: bytes, where: str) -> Iterator[Pair]:
-    try:
-        value = json.loads(data)
-        files = {image["id"]: image["file_name"] for image in value["images"]}
-        spoken: dict[object, list[object]] = {image: [] for image in files}
-        for annotation in value["annotations"]:
-            spoken[annotation["image_id"]].append(annotation["caption"])
-    except (ValueError, KeyError, TypeError) as error:
+def check_caption_type(kind: pa.DataType, column: str, where: str) -> None:
+    """RequestError when a column of an Arrow table holds neither texts nor lists of texts."""
+    inner = kind.value_type if _is_list(kind) or pa.types.is_dictionary(kind) else kind
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    bytes_ = (pa.types.is_binary, pa.types.is_large_binary)
+    if not any(is_kind(inner) for is_kind in (*texts, *bytes_)):
         raise RequestError(
-            f"{where}: expected COCO captions (images with id and file_name, annotations with image_id and caption); "
-            f"{error!r}"
-        ) from None
-    for image, captions in spoken.items():
-        yield files[image], list(captions)
+            f"{where}: column {column!r} is {kind}; expected text, or lists of text. Name another with source.caption=, "
+            "or write its text into a column of its own"
+        )
+
+
+def values_of(column: pa.Array) -> list[Any]:
+    """The values of a column, text as bytes: nobody promises that they are UTF-8, and one that is not spoils no other."""
+    kind, listed = column.type, pa.types.is_list(column.type)
+    text = kind.value_type if listed else kind
+    if pa.types.is_string(text) or pa.types.is_large_string(text):
+        raw = pa.large_binary() if pa.types.is_large_string(text) else pa.binary()
+        column = column.cast(pa.list_(raw) if listed else raw)
+    return list(column.to_pylist())
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

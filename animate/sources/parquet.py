@@ -1,108 +1,215 @@
-"""Parquet files that hold the pictures' bytes, as columns of binary or of Hugging Face's {bytes, path}."""
+"""Tables that hold the pictures' bytes, as columns of binary or of Hugging Face's {bytes, path}: Parquet files, and the Arrow
+files of a data set of `datasets` that was saved to disk."""
 
 from __future__ import annotations
 
+import hashlib
+import posixpath
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillreel.animate.sources.base import MAX_FILE_BYTES, Source
-from stillreel.animate.sources.captions import CAPTION_COLUMNS, clean, find_column
+from stillreel.animate.sources.captions import KEY_COLUMNS, check_caption_type, clean, find_caption_column, values_of
+from stillreel.animate.sources.img2dataset import finished
+from stillreel.animate.sources.names import within
 from stillreel.configs import RequestError
 from stillreel.configs.build import SourceSettings
-from stillreel.configs.system.storage import Folder
+from stillreel.configs.system.claims import damage_of
+from stillreel.configs.system.storage import Folder, Range
 from stillreel.shards.format.plan import Listed, PlannedSample
 
 _PICTURE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "img", "picture")
-_KEY_COLUMNS = ("key", "id", "image_id", "__key__", "uid")
+ROW_ENDINGS = (".parquet", ".arrow")
 _BATCH = 32  # rows of pictures in memory at once
 
 
-class ParquetSource(Source):
-    """Every row is a sample. Its own key is that of a key column, else its file and row."""
+class Rows(Protocol):
+    """A table that is read in pieces."""
 
-    kind: ClassVar[str] = "parquet"
+    schema: pa.Schema
 
-    def __init__(self, folder: Folder, settings: SourceSettings, only: str = "") -> None:
-        super().__init__(folder, settings)
-        self._only = only
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]: ...
 
-    @staticmethod
-    def holds_pictures(folder: Folder, name: str, settings: SourceSettings) -> bool:
-        """Whether a Parquet file has a column of pictures."""
-        with folder.open(name) as file:
-            return _picture_column(_open(file, f"{folder.url}/{name}").schema_arrow, settings) is not None
+    def values(self, column: str, wanted: Sequence[int]) -> Iterator[Any]:
+        """A column's values in ascending rows; IndexError where there is no such row."""
 
-    def parts(self) -> list[tuple[str, int | str]]:
-        return list(self.files().items())
 
-    def listing(self) -> Iterator[Listed]:
-        for name in self.files():
-            with self.folder.open(name) as file:
-                yield from self._list_file(name, _open(file, f"{self.folder.url}/{name}"))
+class ParquetRows(Rows):
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = pq.ParquetFile(file)
+        self.schema = self._file.schema_arrow
 
-    def pictures(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
-        for source, group in groupby(samples, key=lambda one: one.source):
-            wanted = [one.offset for one in group]
-            with self.folder.open(self.relative(source)) as file:
-                yield from self._read_rows(_open(file, source), wanted)
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        yield from self._file.iter_batches(columns=list(columns), use_threads=False)
 
-    def files(self) -> dict[str, int]:
-        return {
-            name: size
-            for name, size in self.sizes.items()
-            if name.endswith(".parquet") and (not self._only or name == self._only)
-        }
-
-    def _list_file(self, name: str, file: pq.ParquetFile) -> Iterator[Listed]:
-        where = f"{self.folder.url}/{name}"
-        names = file.schema_arrow.names
-        if _picture_column(file.schema_arrow, self.settings) is None:
-            raise RequestError(
-                f"{where}: no column of pictures among {', '.join(names)}; name one with source.picture="
-            )
-        caption = find_column(names, self.settings.caption, CAPTION_COLUMNS, "caption", where)
-        key = self.settings.key or next((known for known in _KEY_COLUMNS if known in names), "")
-        if key and key not in names:
-            raise RequestError(f"{where} has no column {key!r}; it has {', '.join(names)}")
-        row = 0
-        for batch in file.iter_batches(columns=[caption, *([key] if key else [])]):
-            keys = (
-                [str(value) for value in batch[key].to_pylist()]
-                if key
-                else [f"{name}#{row + at}" for at in range(len(batch))]
-            )
-            for own, spoken in zip(keys, batch[caption].to_pylist(), strict=True):
-                captions, problem = clean(spoken if isinstance(spoken, list) else [spoken])
-                yield Listed(f"{self.label}/{name}", own, row, 1, captions, problem)
-                row += 1
-
-    def _read_rows(self, file: pq.ParquetFile, wanted: Sequence[int]) -> Iterator[bytes | None]:
-        """Pictures of ascending rows, None of one that holds none; reads the row groups that hold them, a few rows at a time."""
-        column = _picture_column(file.schema_arrow, self.settings)
-        assert column is not None
+    def values(self, column: str, wanted: Sequence[int]) -> Iterator[Any]:
+        """Reads the row groups that hold them, a few rows at a time."""
         start, left = 0, list(wanted)
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
+        for group in range(self._file.num_row_groups):
+            rows = self._file.metadata.row_group(group).num_rows
             if left and left[0] < start + rows:
-                at = start
-                for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group], columns=[column]):
-                    while left and left[0] < at + len(batch):
-                        yield _picture_bytes(batch[column][left.pop(0) - at].as_py())
-                    at += len(batch)
+                batches = self._file.iter_batches(
+                    batch_size=_BATCH, row_groups=[group], columns=[column], use_threads=False
+                )
+                yield from _picked(batches, column, start, left)
             start += rows
         if left:
             raise IndexError(f"no row {left[0]}: it has {start}")
 
 
-def _open(file: Any, where: str) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(file)
-    except pa.ArrowException as error:
-        raise RequestError(f"{where} is no Parquet file: {error}") from None
+class ArrowRows(Rows):
+    """A stream of record batches, whose pages are read where they lie on a disk."""
+
+    def __init__(self, file: IO[bytes], path: str) -> None:
+        self._source = pa.memory_map(path) if path else file
+        self.schema = self._open().schema
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return (batch.select(list(columns)) for batch in self._open())
+
+    def values(self, column: str, wanted: Sequence[int]) -> Iterator[Any]:
+        left = list(wanted)
+        yield from _picked(self._open(), column, 0, left)
+        if left:
+            raise IndexError(f"no row {left[0]}")
+
+    def _open(self) -> Any:
+        self._source.seek(0)
+        return pa.ipc.open_stream(self._source)
+
+
+class ParquetSource(Source):
+    """Every picture is a sample, with the captions of all its rows. Its key is that of a key column, else its file and row."""
+
+    kind: ClassVar[str] = "parquet"
+
+    @staticmethod
+    def holds_pictures(folder: Folder, name: str, settings: SourceSettings) -> bool:
+        """Whether a file has a column of pictures."""
+        with folder.open(name) as file:
+            return _picture_column(_open(folder, name, file).schema, settings) is not None
+
+    def parts(self) -> list[tuple[str, int | str]]:
+        return list(self.files().items())
+
+    def files(self) -> dict[str, int]:
+        return {name: size for name, size in self.sizes.items() if name.endswith(ROW_ENDINGS)}
+
+    def listing(self) -> Iterator[Listed]:
+        for name in finished(self.files(), self.sizes, self.left_out):
+            with self.folder.open(name) as file, damage_of(f"{self.folder.url}/{name} is damaged"):
+                yield from self._list_file(name, _open(self.folder, name, file))
+
+    def pictures(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
+        for source, group in groupby(samples, key=lambda one: one.source):
+            name = self.relative(source)
+            wanted = [one.offset for one in group]
+            with self.folder.open(name) as file:
+                rows = _open(self.folder, name, file)
+                column = _picture_column(rows.schema, self.settings)
+                assert column is not None
+                yield from (self._picture(name, value) for value in rows.values(column, wanted))
+
+    def _picture(self, table: str, value: Any) -> bytes | None:
+        """A picture's bytes: of the row itself, or of the file in the source that it names."""
+        if not isinstance(value, dict):
+            return None if value is None else bytes(value[: MAX_FILE_BYTES + 1])
+        if value.get("bytes") is None and value.get("path"):
+            names = within(self.folder, str(value["path"]), posixpath.dirname(table))
+            found = self.folder.read_ranges([Range(name, 0, -1) for name in names], MAX_FILE_BYTES + 1)
+            return next((data for data in found if data is not None), None)
+        return self._picture(table, value.get("bytes"))
+
+    def _list_file(self, name: str, rows: Rows) -> Iterator[Listed]:
+        where = f"{self.folder.url}/{name}"
+        names = rows.schema.names
+        picture = _picture_column(rows.schema, self.settings)
+        if picture is None:
+            raise RequestError(
+                f"{where}: no column of pictures among {', '.join(names)}; name one with source.picture="
+            )
+        caption = find_caption_column(names, self.settings.caption, where)
+        check_caption_type(rows.schema.field(caption).type, caption, where)
+        key = self.settings.key or next((known for known in KEY_COLUMNS if known in names), "")
+        if key and key not in names:
+            raise RequestError(f"{where} has no column {key!r}; it has {', '.join(names)}")
+        spoken = [words for batch in rows.batches([caption]) for words in values_of(batch[caption])]
+        keys = _keys(rows, key, len(spoken), name)
+        left_out = self._failed(rows)
+        first = _first_rows(rows, picture, keys if key else _paths(rows, picture))
+        together: dict[int, list[object]] = {}
+        for row, words in enumerate(spoken):
+            if row not in left_out:
+                together.setdefault(first.get(row, row), []).append(words)
+        listed = [
+            Listed(f"{self.label}/{name}", keys[row], row, 1, *clean(all_words)) for row, all_words in together.items()
+        ]
+        columns = sorted(self.choice.columns & set(names))
+        table = pa.Table.from_batches(rows.batches(columns)) if columns else pa.table({})
+        yield from self.choice.judge(listed, table.take(pa.array(list(together), pa.int64())) if columns else table)
+
+    def _failed(self, rows: Rows) -> set[int]:
+        """Rows that img2dataset could not download, counted."""
+        if not {"key", "status"} <= set(rows.schema.names):
+            return set()
+        states = [state for batch in rows.batches(["status"]) for state in batch["status"].to_pylist()]
+        failed = {row for row, state in enumerate(states) if state != "success"}
+        self.left_out.update(f"rows with status {states[row]}" for row in failed)
+        return failed
+
+
+def _open(folder: Folder, name: str, file: IO[bytes]) -> Rows:
+    with damage_of(f"{folder.url}/{name} is no {name.rpartition('.')[2].capitalize()} file that can be read"):
+        if name.endswith(".arrow"):
+            return ArrowRows(file, folder.locate(name) if folder.is_local else "")
+        return ParquetRows(file)
+
+
+def _picked(batches: Iterator[pa.RecordBatch], column: str, start: int, left: list[int]) -> Iterator[Any]:
+    """The values at rows that are `left`, which begin at `start` or later; those that were there are taken from it."""
+    for batch in batches:
+        while left and left[0] < start + len(batch):
+            yield batch[column][left.pop(0) - start].as_py()
+        start += len(batch)
+        if not left:
+            return
+
+
+def _keys(rows: Rows, key: str, count: int, name: str) -> list[str]:
+    if not key:
+        return [f"{name}#{row}" for row in range(count)]
+    values = [value for batch in rows.batches([key]) for value in values_of(batch[key])]
+    return [str(one, "utf-8", "backslashreplace") if isinstance(one, bytes) else str(one) for one in values]
+
+
+def _paths(rows: Rows, picture: str) -> list[str] | None:
+    """What `datasets` keeps as the name of each picture; None where it keeps none."""
+    kind = rows.schema.field(picture).type
+    if not pa.types.is_struct(kind) or kind.get_field_index("path") < 0:
+        return None
+    column = f"{picture}.path" if isinstance(rows, ParquetRows) else picture
+    structs = [one for batch in rows.batches([column]) for one in batch[picture].field("path").to_pylist()]
+    return structs if all(structs) else None
+
+
+def _first_rows(rows: Rows, picture: str, keys: Sequence[str] | None) -> dict[int, int]:
+    """Rows that show the picture of an earlier row of the same key, byte for byte, and that row: one a caption, as a rule."""
+    if keys is None or len(set(keys)) == len(keys):
+        return {}
+    counts = Counter(keys)
+    repeated = [row for row, key in enumerate(keys) if counts[key] > 1]
+    seen: dict[tuple[str, bytes], int] = {}
+    first: dict[int, int] = {}
+    for row, value in zip(repeated, rows.values(picture, repeated), strict=True):
+        data = value.get("bytes") if isinstance(value, dict) else value
+        digest = hashlib.sha256(data or b"").digest()
+        first[row] = seen.setdefault((keys[row], digest), row)
+    return first
 
 
 def _picture_column(schema: pa.Schema, settings: SourceSettings) -> str | None:
@@ -116,8 +223,3 @@ def _picture_column(schema: pa.Schema, settings: SourceSettings) -> str | None:
             if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
                 return name
     return None
-
-
-def _picture_bytes(value: Any) -> bytes | None:
-    data = value.get("bytes") if isinstance(value, dict) else value
-    return None if data is None else bytes(data[: MAX_FILE_BYTES + 1])

@@ -1,34 +1,29 @@
 """Pictures in tars: folders made by img2dataset, and any WebDataset shards of one picture and its caption a sample.
 
-img2dataset fills a tar in the order in which downloads end, keeps a row for every failed one in the Parquet file beside
-it, and writes `_stats.json` last: a tar without stats is one that it will make again. So the tars say what there is, the
-tables what there should be, and stats which of them count. Samples are listed by key, whatever their order in the tar.
+img2dataset fills a tar in the order in which downloads end: so the tars say what there is, its tables what there should be, and
+its stats which of them count. Samples are listed by key, whatever their order in the tar.
 """
 
 from __future__ import annotations
 
-import json
-import tarfile
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, ClassVar, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stillreel.animate.sources.base import MAX_FILE_BYTES, PICTURE_ENDINGS, Source, SourceError
-from stillreel.animate.sources.captions import clean
-from stillreel.configs import RequestError
-from stillreel.configs.build import SourceSettings
-from stillreel.configs.system.storage import Folder, Range
-from stillreel.shards.format.foreign import read_member, split_name
+from stillreel.animate.sources.captions import LONGEST, captions_of, fields_of, too_long
+from stillreel.animate.sources.choice import rows_of
+from stillreel.animate.sources.img2dataset import columns_by_key, downloaded, finished
+from stillreel.configs.system.storage import Range
+from stillreel.shards.format.foreign import Damage, read_members, split_name, tar_names
 from stillreel.shards.format.plan import Listed, PlannedSample
-from stillreel.shards.format.tar import BLOCK
 
 _SCANNERS = 8  # tars scanned at once: it waits for the disk or the bucket
-_CAPTION_ENDINGS = ("txt", "json")
-_LARGEST_CAPTION = 1 << 20
+_log = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
@@ -40,29 +35,30 @@ class Found(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """Members of one tar by key, in their order there; `cut` says how it ends early, if it does."""
+    """Members of one tar by key, in their order there; what is wrong with some of them, by key, as a plan has it; and all that
+    is damaged, whether or not it shows whose it was."""
 
     members: dict[str, list[Found]]
     texts: dict[tuple[str, str], bytes]
-    cut: str | None
+    problems: dict[str, str]
+    damages: list[str]
 
 
 class TarSource(Source):
-    kind: ClassVar[str] = "tars"
+    """A sample is a key of a tar, with one picture."""
 
-    def __init__(self, folder: Folder, settings: SourceSettings, only: str = "") -> None:
-        super().__init__(folder, settings)
-        self._only = only
+    kind: ClassVar[str] = "tars"
+    _explained = False
 
     def parts(self) -> list[tuple[str, int | str]]:
-        sizes = self._sizes()
-        return [(name, size) for name, size in sizes.items() if name.endswith((".tar", ".parquet", "_stats.json"))]
+        endings = (".tar", ".parquet", "_stats.json")
+        return [(name, size) for name, size in self.sizes.items() if name.lower().endswith(endings)]
 
     def files(self) -> dict[str, int]:
-        return {name: size for name, size in self._sizes().items() if name.endswith(".tar")}
+        return {name: self.sizes[name] for name in tar_names(self.sizes)[0]}
 
     def listing(self) -> Iterator[Listed]:
-        tars = self._finished(self._sizes())
+        tars = self._tars()
         with ThreadPoolExecutor(_SCANNERS) as pool:
             # A window of scans ahead of the consumer, so that memory does not grow with the number of tars.
             waiting = [pool.submit(self._list_tar, name) for name in tars[: 2 * _SCANNERS]]
@@ -82,38 +78,33 @@ class TarSource(Source):
                 raise SourceError(f"{self.label}/{wanted.name} {'is not there' if data is None else 'ends early'}")
             yield data
 
-    def _sizes(self) -> dict[str, int]:
-        return {self._only: self.folder.size(self._only) or 0} if self._only else self.sizes
-
-    def _finished(self, sizes: dict[str, int]) -> list[str]:
-        """Tars that count; those that img2dataset has not finished are left out."""
-        tars = [name for name in sizes if name.endswith(".tar")]
-        if not tars:
-            raise RequestError(
-                f"SOURCE {self.folder.url} holds no .tar (compressed tars cannot be read in part: unpack .tar.gz first)"
-            )
-        if not any(name.endswith("_stats.json") for name in sizes):
-            return tars
-        finished = [name for name in tars if f"{name[: -len('.tar')]}_stats.json" in sizes]
-        if len(finished) < len(tars):
-            self.left_out["tars that img2dataset has not finished"] = len(tars) - len(finished)
-        return finished
+    def _tars(self) -> list[str]:
+        """Those that count."""
+        tars, packed = tar_names(self.sizes)
+        if packed:
+            _log.warning(f"{self.folder.url}: left out: {', '.join(packed[:5])}: compressed, unpack them first")
+            self.left_out["compressed tars, which cannot be read in part"] += len(packed)
+        return finished(tars, self.sizes, self.left_out)
 
     def _list_tar(self, name: str) -> tuple[list[Listed], Counter[str]]:
         left_out: Counter[str] = Counter()
         with self.folder.open(name) as file:
-            scan = scan_tar(file)
-        if scan.cut:
-            left_out[f"ends of cut tars ({name}: {scan.cut})"] += 1
+            scan = scan_tar(file, self._texts())
+        if scan.damages:
+            more = f" and {len(scan.damages) - 1:,} more" if len(scan.damages) > 1 else ""
+            left_out[f"damages in tars ({name}: {scan.damages[0]}{more})"] += 1
         listed: dict[str, Listed] = {}
         for key, members in scan.members.items():
-            pictures = [member for member in members if member.ending in PICTURE_ENDINGS]
-            if not pictures:
-                left_out["samples without a picture"] += 1
+            pictures = [member for member in members if member.ending in self._pictures()]
+            if pictures:
+                listed[key] = self._listed(name, key, pictures, scan)
                 continue
-            listed[key] = self._listed(name, key, pictures, scan)
-        expected = self._downloaded(name, left_out)
-        for key in expected - listed.keys():
+            endings = [member.ending.rpartition(".") for member in members]
+            dotted = ["".join(parts) for parts in endings if parts[0] and parts[2] in PICTURE_ENDINGS]
+            left_out["pictures whose ending has a dot" if dotted else "samples without a picture"] += 1
+            if dotted:
+                self._explain(name, key, dotted[0])
+        for key in downloaded(self.folder, f"{name[: -len('.tar')]}.parquet", left_out) - listed.keys():
             listed[key] = Listed(
                 f"{self.label}/{name}",
                 key,
@@ -122,90 +113,67 @@ class TarSource(Source):
                 (),
                 "missing: its table has it as downloaded, the tar does not hold it",
             )
-        return [listed[key] for key in sorted(listed)], left_out
+        in_order = [listed[key] for key in sorted(listed)]
+        return self.choice.judge(in_order, self._rows(name, in_order, scan)), left_out
+
+    def _rows(self, name: str, listed: Sequence[Listed], scan: Scan) -> pa.Table:
+        """Columns that are looked at, of img2dataset's table beside a tar, or else of the samples' JSON."""
+        columns = self.choice.columns
+        beside = f"{name[: -len('.tar')]}.parquet"
+        if columns and self.folder.size(beside) is not None:
+            return columns_by_key(self.folder, beside, [one.source_key for one in listed], columns)
+        return rows_of(
+            [fields_of(scan.texts.get((one.source_key, "json"))) for one in listed] if columns else [], columns
+        )
+
+    def _explain(self, name: str, key: str, ending: str) -> None:
+        """Say, of the first, why a picture is none by WebDataset's rule."""
+        if not self._explained:
+            self._explained = True
+            _log.warning(
+                f"{name}: {key}.{ending}: by WebDataset's rule an ending begins at the first dot, so this is .{ending} of "
+                f"{key}, which is left out with all that are named alike; source.picture={ending} takes these"
+            )
 
     def _listed(self, name: str, key: str, pictures: list[Found], scan: Scan) -> Listed:
-        captions, problem = captions_of(scan.texts.get((key, "txt")), scan.texts.get((key, "json")))
+        asked = self.settings.caption.lower()
+        texts = (scan.texts.get((key, ending)) for ending in ("txt", "json", asked or "txt"))
+        txt, js, own = texts
+        captions, problem = captions_of(txt, js, self.settings.caption, own)
+        if problem and (
+            long := [one for one in scan.members[key] if one.ending in self._texts() and one.size > LONGEST]
+        ):
+            problem = too_long(f"its .{long[0].ending}", long[0].size)
+        problem = scan.problems.get(key, problem)
         if len(pictures) > 1:
             problem = f"ambiguous: {len(pictures)} pictures: {', '.join(f'.{picture.ending}' for picture in pictures)}"
         return Listed(f"{self.label}/{name}", key, pictures[0].offset, pictures[0].size, captions, problem)
 
-    def _downloaded(self, name: str, left_out: Counter[str]) -> set[str]:
-        """Keys that img2dataset's table calls successful; counts the others."""
-        table_name = f"{name[: -len('.tar')]}.parquet"
-        if self.folder.size(table_name) is None:
-            return set()
-        with self.folder.open(table_name) as file:
-            try:
-                table = pq.ParquetFile(file)
-                if not {"key", "status"} <= set(table.schema_arrow.names):
-                    return set()
-                rows = table.read(columns=["key", "status"])
-            except pa.ArrowException as error:
-                raise RequestError(
-                    f"SOURCE {self.folder.url}/{table_name} cannot be read as img2dataset's table: {error}"
-                ) from None
-        keys, states = rows["key"].to_pylist(), rows["status"].to_pylist()
-        left_out.update(f"rows with status {state}" for state in states if state != "success")
-        return {key for key, state in zip(keys, states, strict=True) if state == "success"}
+    def _pictures(self) -> tuple[str, ...]:
+        """Endings of pictures."""
+        return (self.settings.picture.lower(),) if self.settings.picture else PICTURE_ENDINGS
+
+    def _texts(self) -> tuple[str, ...]:
+        """Endings of texts that may hold captions."""
+        return ("txt", "json", self.settings.caption.lower())
 
 
-def captions_of(txt: bytes | None, js: bytes | None) -> tuple[tuple[str, ...], str | None]:
-    """Captions of a sample's text members, and what is wrong with them (`reason: detail`) if nothing can be used.
-
-    `captions` (a list) of the JSON is preferred, as it holds them all; then the text; then `caption` or `text` of the JSON.
-    """
-    fields: dict[str, object] = {}
-    if js is not None:
-        try:
-            value = json.loads(js)
-            fields = value if isinstance(value, dict) else {}
-        except ValueError:
-            if txt is None:
-                return (), "bad_caption: its JSON cannot be read"
-    for name in ("captions", None, "caption", "text"):
-        if name is None:
-            spoken: object = txt
-        else:
-            spoken = fields.get(name)
-        if spoken:
-            return clean(spoken if isinstance(spoken, list) else [spoken])
-    return (), "no_caption: neither .txt nor .json has one"
-
-
-def scan_tar(file: IO[bytes]) -> Scan:
-    """Read the headers of a tar, and its small text members, without its pictures."""
+def scan_tar(file: IO[bytes], texts_of: Sequence[str]) -> Scan:
+    """Read the headers of a tar, and its small members of these endings, without its pictures."""
     members: dict[str, list[Found]] = {}
     texts: dict[tuple[str, str], bytes] = {}
-    size = file.seek(0, 2)
-    offset = 0
-    cut = None
-    while True:
-        file.seek(offset)
-        header = file.read(BLOCK)
-        if len(header) < BLOCK:
-            cut = f"at byte {size}, without an end of archive" if size else "it is empty"
-            break
-        if not any(header):
-            break
-        try:
-            info = read_member(file, header, offset)
-        except tarfile.TarError as error:
-            cut = f"at byte {offset}: {error}"
-            break
-        if info is None:  # a folder, a link, or the like
-            offset = file.tell()
-            continue
-        name, start, length = info
-        key, ending = split_name(name)
-        if start + length > size:
-            cut = f"at byte {size}, inside {name}"
-        if ending:
-            members.setdefault(key, []).append(Found(ending, start, length))
-            if ending in _CAPTION_ENDINGS and length <= _LARGEST_CAPTION:
-                file.seek(start)
-                texts[key, ending] = file.read(length)
-        if cut:
-            break
-        offset = start + length + -length % BLOCK
-    return Scan(members, texts, cut)
+    problems: dict[str, str] = {}
+    damages: list[str] = []
+    for member in read_members(file, file.seek(0, 2)):
+        key, ending = split_name(member.name)
+        if isinstance(member, Damage):
+            damages.append(f"{member.name}: {member.what}" if member.name else member.what)
+            if ending:
+                members.setdefault(key, []).append(Found(ending, 0, 0))
+                problems.setdefault(key, f"{member.reason}: its .{ending}: {member.what}")
+        elif ending:
+            members.setdefault(key, []).append(Found(ending, member.start, member.size))
+            if ending in texts_of and member.size <= LONGEST:
+                file.seek(member.start)
+                texts[key, ending] = file.read(member.size)
+    return Scan(members, texts, problems, damages)

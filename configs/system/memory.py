@@ -18,3 +18,8 @@ class PixelMemory:
         if len(self._bytes) < needed:
             self._bytes = np.empty(needed, np.uint8)
         return self._bytes[:needed].reshape(height, width, 3)
+
+    def trim(self, most: int) -> None:
+        """Give back what is kept, if it is more than this many bytes."""
+        if len(self._bytes) > most:
+            self._bytes = np.empty(0, np.uint8)

@@ -1,11 +1,13 @@
-"""Processes that share a command's work beside Ray's."""
+"""Processes that share a command's work beside Ray's, and what they may end of."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 
 
@@ -23,6 +25,33 @@ def stop_pool(pool: ProcessPoolExecutor) -> None:
     for process in list((pool._processes or {}).values()):
         process.terminate()
     pool.shutdown(cancel_futures=True)
+
+
+def exit_code_of(pool: ProcessPoolExecutor) -> int | None:
+    """How the process of a pool of one, which is broken, has ended: -N by signal N; None where nobody knows."""
+    (process,) = pool._processes.values()
+    pool.shutdown()
+    return process.exitcode
+
+
+def ending(code: int | None) -> str:
+    """An exit code in words: `was ended by SIGSEGV`, `ended with 3`."""
+    if code is None or code >= 0:
+        return f"ended with {'an unknown code' if code is None else code}"
+    known = code in {-one for one in signal.Signals}
+    over = ", over its limit of CPU time" if code == -signal.SIGPROF else ""
+    return f"was ended by {signal.Signals(-code).name if known else f'signal {-code}'}{over}"
+
+
+@contextmanager
+def cpu_limit(seconds: float) -> Iterator[None]:
+    """Ends this process by SIGPROF when what is within takes more CPU seconds, of all threads, than this: a decoder that
+    goes round in C hears nothing else, and time on the clock would be another program's fault."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _begin_worker() -> None:

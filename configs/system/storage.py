@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -35,6 +35,13 @@ class Range(NamedTuple):
     length: int
 
 
+class Listing(NamedTuple):
+    """The files of a folder, by name: bytes of those that can be opened, sorted, and what is wrong with the others."""
+
+    sizes: dict[str, int]
+    odd: dict[str, str]
+
+
 class Folder:
     """A folder on a disk or a prefix in a bucket, by path or fsspec URL. Names in it are relative, with forward slashes."""
 
@@ -42,8 +49,11 @@ class Folder:
         if not url:
             raise RequestError("expected a path or URL, given an empty one")
         try:
-            # Listings must be fresh: other machines write here too.
-            self.fs, path = fsspec.core.url_to_fs(os.path.expanduser(url), use_listings_cache=False)
+            # Listings must be fresh: other machines write here too. `::` chains URLs; in a plain path it is part of a name.
+            if "::" in url and "://" not in url:
+                self.fs, path = LocalFileSystem(), os.path.abspath(os.path.expanduser(url))  # noqa: PTH100
+            else:
+                self.fs, path = fsspec.core.url_to_fs(os.path.expanduser(url), use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise RequestError(f"{url}: {error}") from None
         self.is_local = isinstance(self.fs, LocalFileSystem)
@@ -72,15 +82,27 @@ class Folder:
     def is_folder(self) -> bool:
         return bool(self.fs.isdir(self.path))
 
-    def sizes(self, under: str = "", *, deep: bool = False) -> dict[str, int]:
-        """Name -> bytes of every file under a folder (below it too when `deep`), sorted by name; {} when there is none.
+    def sizes(self, under: str = "") -> dict[str, int]:
+        """Name -> bytes of every file in a folder, sorted by name; {} when there is none.
 
         Hidden and unfinished files (a leading dot in the last part) are left out.
         """
         try:
-            found = self.fs.find(self.locate(under), maxdepth=None if deep else 1, detail=True)
+            found = self.fs.find(self.locate(under), maxdepth=1, detail=True)
         except FileNotFoundError:
             return {}
+        return self._shown(found)
+
+    def listing(self) -> Listing:
+        """Every file of the folder and below it, through links; hidden files and folders are left out."""
+        if not self.is_local:
+            return Listing(self._shown(self.fs.find(self.path, detail=True)), {})
+        sizes: dict[str, int] = {}
+        odd: dict[str, str] = {}
+        _walk(self.path, "", (os.path.realpath(self.path),), sizes, odd)
+        return Listing({name: sizes[name] for name in sorted(sizes)}, odd)
+
+    def _shown(self, found: dict[str, Any]) -> dict[str, int]:
         start = len(self.path) + 1
         sizes = {path[start:]: int(info["size"]) for path, info in found.items() if info["type"] == "file"}
         return {name: sizes[name] for name in sorted(sizes) if not name.rsplit("/", 1)[-1].startswith(".")}
@@ -127,7 +149,8 @@ class Folder:
                         handle = None
                         yield None
                         continue
-                length = os.fstat(handle.fileno()).st_size if wanted.length < 0 else wanted.length
+                there = max(os.fstat(handle.fileno()).st_size - wanted.offset, 0)
+                length = there if wanted.length < 0 else min(wanted.length, there)
                 yield _read_fully(handle.fileno(), wanted.offset, min(length, most))
         finally:
             if handle is not None:
@@ -230,6 +253,24 @@ class Draft:
         fsync(final.parent)
 
 
+def check_apart(source: Folder, out: Folder) -> None:
+    """RequestError when one of them lies in the other, or both are one: what is written would be taken for what is read; or when
+    either is in the memory of this process alone."""
+    for one in (source, out):
+        if one.fs.protocol == "memory":
+            raise RequestError(
+                f"{one.url} is memory of this process: no worker sees it, and it ends with it. Give a folder"
+            )
+    paths = [os.path.realpath(one.path) if one.is_local else one.url for one in (source, out)]
+    if source.is_local == out.is_local and any(
+        f"{a}/".startswith(f"{b.rstrip('/')}/") for a, b in (paths, paths[::-1])
+    ):
+        raise RequestError(
+            f"OUT {out.url} and the source {source.url} lie in each other: what is written would be taken for source, by this "
+            "tool or another. Choose a folder beside it"
+        )
+
+
 @contextmanager
 def writing(url: str) -> Iterator[None]:
     """Within it is nothing but the writing, or reading back, of a place: what it refuses for good becomes StorageRefused; what
@@ -238,9 +279,10 @@ def writing(url: str) -> Iterator[None]:
         yield
     except Exception as error:
         if _is_final(error):
+            why = re.sub(r"^.Errno [0-9]+. |[.]$", "", str(error))
             raise StorageRefused(
-                f"OUT {url} refuses: {re.sub(r'^.Errno [0-9]+. ', '', str(error))}. Nothing more is tried; what is finished is "
-                "kept. Make room or get access, and run the same command again to go on"
+                f"OUT {url} refuses: {why}. Nothing more is tried; what is finished is kept. Make room or get access, and run "
+                "the same command again to go on"
             ) from error
         raise
 
@@ -250,6 +292,27 @@ def _is_final(error: Exception) -> bool:
         return isinstance(error, PermissionError) or error.errno in _FINAL
     # Credentials that are not there, or can be renewed no more: of boto's, which only s3fs imports.
     return type(error).__module__ == "botocore.exceptions" and bool(re.search("Credential|Token", type(error).__name__))
+
+
+def _walk(path: str, under: str, above: tuple[str, ...], sizes: dict[str, int], odd: dict[str, str]) -> None:
+    """Lists a folder and what is below it. `above` are the real paths of it and of those that it is in."""
+    with os.scandir(path) as entries:
+        for entry in entries:
+            name = under + entry.name
+            if entry.name.startswith("."):
+                continue
+            if not name.isascii() and name != name.encode("utf-8", "replace").decode():
+                odd[name.encode("utf-8", "backslashreplace").decode()] = "a name that is not UTF-8"
+            elif entry.is_symlink() and not Path(entry.path).exists():
+                odd[name] = "a link to nothing"
+            elif entry.is_dir():
+                real = os.path.realpath(entry.path) if entry.is_symlink() else f"{above[-1]}/{entry.name}"
+                if real in above:
+                    odd[name] = "a link to a folder that it is in"
+                else:
+                    _walk(entry.path, f"{name}/", (*above, real), sizes, odd)
+            elif entry.is_file():
+                sizes[name] = entry.stat().st_size
 
 
 def _read_fully(handle: int, offset: int, length: int) -> bytes:

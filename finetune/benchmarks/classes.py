@@ -104,9 +104,11 @@ def label_names(table: Table) -> tuple[str, ...]:
 
 
 def _split_line(text: str) -> list[str]:
-    """`path label`, `path,label` or `id frames label`; a path may hold blanks, a label that is a number may not."""
-    if "," in text:
-        return next(csv.reader([text]), [])
+    """`path label`, `path,label` (or with a semicolon or a tab) or `id frames label`; a path may hold blanks, a label that is a
+    number may not."""
+    for separator in ",;\t":
+        if separator in text:
+            return next(csv.reader([text], delimiter=separator), [])
     path, _, label = text.strip().rpartition(" ")
     before, _, frames = path.rpartition(" ")
     if frames.isdecimal() and before and " " not in before:

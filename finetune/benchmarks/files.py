@@ -9,25 +9,24 @@ import csv
 import io
 import json
 import os
+import posixpath
+import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from stillreel.configs import DataError, RequestError
+from stillreel.configs.system.claims import damage_of, read_parquet
 from stillreel.finetune.benchmarks.pickles import read_plain
+from stillreel.finetune.containers import VIDEO_ENDINGS
 
 ANNOTATION_ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".pkl", ".pickle", ".parquet")
-VIDEO_ENDINGS = (
-    "mp4", "webm", "avi", "mkv", "mov", "m4v", "mpg", "mpeg", "3gp", "3gpp", "3g2", "wmv", "mts", "m2ts", "flv", "ts", "ogv",
-    "qt", "asf", "divx",
-)  # fmt: skip
+_SHOWN = 6  # endings that are named
 _MOST_BYTES = 1 << 30  # of an annotation file; the largest in use has 60 MB
 
 csv.field_size_limit(1 << 24)
@@ -89,10 +88,35 @@ class Inventory:
                 found += _members(self.root / name)
         return found
 
+    @cached_property
+    def videos(self) -> list[str]:
+        """Names of the files that end as videos do."""
+        return [name for name in self.names if ending_of(name) in VIDEO_ENDINGS]
+
+    def others(self, but: Collection[str] = ()) -> str:
+        """How many files end otherwise, as "11 files of other endings: .heic 7, .jpg 4"; those of `but` are passed over. ""
+        without any."""
+        passed = {*VIDEO_ENDINGS, *but}
+        counted = Counter(ending for name in self.names if (ending := ending_of(name)) not in passed)
+        if not counted:
+            return ""
+        each = [f"{f'.{ending}' if ending else 'none'} {count:,}" for ending, count in counted.most_common(_SHOWN)]
+        more = ", ..." if len(counted) > _SHOWN else ""
+        return f"{counted.total():,} files of other endings: {', '.join(each)}{more}"
+
     def relative(self, file: AnnotationFile) -> str:
         """A file's name as messages and tables give it: relative to the folder where it lies in it."""
         text = str(file)
         return text.removeprefix(f"{self.root}/")
+
+
+def ending_of(name: str) -> str:
+    """What follows the last dot of a file's name, in lower case.
+
+    >>> ending_of("clips/A.MP4"), ending_of("v1.0/clip")
+    ('mp4', '')
+    """
+    return posixpath.splitext(name)[1][1:].lower()
 
 
 def _walk(root: Path) -> Iterator[str]:
@@ -149,9 +173,12 @@ class Content:
 
     @property
     def _form(self) -> dict[str, Any]:
-        """TSV quotes nothing; CSV does."""
+        """Columns are separated by what the names of the columns are: tabs, commas, or semicolons where commas are decimal. TSV
+        quotes nothing; CSV does."""
         tabs = self.file.name.lower().endswith(".tsv")
-        return {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"strict": True}
+        if tabs and "\t" in self.first:
+            return {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+        return {"delimiter": max(",;\t|", key=re.sub('"[^"]*"', "", self.first).count), "strict": True}
 
     def header(self) -> list[str]:
         """Column names, if the first line is one of names."""
@@ -176,7 +203,7 @@ class Content:
                 before = reader.line_num
                 if len(fields) != len(names):
                     raise DataError(f"{self.file}, line {number}: expected {len(names)} fields ({','.join(names)}), "
-                                    f"found {len(fields)}; a quote or a comma is out of place, or it is cut off")  # fmt: skip
+                                    f"found {len(fields)}; a quote or a separator is out of place, or it is cut off")  # fmt: skip
                 yield number, dict(zip(names, fields, strict=True))
         except csv.Error as error:
             raise DataError(
@@ -209,10 +236,8 @@ def parse(file: AnnotationFile) -> Content:
 
 
 def _parquet(data: bytes, file: AnnotationFile) -> list[dict[str, Any]]:
-    try:
-        return list(pq.read_table(pa.BufferReader(data)).to_pylist())
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: no Parquet file: {error}") from None
+    with damage_of(f"{file}: no Parquet file"):
+        return list(read_parquet(data).to_pylist())
 
 
 def _decode(data: bytes, file: AnnotationFile) -> str:

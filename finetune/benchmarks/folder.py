@@ -6,7 +6,6 @@ says where it belongs, and without one all is test. Or a table a split: files.tr
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -14,12 +13,22 @@ from typing import Any
 from stillreel.animate.sources.captions import CAPTION_COLUMNS, PICTURE_COLUMNS
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.benchmark import ColumnSettings
-from stillreel.finetune.benchmarks.assemble import check_apart
+from stillreel.finetune.benchmarks.assemble import check_apart, some
 from stillreel.finetune.benchmarks.benchmark import SPLITS, Benchmark, Protocol, Split, SplitName, Video
 from stillreel.finetune.benchmarks.classes import LABELS, classes_of, labelled_split
-from stillreel.finetune.benchmarks.files import Content
+from stillreel.finetune.benchmarks.files import AnnotationFile, Content
 from stillreel.finetune.benchmarks.find import Finder, Role
-from stillreel.finetune.benchmarks.records import STAN, Dialect, Gather, Record, Records, Table, text_of, texts_of
+from stillreel.finetune.benchmarks.records import (
+    STAN,
+    Dialect,
+    Gather,
+    Record,
+    Records,
+    Table,
+    composed,
+    name_of,
+    texts_of,
+)
 
 VARIANTS = ("",)
 _VIDEO_COLUMNS = ("video", "video_path", "video_id", "clip", *PICTURE_COLUMNS)
@@ -82,42 +91,47 @@ def _column(names: Sequence[str], asked: str, usual: Sequence[str]) -> str:
     return asked or next((by_lower[name] for name in usual if name in by_lower), "")
 
 
-def _dialect(asked: ColumnSettings) -> Dialect:
+def _dialect(asked: ColumnSettings, said: list[str]) -> Dialect:
+    """How such a table is read; what there is to say of it is appended to `said`."""
+
     def read(content: Content) -> Records:
         columns = _Columns(content, asked)
         gather = Gather(content.file, adds_up=True)
+        seen: set[tuple[object, ...]] = set()
+        doubled = []
         for place, row in _rows(content):
-            path = posixpath.normpath(text_of(row.get(columns.video), content.file, place))
-            captions = _captions(row.get(columns.caption), content, place) if columns.caption else ()
-            label = text_of(str(row.get(columns.label, "")), content.file, place) if columns.label else ""
-            said = str(row.get(columns.split) or "").strip().lower() if columns.split else "test"
-            if said and said not in _SPLITS:
-                raise DataError(f"{content.file}, {place}: the split {said!r}; expected {', '.join(SPLITS)} or nothing")
-            split = _SPLITS[said] if said else ""
+            path = posixpath.normpath(composed(name_of(row.get(columns.video), content.file, place)))
+            captions = texts_of(row.get(columns.caption), content.file, place) if columns.caption else ()
+            label = _class_of(row.get(columns.label), content.file, place) if columns.label else ""
+            part = str(row.get(columns.split) or "").strip().lower() if columns.split else "test"
+            if part and part not in _SPLITS:
+                raise DataError(f"{content.file}, {place}: the split {part!r}; expected {', '.join(SPLITS)} or nothing")
+            split = _SPLITS[part] if part else ""
             first = gather.records.get(path)
             if first and (first.split != split or first.label != label):
                 raise DataError(f"{content.file}, {place}: {path!r} has another split or class than in {first.place}")
+            if (told := (path, captions, label)) in seen:
+                doubled.append(place)
+                continue
+            seen.add(told)
             gather.add(Record(path, place, captions, label, split=split, path=path))
+        if doubled:
+            said.append(f"{content.file}: {len(doubled):,} rows stand there again and count once: {some(doubled)}")
         return gather.done()
 
     return Dialect("a table", "a table with a column of videos and one of captions or classes", _is_table, read)
 
 
-def _captions(value: Any, content: Content, place: str) -> tuple[str, ...]:
-    """A caption, or several as a list or as a JSON list in a cell."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            listed = json.loads(value)
-        except ValueError:
-            listed = None  # a caption that begins with a bracket
-        if isinstance(listed, list) and all(isinstance(one, str) for one in listed):
-            value = listed
-    return texts_of(value, content.file, place)
+def _class_of(value: Any, file: AnnotationFile, place: str) -> str:
+    if value is None or not str(value).strip():
+        raise DataError(f"{file}, {place}: a video without a class")
+    return name_of(str(value) if isinstance(value, bool) else value, file, place)
 
 
 def read(finder: Finder, _variant: str, needs: Collection[SplitName]) -> Benchmark:
     """The table, its splits, and queries as its captions have it: one a video, or every one."""
-    dialect = _dialect(finder.settings.column)
+    said: list[str] = []
+    dialect = _dialect(finder.settings.column, said)
     given: dict[SplitName, Table] = {}
     outside = 0
     for name in SPLITS:
@@ -130,6 +144,7 @@ def read(finder: Finder, _variant: str, needs: Collection[SplitName]) -> Benchma
         given = {name: kept for name in SPLITS if (kept := _kept(table, name)).records}
         outside = len(table.records) - sum(len(kept.records) for kept in given.values())
     splits, labels, differences = _splits(finder, given)
+    differences += tuple(said)
     if outside:
         differences += (f"{outside:,} videos of the table have no split, and are left out",)
     check_apart(splits)

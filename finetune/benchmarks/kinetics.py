@@ -1,8 +1,8 @@
-"""Kinetics-400 (Kay et al., 2017): 400 classes of ten-second clips. As everybody does, the official validation is the test.
+"""Kinetics-400, -600 and -700 (Kay et al., 2017; Carreira et al., 2018 and 2019): so many classes of ten-second clips.
 
-The official csv has names, ids and times (19,906 rows); lists for SlowFast and its heirs have `path,class` for what their
-authors could still download (UniFormer's: 19,787), with class numbers of their own. Clips lie in folders by class, as
-`id_000417_000427.mp4`, `id.mp4`, or either with _trimmed.
+As everybody does, the official validation is the test. The official csv has names, ids and times (of 400 19,906 rows); lists for
+SlowFast and its heirs have `path,class` for what their authors could still download (UniFormer's: 19,787), with class numbers of
+their own. Clips lie in folders by class, as `id_000417_000427.mp4`, `id.mp4`, or either with _trimmed.
 """
 
 from __future__ import annotations
@@ -43,15 +43,9 @@ CSV = Dialect(
 DIALECTS = (CSV,)
 _LISTS = (CSV, CLASS_LIST)
 
-_LABELS = Role(
-    "labels",
-    "the names of the 400 classes",
-    ("*kinetics*400*label*.csv", "*label_map*k400*.txt", "*label_map*.txt", "*kinetics*label*.txt"),
-    LABELS,
-)
-_PUBLISHED: dict[SplitName, tuple[Published, ...]] = {
-    "train": (),
-    "test": (
+# Of 400; the others have shrunk since they were counted, and lists of them are many.
+_PUBLISHED: dict[tuple[str, SplitName], tuple[Published, ...]] = {
+    ("400", "test"): (
         Published(19_906, by="the official csv"),
         Published(19_881, by="a list of what could be downloaded"),
         Published(19_877, by="a list of what could be downloaded"),
@@ -59,28 +53,42 @@ _PUBLISHED: dict[SplitName, tuple[Published, ...]] = {
         Published(19_787, by="UniFormer's list"),
     ),
 }
-_ROLES: dict[SplitName, Role] = {
-    "train": Role(
-        "train",
-        "the training list: csv with label,youtube_id,..., or `path class` lines",
-        ("kinetics*400*train*.csv", "*k400*train*.csv", "train.csv", "*train*.csv", "*train*list*.txt", "*train*.txt"),
-        _LISTS,
-    ),
-    "test": Role(
-        "test",
-        "the validation list, on which all test: csv with label,youtube_id,..., or `path class` lines",
-        ("kinetics*400*val*.csv", "*k400*val*.csv", "val.csv", "*val*.csv", "*val*list*.txt", "*val*.txt"),
-        _LISTS,
-        like=_ID,
-    ),
-}
+
+
+def _labels(classes: str) -> Role:
+    names = (
+        f"*kinetics*{classes}*label*.csv",
+        f"*label_map*k{classes}*.txt",
+        "*label_map*.txt",
+        "*kinetics*label*.txt",
+    )
+    return Role("labels", f"the names of the {classes} classes", names, LABELS)
+
+
+def _list(name: SplitName, part: str, what: str, classes: str) -> Role:
+    """The list of a split that files call `part`."""
+    names = (
+        f"kinetics*{classes}*{part}*.csv",
+        f"*k{classes}*{part}*.csv",
+        f"{part}.csv",
+        f"*{part}*.csv",
+        f"*{part}*list*.txt",
+        f"*{part}*.txt",
+    )
+    what = f"the {what}: csv with label,youtube_id,..., or `path class` lines"
+    return Role(name, what, names, _LISTS, like=_ID if name == "test" else "")
 
 
 def read(finder: Finder, _variant: str, needs: Collection[SplitName]) -> Benchmark:
     """Lists and names of classes; where a list and the csv are both there, they are compared."""
-    labels = finder.table(_LABELS, needed=False)
+    count = finder.name.removeprefix("kinetics")
+    roles: dict[SplitName, Role] = {
+        "train": _list("train", "train", "training list", count),
+        "test": _list("test", "val", "validation list, on which all test", count),
+    }
+    labels = finder.table(_labels(count), needed=False)
     tables: dict[SplitName, Table] = {}
-    for name, role in _ROLES.items():
+    for name, role in roles.items():
         if (table := finder.table(role, needed=name in needs)) is not None:
             tables[name] = table
     classes = classes_of(labels, tables.values())
@@ -88,7 +96,7 @@ def read(finder: Finder, _variant: str, needs: Collection[SplitName]) -> Benchma
     splits: dict[SplitName, Split] = {}
     for name, table in tables.items():
         names = {one.id: tuple(filter(None, (one.path, one.id))) for one in table.records.values()}
-        splits[name] = labelled_split(name, table, classes, _PUBLISHED[name], names)
+        splits[name] = labelled_split(name, table, classes, _PUBLISHED.get((count, name), ()), names)
     check_apart(splits)
-    protocol = Protocol("Kinetics-400", "recognition", "label", "the official validation split is the test")
-    return Benchmark("kinetics400", "", protocol, splits, classes.names, (*differences, *classes.differences))
+    protocol = Protocol(f"Kinetics-{count}", "recognition", "label", "the official validation split is the test")
+    return Benchmark(finder.name, "", protocol, splits, classes.names, (*differences, *classes.differences))

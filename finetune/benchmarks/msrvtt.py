@@ -1,7 +1,8 @@
 """MSR-VTT (Xu et al., CVPR 2016): 10,000 clips of YouTube, 20 captions each.
 
 1k-A (Yu et al., ECCV 2018, "JSFusion"): 1,000 test videos with one caption each, chosen by the authors; trained on the other
-9,000, or on the 7,010 that are neither it nor the rest of the official test. full: the official 6,513 / 497 / 2,990, where
+9,000, or on the 7,010 that are neither it nor the rest of the official test. 1k-B (Miech et al., 2018): 6,656 to train on, 1,000
+others to test, each by the first of its captions. full: the official 6,513 / 497 / 2,990, where
 every caption is a query. 1,990 of its test videos are in the 9k training list, so a model of one is never tested on the other.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Collection
 
 from stillreel.configs import DataError
 from stillreel.finetune.benchmarks.assemble import Joiner, check_apart, some
-from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, Published, SplitName
+from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, Published, SplitName, Video
 from stillreel.finetune.benchmarks.files import Content
 from stillreel.finetune.benchmarks.find import Finder, Role
 from stillreel.finetune.benchmarks.records import (  # fmt: skip
@@ -28,7 +29,7 @@ from stillreel.finetune.benchmarks.records import (  # fmt: skip
     text_of,
 )
 
-VARIANTS = ("1ka-9k", "1ka-7k", "full")
+VARIANTS = ("1ka-9k", "1ka-7k", "1kb", "full")
 _ID = r"video\d+"
 _SPLITS = {"train": "train", "validate": "validation", "test": "test"}
 _JSON = '{"videos": [{"video_id"}], "sentences": [{"video_id", "caption"}]}'
@@ -90,6 +91,9 @@ _TRAIN = {
     "1ka-7k": _list_role(
         "train", "the 7,010 training ids of 1k-A", ("msrvtt_train.7k.csv", "*train*7k*"), (7010,)
     ),
+    "1kb": Role(
+        "train", "the 6,656 training ids of 1k-B", ("train_list_miech.txt", "*train*miech*", "*train*1kb*"), _LISTS
+    ),
     "full": _list_role(
         "train", "the 6,513 official training ids", ("msrvtt_train.full.csv", "train_list_full.txt"), (6513,)
     ),
@@ -102,6 +106,8 @@ _TEST_1KA = Role(
     like=_ID,
     sizes=(1000,),
 )
+# By name alone: 1,000 ids may as well be those of 1k-A.
+_TEST_1KB = Role("test", "the 1,000 test ids of 1k-B", ("test_list_miech.txt", "*test*miech*", "*test*1kb*"), _LISTS)
 _VALIDATION_FULL = _list_role(
     "validation", "the 497 official validation ids", ("msrvtt_val.full.csv", "val_list_full.txt"), (497,)
 )
@@ -113,6 +119,8 @@ _PUBLISHED: dict[tuple[str, SplitName], tuple[Published, ...]] = {
     ("1ka-7k", "train"): (Published(7010, 140_200, "Miech et al.'s list"),),
     ("1ka-9k", "test"): (Published(1000, 1000, "JSFusion's list"),),
     ("1ka-7k", "test"): (Published(1000, 1000, "JSFusion's list"),),
+    ("1kb", "train"): (Published(6656, 133_120, "Miech et al.'s list"),),
+    ("1kb", "test"): (Published(1000, 1000, "Miech et al.'s list"),),
     ("full", "train"): (Published(6513, 130_260, "the release"),),
     ("full", "validation"): (Published(497, 9940, "the release"),),
     ("full", "test"): (Published(2990, 59_800, "the release"),),
@@ -123,19 +131,32 @@ def read(finder: Finder, variant: str, needs: Collection[SplitName]) -> Benchmar
     """1k-A tests on sentences of its own list; training, and all of `full`, on all captions of the json."""
     joiner = Joiner(finder, _CAPTIONS, needs)
     roles: dict[SplitName, Role] = {"train": _TRAIN[variant], "test": _TEST_1KA}
+    if variant == "1kb":
+        roles["test"] = _TEST_1KB
     if variant == "full":
         roles |= {"validation": _VALIDATION_FULL, "test": _TEST_FULL}
     for name, role in roles.items():
         listed = _official(joiner, role, name) if variant == "full" else joiner.list_of(role, name)
-        joiner.add(name, listed, _PUBLISHED[variant, name])
-        if variant != "full" and name == "test" and listed is not None:
+        first = variant == "1kb" and name == "test"
+        joiner.add(name, listed, _PUBLISHED[variant, name], _by_first_caption if first else None)
+        if variant.startswith("1ka") and name == "test" and listed is not None:
             joiner.differences += _other_sentences(listed, joiner.spoken)
     check_apart(joiner.splits)
-    if len(joiner.splits) == len(roles) and variant != "1ka-7k":
+    if len(joiner.splits) == len(roles) and variant in ("1ka-9k", "full"):
         joiner.check_complete(f"MSR-VTT {variant}")
-    title = {"1ka-9k": "MSR-VTT 1k-A (9k training)", "1ka-7k": "MSR-VTT 1k-A (7k training)", "full": "MSR-VTT full"}
-    protocol = Protocol(title[variant], "retrieval", "every" if variant == "full" else "single")
+    title = {
+        "1ka-9k": "MSR-VTT 1k-A (9k training)",
+        "1ka-7k": "MSR-VTT 1k-A (7k training)",
+        "1kb": "MSR-VTT 1k-B",
+        "full": "MSR-VTT full",
+    }
+    note = "the first of its 20 captions" if variant == "1kb" else ""
+    protocol = Protocol(title[variant], "retrieval", "every" if variant == "full" else "single", note)
     return Benchmark("msrvtt", variant, protocol, joiner.splits, differences=tuple(joiner.differences))
+
+
+def _by_first_caption(listed: Record, spoken: Record) -> Video:
+    return Video(listed.id, spoken.captions[:1], path=listed.path or spoken.path)
 
 
 def _official(joiner: Joiner, role: Role, name: SplitName) -> Table | None:

@@ -13,7 +13,19 @@ from typing import NamedTuple
 
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.benchmark import BENCHMARKS, BenchmarkSettings
-from stillreel.finetune.benchmarks import activitynet, didemo, folder, hmdb, kinetics, lsmdc, msrvtt, msvd, ssv2, vatex
+from stillreel.finetune.benchmarks import (
+    activitynet,
+    didemo,
+    diving,
+    folder,
+    hmdb,
+    kinetics,
+    lsmdc,
+    msrvtt,
+    msvd,
+    ssv2,
+    vatex,
+)
 from stillreel.finetune.benchmarks.assemble import compare_counts
 from stillreel.finetune.benchmarks.benchmark import SPLITS, Benchmark, SplitName
 from stillreel.finetune.benchmarks.files import Inventory
@@ -28,9 +40,12 @@ _MODULES: dict[str, ModuleType] = {
     "didemo": didemo,
     "activitynet": activitynet,
     "kinetics400": kinetics,
+    "kinetics600": kinetics,
+    "kinetics700": kinetics,
     "ssv2": ssv2,
     "hmdb51": hmdb,
     "ucf101": hmdb,
+    "diving48": diving,
     "folder": folder,
 }
 assert tuple(_MODULES) == BENCHMARKS

@@ -8,12 +8,28 @@ column, and the JSON of STAN's and UMT's data loaders.
 
 from __future__ import annotations
 
+import io
+import logging
+import re
+import tokenize
+import unicodedata
+from ast import literal_eval
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from stillreel.configs import DataError
+from stillreel.configs.system.claims import parse_json
 from stillreel.finetune.benchmarks.benchmark import Span
-from stillreel.finetune.benchmarks.files import VIDEO_ENDINGS, AnnotationFile, Content, parse
+from stillreel.finetune.benchmarks.files import AnnotationFile, Content, parse
+from stillreel.finetune.containers import VIDEO_ENDINGS
+
+_log = logging.getLogger(__name__)
+
+# A cell that is a printed list, array or tuple: it is empty, or its first text begins behind the bracket. (A caption may begin
+# with a bracket, too: [music], or an aside.)
+_ARRAY = re.compile(r"array\((.*?)(?:,\s*dtype=[\w<>'\"]+)?\)", re.DOTALL)
+_LISTED = re.compile(r"""\[\s*(?:['"].*|\])|\(\s*['"].*['"]\s*,?\s*\)""", re.DOTALL)
+_BETWEEN = (tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER)
 
 
 class Record(NamedTuple):
@@ -93,31 +109,47 @@ def _kind(value: Any) -> str:
 
 
 class Gather:
-    """Collects records in order; an id that stands twice is an error unless its captions are to be added up."""
+    """Collects records in order. An id that stands twice is an error unless its captions are to be added up, or the very same is
+    said of it: that counts once, and is told."""
 
     def __init__(self, file: AnnotationFile, *, adds_up: bool = False) -> None:
         self.file = file
         self.adds_up = adds_up
         self.captions: dict[str, list[str]] = {}
+        self._doubled: list[str] = []
         self.records: Records = {}
 
     def add(self, record: Record) -> None:
+        record = record._replace(id=composed(record.id))
         if not record.id:
             raise DataError(f"{self.file}, {record.place}: a video without an id")
         first = self.records.setdefault(record.id, record)
         if first is not record and not self.adds_up:
+            if first._replace(place=record.place) == record:
+                self._doubled.append(record.place)
+                return
             raise DataError(
-                f"{self.file}, {record.place}: video {record.id!r} stands there again; first: {first.place}"
+                f"{self.file}, {record.place}: video {record.id!r} stands there again, and otherwise; first: {first.place}"
             )
         if record.captions:
             self.captions.setdefault(record.id, []).extend(record.captions)
 
     def done(self) -> Records:
         """The records in order, each with all its captions."""
+        if self._doubled:
+            _log.warning(
+                f"{self.file}: {len(self._doubled):,} rows stand there again and count once: {self._doubled[0]}, ..."
+            )
         for name, captions in self.captions.items():
             if len(captions) > len(self.records[name].captions):
                 self.records[name] = self.records[name]._replace(captions=tuple(captions))
         return self.records
+
+
+def composed(name: str) -> str:
+    """A name with each letter and its accents as one character, as most systems write it: macOS's way is another, of the same
+    name."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def id_of(path: str) -> str:
@@ -129,6 +161,18 @@ def id_of(path: str) -> str:
     name = path.replace("\\", "/").rpartition("/")[2]
     stem, dot, ending = name.rpartition(".")
     return stem if dot and stem and ending.lower() in VIDEO_ENDINGS else name
+
+
+def name_of(value: Any, file: AnnotationFile, place: str) -> str:
+    """The name or id of a video: text, or a whole number, as tables and JSON have ids of digits alone (7.0 is one: a column of
+    numbers with a gap is written so)."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1:
+        return str(int(value))
+    if not isinstance(value, str):
+        raise DataError(f"{file}, {place}: expected the name of a video, found {_kind(value)}")
+    if not value.strip():
+        raise DataError(f"{file}, {place}: a video without an id")
+    return value.strip()
 
 
 def text_of(value: Any, file: AnnotationFile, place: str) -> str:
@@ -148,11 +192,36 @@ def text_of(value: Any, file: AnnotationFile, place: str) -> str:
 
 
 def texts_of(value: Any, file: AnnotationFile, place: str) -> tuple[str, ...]:
-    """One caption or a list of captions, none blank, at least one."""
+    """One caption or a list of captions, none blank, at least one. A list may be written into one cell of a table, as JSON, or as
+    pandas and NumPy print theirs."""
+    if isinstance(value, str):
+        cell = value.strip()
+        cell = array[1] if (array := _ARRAY.fullmatch(cell)) else cell
+        value = _listed(cell, file, place) if _LISTED.fullmatch(cell) else value
     spoken = value if isinstance(value, list | tuple) else [value]
     if not spoken:
         raise DataError(f"{file}, {place}: no captions")
     return tuple(text_of(one, file, place) for one in spoken)
+
+
+def _listed(text: str, file: AnnotationFile, place: str) -> list[Any]:
+    """The texts of a printed list, with commas between them or (NumPy) without."""
+    try:
+        return list(parse_json(text))
+    except ValueError:
+        found = []
+    try:
+        for kind, part, *_ in tokenize.generate_tokens(io.StringIO(text).readline):
+            if kind == tokenize.STRING:
+                found.append(literal_eval(part))
+            elif kind not in _BETWEEN and part not in tuple(",()[]"):
+                raise ValueError(part)
+    except (ValueError, SyntaxError, tokenize.TokenError):
+        raise DataError(
+            f"{file}, {place}: {text[:60]!r} looks like a list of captions and cannot be read as one (cut by NumPy?); expected "
+            'JSON, ["a dog", "a hound"], or a caption a row'
+        ) from None
+    return found
 
 
 def field(record: Any, key: str, kind: type, file: AnnotationFile, place: str) -> Any:
@@ -184,8 +253,8 @@ def first_value(content: Content) -> Any:
 def _is_id_list(content: Content) -> bool:
     value = content.value
     if isinstance(value, list):
-        return bool(value) and isinstance(value[0], str)
-    return content.is_text and len(content.first.split()) == 1 and not set(content.first) & set(",{[<\t")
+        return bool(value) and isinstance(value[0], str | int)
+    return content.is_text and len(content.first.split()) == 1 and not set(content.first) & set(",;{[<\t")
 
 
 def _read_id_list(content: Content) -> Records:
@@ -197,9 +266,8 @@ def _read_id_list(content: Content) -> Records:
             gather.add(Record(id_of(text.strip()), f"line {number}", path=text.strip()))
         return gather.done()
     for number, value in enumerate(content.value, 1):
-        if not isinstance(value, str):
-            raise DataError(f"{content.file}, record {number}: expected an id as text, found {_kind(value)}")
-        gather.add(Record(id_of(value), f"record {number}", path=value))
+        path = name_of(value, content.file, f"record {number}")
+        gather.add(Record(id_of(path), f"record {number}", path=path))
     return gather.done()
 
 
@@ -213,7 +281,7 @@ def _read_id_table(content: Content) -> Records:
     gather = Gather(content.file)
     for number, row in content.rows(["video_id"]):
         place = f"line {number}"
-        captions = (text_of(row[spoken], content.file, place),) if spoken else ()
+        captions = texts_of(row[spoken], content.file, place) if spoken else ()
         gather.add(Record(id_of(row["video_id"].strip()), place, captions))
     return gather.done()
 
@@ -250,7 +318,7 @@ def _read_umt(content: Content) -> Records:
         keys = set(one) if isinstance(one, dict) else set()
         name = next((key for key in ("video", "image", "video_id") if key in keys), "video")
         spoken = next((key for key in ("caption", "sentence") if key in keys), "caption")
-        path = field(one, name, str, content.file, place)
+        path = name_of(field(one, name, object, content.file, place), content.file, place)
         field(one, spoken, object, content.file, place)
         gather.add(Record(id_of(path), place, texts_of(one[spoken], content.file, place), path=path))
     return gather.done()

@@ -13,7 +13,7 @@ from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, Publish
 from stillreel.finetune.benchmarks.classes import CLASS_LIST, LABELS, classes_of, compare_lists, labelled_split
 from stillreel.finetune.benchmarks.files import Content
 from stillreel.finetune.benchmarks.find import Finder, Role
-from stillreel.finetune.benchmarks.records import Dialect, Gather, Record, Records, Table, field, keys_of_first
+from stillreel.finetune.benchmarks.records import Dialect, Gather, Record, Records, Table, field, keys_of_first, name_of
 
 VARIANTS = ("",)
 
@@ -27,7 +27,9 @@ def _read_release(content: Content) -> Records:
     for number, one in enumerate(content.value, 1):
         place = f"record {number}"
         template = field(one, "template", str, content.file, place)
-        gather.add(Record(field(one, "id", str, content.file, place), place, label=template))
+        gather.add(
+            Record(name_of(field(one, "id", object, content.file, place), content.file, place), place, label=template)
+        )
     return gather.done()
 
 
@@ -38,7 +40,8 @@ def _is_unlabelled(content: Content) -> bool:
 def _read_unlabelled(content: Content) -> Records:
     gather = Gather(content.file)
     for number, one in enumerate(content.value, 1):
-        gather.add(Record(field(one, "id", str, content.file, f"record {number}"), f"record {number}"))
+        place = f"record {number}"
+        gather.add(Record(name_of(field(one, "id", object, content.file, place), content.file, place), place))
     return gather.done()
 
 

@@ -6,15 +6,17 @@ refused, unless that is allowed: then its missing videos stay in the test as mis
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from stillreel.configs import RequestError
 from stillreel.finetune.benchmarks.assemble import some
 from stillreel.finetune.benchmarks.benchmark import Benchmark, Split, SplitName, Video
-from stillreel.finetune.benchmarks.files import VIDEO_ENDINGS, Inventory
-from stillreel.finetune.benchmarks.records import id_of
+from stillreel.finetune.benchmarks.files import ANNOTATION_ENDINGS, Inventory, ending_of
+from stillreel.finetune.benchmarks.records import composed, id_of
+from stillreel.finetune.containers import VIDEO_ENDINGS
 
 
 @dataclass(frozen=True)
@@ -36,44 +38,73 @@ class Located:
 
 
 class VideoIndex:
-    """The files of a folder by name, and by name without ending."""
+    """The files of a folder by name, and by name without ending. How letters with accents are encoded makes no difference (macOS
+    takes them apart). `choices` tell which of several files of a name was taken, `cases` which was found by other capitals."""
 
     def __init__(self, inventory: Inventory) -> None:
         self.root = inventory.root
-        self._paths = set(inventory.names)
+        self.choices: list[str] = []
+        self.cases: list[str] = []
+        self._paths = {composed(path): path for path in inventory.names} | {path: path for path in inventory.names}
         self._by_name: dict[str, list[str]] = {}
         for path in inventory.names:
-            name = path.rpartition("/")[2]
-            self._by_name.setdefault(name, []).append(path)
-            if (stem := id_of(name)) != name:
-                self._by_name.setdefault(stem, []).append(path)
+            name = composed(path).rpartition("/")[2]
+            for one in {name, id_of(name)}:
+                self._by_name.setdefault(one, []).append(path)
 
     def exact(self, video: Video) -> str:
         """The video's file where its annotation says that it lies; "" when there is none."""
         path = video.path.removeprefix("./")
-        return path if path in self._paths else ""
+        return self._paths.get(path) or self._paths.get(composed(path), "")
 
     def find(self, video: Video, taken: Collection[str]) -> str:
         """The video's file by its spellings, the likeliest first; "" when there is none that is not `taken`.
 
         RequestError when several different files have the name.
         """
+        return self._find(video, taken, self._by_name, lambda name: name)
+
+    def find_whatever_case(self, video: Video, taken: Collection[str]) -> str:
+        """The same where only capitals differ."""
+        path = self._find(video, taken, self._by_lower_name, str.lower)
+        if path:
+            self.cases.append(f"{path} for {video.id!r}")
+        return path
+
+    def _find(
+        self, video: Video, taken: Collection[str], names: Mapping[str, list[str]], spelled: Callable[[str], str]
+    ) -> str:
         for spelling in video.names or (video.id,):
-            name = spelling.rpartition("/")[2]
+            name = spelled(composed(spelling).rpartition("/")[2])
             for one in (name, id_of(name), f"{id_of(name)}_trimmed"):
-                hits = [path for path in self._by_name.get(one, ()) if path not in taken]
+                hits = [path for path in names.get(one, ()) if path not in taken]
                 if hits:
                     return hits[0] if len(hits) == 1 else self._choose(video, hits)
         return ""
 
+    @cached_property
+    def _by_lower_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name, paths in self._by_name.items():
+            found.setdefault(name.lower(), []).extend(paths)
+        return found
+
     def _choose(self, video: Video, hits: Sequence[str]) -> str:
-        """Of several files of one name the one whose folders agree best with the annotation's path, or any of equal ones."""
+        """Of several files of one name the one whose folders agree best with the annotation's path; of these the first by
+        VIDEO_ENDINGS, if they lie side by side; or any of equal ones."""
         agree = [_common_tail(video.path, path) for path in hits]
         best = [path for path, count in zip(hits, agree, strict=True) if count == max(agree)]
-        if len(best) > 1 and len({(self.root / path).stat().st_size for path in best}) > 1:
+        if len({path.rpartition("/")[0] for path in best}) == 1:
+            best.sort(
+                key=lambda path: VIDEO_ENDINGS.index(ending) if (ending := ending_of(path)) in VIDEO_ENDINGS else -1
+            )
+            if len({*map(ending_of, best[:2])}) > 1:
+                self.choices.append(f"{best[0]}, not {', '.join(best[1:])}")
+                return best[0]
+        if len({(self.root / path).stat().st_size for path in best}) > 1:
             raise RequestError(
-                f"video {video.id!r} has {len(best)} different files in {self.root}: {some(best)}. "
-                "Choose one of their folders with videos="
+                f"video {video.id!r} has {len(best)} different files in {self.root}: {some(best)}. Choose one of their "
+                "folders with videos=; of files in one folder, rename or remove the others"
             )
         return best[0]
 
@@ -90,7 +121,9 @@ def _common_tail(one: str, other: str) -> int:
 
 def locate(benchmark: Benchmark, inventory: Inventory, needs: Collection[SplitName], *, allow_missing: bool) -> Located:
     """Find every video, count, and refuse needed splits that lack some unless that is allowed. RequestError for the user."""
-    found = _found_files(benchmark, VideoIndex(inventory))
+    index = VideoIndex(inventory)
+    found = _found_files(benchmark, index)
+    benchmark = replace(benchmark, differences=(*benchmark.differences, *_described(index, inventory)))
     return _counted(benchmark, inventory.root, found, needs, allow_missing=allow_missing)
 
 
@@ -103,15 +136,29 @@ def locate_stored(
 
 
 def _found_files(benchmark: Benchmark, index: VideoIndex) -> dict[str, str]:
-    """File by video id: first those that lie where their annotation says, then the others by name."""
+    """File by video id: first those that lie where their annotation says, then the others by name, at last in any case."""
     videos = [video for split in benchmark.splits.values() for video in split.videos]
     found = {video.id: path for video in videos if (path := index.exact(video))}
     taken = set(found.values())
-    for video in videos:
-        if video.id not in found and (path := index.find(video, taken)):
-            found[video.id] = path
-            taken.add(path)
+    for find in (index.find, index.find_whatever_case):
+        for video in videos:
+            if video.id not in found and (path := find(video, taken)):
+                found[video.id] = path
+                taken.add(path)
     return found
+
+
+def _described(index: VideoIndex, inventory: Inventory) -> Iterator[str]:
+    """What there is to say of the files of a folder."""
+    if index.choices:
+        yield (
+            f"{len(index.choices):,} videos have files of several endings side by side, of which the first of "
+            f"{', '.join(VIDEO_ENDINGS[:5])}, ... is taken: {some(index.choices)}"
+        )
+    if index.cases:
+        yield f"{len(index.cases):,} videos are found by names whose capitals differ: {some(index.cases)}"
+    if others := inventory.others((*(ending[1:] for ending in ANNOTATION_ENDINGS), "zip")):
+        yield f"{others}: no videos that are read here"
 
 
 def _counted(
@@ -175,7 +222,7 @@ def _refusal(
         f"{some(missing[name])}"
         for name in refused
     ]
-    lines.append(f"(looked for by name at any depth, as {', '.join(VIDEO_ENDINGS[:5])} and others)")
+    lines.append(f"(looked for by name at any depth, as {', '.join(VIDEO_ENDINGS)})")
     if empty:
         lines.append(f"None of {empty[0]} is there: is it the right folder? Name another with videos=")
     else:

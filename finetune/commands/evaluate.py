@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from stillreel.configs import RequestError
 from stillreel.configs.finetune import EvaluateSettings
 from stillreel.configs.system.storage import Folder
-from stillreel.finetune.checkpoints.weights import check_size, load_any, model_folder
 from stillreel.finetune.data.asked import open_asked, store_asked
 from stillreel.finetune.evaluation.benchmark import benchmark_evaluator
 from stillreel.finetune.evaluation.results import (
@@ -23,11 +24,15 @@ from stillreel.finetune.evaluation.results import (
 )
 from stillreel.pretrain.data.together import Together
 from stillreel.pretrain.engine.distributed import init_distributed
+from stillreel.pretrain.engine.doubts import of_untrained
 from stillreel.pretrain.engine.parallel import autocast_of
+from stillreel.pretrain.engine.start import check_size, fit_clips
 from stillreel.pretrain.evaluation.two_stage.plot import draw_sweep
 from stillreel.pretrain.evaluation.two_stage.staged import Staged, evaluate_stages
-from stillreel.pretrain.model.towers import model_cfg_of
+from stillreel.pretrain.model import VideoTextModel, build_model
+from stillreel.pretrain.run.opening import Described, describe, describe_fresh, model_folder, open_model
 
+_log = logging.getLogger(__name__)
 _PATIENCE_S = 1800.0
 
 
@@ -35,14 +40,18 @@ def run(name: str, settings: EvaluateSettings) -> int:
     """Print the table, write OUT/results.json if OUT is given. Returns 0."""
     if settings.compare:
         read_results(settings.compare)  # fails before hours of work, not behind them
+    described = _described(settings)
+    settings = fit_clips(settings, described)
+    check_size(settings.size, described.towers)
     store = store_asked(settings)
     opened = open_asked(name, settings, (settings.split,), store)
     with init_distributed(settings.device) as ranks:
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        model = load_any(settings).to(ranks.device)
-        check_size(settings.size, model_cfg_of(model.clip))
+        model = _model(settings).to(ranks.device)
         if ranks.is_first:
+            for doubt in () if settings.checkpoint else of_untrained(model):
+                _log.warning(doubt)
             print(opened.report(), file=sys.stderr, flush=True)
         autocast = autocast_of(settings, ranks.device)
         evaluator_of = partial(
@@ -82,6 +91,25 @@ def run(name: str, settings: EvaluateSettings) -> int:
         if settings.compare:
             print(compare_with(settings.compare, results, result))
     return 0
+
+
+def _described(settings: EvaluateSettings) -> Described:
+    if settings.checkpoint:
+        return describe(settings.checkpoint, settings.peer)
+    towers = settings.model.towers
+    if not towers.pretrained and not towers.name.startswith(("local-dir:", "hf-hub:")):
+        raise RequestError(
+            "nothing to evaluate: give checkpoint=, or a CLIP, such as model.towers.name=ViT-B-32-quickgelu "
+            "model.towers.pretrained=openai"
+        )
+    return describe_fresh(settings.model)
+
+
+def _model(settings: EvaluateSettings) -> VideoTextModel:
+    """The model that is to be evaluated, on the CPU."""
+    if settings.checkpoint:
+        return open_model(settings.checkpoint, settings.model.towers.pretrained, settings.peer)
+    return build_model(settings.model)
 
 
 def _draw(staged: Staged, asked: str, out: Path) -> None:

@@ -12,22 +12,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.model import CLIP
 
 from stillreel.configs.exchange import ExportSettings
 from stillreel.configs.system.storage import Folder
-from stillreel.pretrain.model.checkpoint import check_free, in_json, load_model, publish_tensors, save_model
+from stillreel.pretrain.model.adapter import AnyClip, Towers, preprocess_of
+from stillreel.pretrain.model.checkpoint import check_free, in_json, publish_tensors, save_model
 from stillreel.pretrain.model.clip_files import hub_config, hub_state
+from stillreel.pretrain.model.other_files import siglip_config
 from stillreel.pretrain.model.towers import model_cfg_of
+from stillreel.pretrain.run.opening import describe, open_model
 
 
 def run(checkpoint: str, out: str, settings: ExportSettings) -> int:
-    """Write OUT. RequestError when CHECKPOINT is none of ours."""
+    """Write OUT. RequestError where there is no CHECKPOINT."""
     folder = Folder(out)
     check_free(folder)
-    model = load_model(checkpoint)
-    save_model(model, folder, {"file": checkpoint})
+    model = open_model(checkpoint, settings.pretrained)
+    save_model(model, folder, {"file": checkpoint, "frames": describe(checkpoint).frames})
     print(f"{folder.url}: the whole model, model.safetensors and config.json")
     if settings.towers == "none":
         return 0
@@ -37,26 +38,24 @@ def run(checkpoint: str, out: str, settings: ExportSettings) -> int:
         print(f"{towers.url}: the towers; open_clip.create_model_and_transforms('local-dir:{towers.path}')")
     else:
         _write_hub(model.clip, towers, settings.dtype)
-        print(f"{towers.url}: the towers; transformers.CLIPModel.from_pretrained('{towers.path}')")
+        kind = "SiglipModel" if isinstance(model.clip, AnyClip) else "CLIPModel"
+        print(f"{towers.url}: the towers; transformers.{kind}.from_pretrained('{towers.path}')")
     left = len(model.state_dict()) - len(model.clip.state_dict())
     if left:
         print(f"the towers leave out {left} tensors of the video model: its temporal module and head")
     return 0
 
 
-def _write_open_clip(clip: CLIP, folder: Folder, dtype: str) -> None:
-    preprocess = {
-        "mean": list(OPENAI_DATASET_MEAN),
-        "std": list(OPENAI_DATASET_STD),
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-    }
-    config = {"model_cfg": model_cfg_of(clip), "preprocess_cfg": preprocess}
+def _write_open_clip(clip: Towers, folder: Folder, dtype: str) -> None:
+    told = preprocess_of(clip)
+    preprocess = {key: told[key] for key in ("mean", "std", "interpolation", "resize_mode")}
+    cfg = model_cfg_of(clip) | ({"custom_text": True} if isinstance(clip, AnyClip) else {})
+    config = {"model_cfg": cfg, "preprocess_cfg": preprocess}
     _publish(folder, "open_clip_model.safetensors", clip.state_dict(), dtype, "open_clip_config.json", config)
 
 
-def _write_hub(clip: CLIP, folder: Folder, dtype: str) -> None:
-    config = hub_config(model_cfg_of(clip))
+def _write_hub(clip: Towers, folder: Folder, dtype: str) -> None:
+    config = siglip_config(clip) if isinstance(clip, AnyClip) else hub_config(model_cfg_of(clip))
     _publish(folder, "model.safetensors", hub_state(clip.state_dict()), dtype, "config.json", config)
 
 

@@ -5,6 +5,7 @@ OUT is a run's folder as in pretraining; OUT/final is the model that was chosen,
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,31 +17,35 @@ import torch
 from stillreel.configs import RequestError
 from stillreel.configs.finetune import FinetuneSettings
 from stillreel.finetune.benchmarks import Located, Opened, Split, SplitName
-from stillreel.finetune.checkpoints.weights import check_size, describe_model, resolve_init
 from stillreel.finetune.data import prepare
 from stillreel.finetune.data.asked import open_asked, store_asked
-from stillreel.finetune.data.loader import Pair, class_text, pair_loader, pairs_of, start_state
-from stillreel.finetune.data.plan import describe_costs, describe_reading, devices
+from stillreel.finetune.data.loader import Pair, class_text, describe_cut, pair_loader, pairs_of, start_state
+from stillreel.finetune.data.plan import describe_costs, describe_reading, devices, without_weights
 from stillreel.finetune.data.store import FrameStore
 from stillreel.finetune.evaluation.benchmark import benchmark_evaluator
 from stillreel.finetune.evaluation.results import about_checkpoint, publish, results_of, table_of
 from stillreel.pretrain.data import Share
-from stillreel.pretrain.data.tokens import tokenize
+from stillreel.pretrain.data.tokens import tokenizer_of
+from stillreel.pretrain.engine.doubts import doubts_of
 from stillreel.pretrain.engine.loop import Metrics
 from stillreel.pretrain.engine.parallel import autocast_of
 from stillreel.pretrain.engine.prefetcher import DeviceBatch, DevicePrefetcher
 from stillreel.pretrain.engine.session import Session, Training, open_session, run_training
+from stillreel.pretrain.engine.start import check_size, resolve_start
 from stillreel.pretrain.evaluation import EvaluationResult, Evaluator
 from stillreel.pretrain.model import VideoTextModel, load_model
+from stillreel.pretrain.model.normalize import Pixels
 from stillreel.pretrain.objectives import ClassTexts
 from stillreel.pretrain.run.folder import FINAL
+from stillreel.pretrain.run.opening import Described
 from stillreel.shards.stream.stream import State
+
+_log = logging.getLogger(__name__)
 
 
 def run(name: str, settings: FinetuneSettings) -> int:
     """Train to the last step, from the latest checkpoint in OUT if there is one; choose; test. Returns 0 when that is done."""
-    settings = resolve_init(settings)
-    described = describe_model(settings)
+    settings, described = resolve_start(settings)
     check_size(settings.size, described.towers)
     store = store_asked(settings)
     opened = open_for_training(name, settings, store)
@@ -57,7 +62,10 @@ def run(name: str, settings: FinetuneSettings) -> int:
     if settings.dry_run:
         print(opened.report(), f"{opened.located.describe()}; selection: {selection_in(opened)}", sep="\n")
         classes = len(opened.benchmark.labels) if settings.objective.classes else 0
+        print(describe_cut(pairs, settings.context_length))
         print(describe_costs(settings, described, len(pairs), classes))
+        for doubt in doubts_of(settings, len(pairs), without_weights(described)):
+            _log.warning(doubt)
         print(describe_reading(settings, pairs, store, max(len(devices()), 1)))
         return 0
     if settings.prepare:
@@ -68,7 +76,7 @@ def run(name: str, settings: FinetuneSettings) -> int:
         metric = "t2v_r1" if opened.benchmark.protocol.task == "retrieval" else "top1"
         settings = settings.model_copy(update={"best_metric": metric})
     with open_session(settings) as session:
-        FinetuneRun(settings, opened, store, pairs, session).work()
+        FinetuneRun(settings, opened, store, pairs, session, described).work()
     return 0
 
 
@@ -111,6 +119,7 @@ class FinetuneRun:
     store: FrameStore | None
     pairs: Sequence[Pair]
     session: Session
+    described: Described
 
     def work(self) -> EvaluationResult:
         """Train to the last step, save the model that is chosen, test it."""
@@ -121,7 +130,7 @@ class FinetuneRun:
             order=("seed",),
             start=start_state(self.pairs, settings.seed),
             feed=self._feed,
-            description=self.opened.report(),
+            description=f"{self.opened.report()}\n{describe_cut(self.pairs, settings.context_length)}",
             evaluate_every=settings.eval.every or settings.save_every,
             evaluate=partial(self._metrics, self._evaluator(selection)) if selection else None,
             chooses=bool(selection),
@@ -139,16 +148,19 @@ class FinetuneRun:
             steps,
             store=self.store,
             pin_memory=ranks.device.type == "cuda",
+            tokenizer=tokenizer_of(self.described.towers),
         )
         dtype, texts = self._autocast or torch.float32, self._class_texts()
-        return iter(DevicePrefetcher(loader, ranks.device, seed=self.settings.seed, dtype=dtype, texts=texts))
+        pixels = Pixels.told_by(self.described.preprocess)
+        seed = self.settings.seed
+        return iter(DevicePrefetcher(loader, ranks.device, seed=seed, dtype=dtype, texts=texts, pixels=pixels))
 
     def _class_texts(self) -> ClassTexts | None:
         """None where clips are not told apart by their classes."""
         if not self.settings.objective.classes:
             return None
         texts = [class_text(label, self.settings.prompt) for label in self.opened.benchmark.labels]
-        return ClassTexts(texts, tokenize(texts, self.settings.context_length))
+        return ClassTexts(texts, tokenizer_of(self.described.towers)(texts, self.settings.context_length))
 
     @property
     def _autocast(self) -> torch.dtype | None:

@@ -23,30 +23,35 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import stillreel
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.search import IndexSettings
 from stillreel.configs.settings import canonical_json
+from stillreel.configs.system.claims import damage_of, parse_json
 from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import amount
 from stillreel.configs.system.storage import Folder
-from stillreel.finetune.checkpoints.weights import model_folder
 from stillreel.finetune.search.approximate import build_faiss, faiss_file
 from stillreel.finetune.search.features import model_digest, open_model, to_halves
 from stillreel.finetune.search.footage import Footage, read_footage
 from stillreel.finetune.search.sources import Source, open_source
 from stillreel.finetune.search.store import Entry, IndexWriter, VideoIndex, open_index, read_manifest
+from stillreel.pretrain.engine.start import check_size, fit_clips
 from stillreel.pretrain.evaluation.two_stage.stages import vectors_of_clips
 from stillreel.pretrain.model import VideoTextModel
+from stillreel.pretrain.model.checkpoint import save_model
 from stillreel.pretrain.model.features import in_fp32
 from stillreel.pretrain.model.normalize import encode_frames
+from stillreel.pretrain.run.opening import describe, is_ours, model_folder, origin_in
+from stillreel.pretrain.run.opening import open_model as open_named
 
 _PASSING = ("missing", "unreadable", "too_slow")
 _ROWS = 4096  # copied at once
 _PARTS_KEPT = 4  # in memory: files are published in the order in which they were saved
+_ANY = Entry("", 0, 0)
 _SHOWN = 20  # damaged files that are named on the terminal; the table has all
 
 
@@ -65,22 +70,33 @@ def run(videos: str, out: str, settings: IndexSettings) -> int:
     folder = Folder(out)
     if not folder.is_local:
         raise RequestError(f"{out}: an index is mapped into memory, so it must lie on a disk")
+    described = describe(settings.checkpoint)
+    settings = fit_clips(settings, described)
+    check_size(settings.size, described.towers)
     source = open_source(videos, settings.video_settings())
     files = source.survey()
-    checkpoint = model_folder(settings.checkpoint)
-    model = open_model(checkpoint, settings.device)
-    side = model.clip.visual.image_size[0]
-    if settings.size != side:
-        raise RequestError(f"size={settings.size}: the model's towers read {side} x {side}; set size={side}")
-    maker = {
-        "model": {
-            "path": str(Path(checkpoint).expanduser().absolute()),
-            "sha256": model_digest(checkpoint),
-        },
-        "settings": settings.video_settings().model_dump(mode="json"),
-    }
     with sole_writer(folder):
-        return _follow(folder, source, files, model, maker, settings)
+        checkpoint = _model_of_ours(folder, settings)
+        maker = {
+            "model": {
+                "path": str(Path(checkpoint).expanduser().absolute()),
+                "sha256": model_digest(checkpoint),
+            },
+            "settings": settings.video_settings().model_dump(mode="json"),
+        }
+        return _follow(folder, source, files, open_model(checkpoint, settings.device), maker, settings)
+
+
+def _model_of_ours(folder: Folder, settings: IndexSettings) -> str:
+    """The folder of the model: where it lies, or, of somebody else's, its copy in the index, which a search needs too."""
+    named = {"file": settings.checkpoint, "pretrained": settings.pretrained}
+    if is_ours(settings.checkpoint):
+        return model_folder(settings.checkpoint)
+    copy = folder.within("model")
+    if not (is_ours(copy.path) and origin_in(copy.path) == named):
+        shutil.rmtree(copy.path, ignore_errors=True)
+        save_model(open_named(settings.checkpoint, settings.pretrained), copy, named)
+    return copy.path
 
 
 def _follow(
@@ -155,7 +171,7 @@ def _known(old: VideoIndex | None, work: Path) -> dict[str, Known]:
     for path in sorted(work.glob("part-*.safetensors")):
         try:
             known |= {one.entry.path: one for one in _read_part(path)}
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        except (DataError, OSError):
             path.unlink()  # cut off by a loss of power: its files are read again
     return known
 
@@ -215,9 +231,15 @@ def _save_part(work: Folder, name: str, batches: Sequence[tuple[list[Entry], Arr
 
 def _read_part(path: Path) -> Iterator[Known]:
     _arrays_of_part.cache_clear()  # another run's part may have had this name
-    _arrays_of_part(path)  # so that one that was cut is known by now
-    with safe_open(path, "numpy") as file:
-        entries = [Entry(*values) for values in json.loads(file.metadata()["entries"])]
+    with damage_of(str(path)):
+        _arrays_of_part(path)  # so that one that was cut is known by now
+    with damage_of(str(path)), safe_open(path, "numpy") as file:
+        entries = [Entry(*values) for values in parse_json(file.metadata()["entries"])]
+        for entry in entries:
+            if not all(isinstance(value, type(default)) for value, default in zip(entry, _ANY, strict=True)):
+                raise ValueError(f"{entry} is of no file")
+            if entry.row >= len(_arrays_of_part(path).get("vectors", ())):
+                raise ValueError(f"{entry.path} has row {entry.row}, which is not there")
     return (Known(entry, partial(_arrays_of_part, path)) for entry in entries)
 
 

@@ -13,6 +13,7 @@ from stillreel.configs import RequestError
 from stillreel.configs.search import ServeSettings
 from stillreel.configs.system.storage import Folder
 from stillreel.finetune.search.app import build_app
+from stillreel.finetune.search.guard import PromptProtocol
 from stillreel.finetune.search.searcher import Searcher
 from stillreel.finetune.search.store import open_index
 
@@ -40,6 +41,8 @@ def run(index: str, settings: ServeSettings) -> int:
         print("other machines can reach it: whoever does can search and watch all videos of the index", flush=True)
     config = uvicorn.Config(
         app,
+        http=PromptProtocol,
+        ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,

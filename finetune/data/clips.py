@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -31,6 +32,9 @@ class ClipSource(Protocol):
     def read(self, clip: Clip, epoch: int | None) -> VideoClip:
         """The clip as at test (None), or with what its sampler draws in an epoch. VideoError where it has no frame."""
 
+    def read_crops(self, clips: Sequence[Clip]) -> list[VideoClip]:
+        """Clips as at test that differ by where their square lies, and by nothing else: decoded once."""
+
 
 class Draws(NamedTuple):
     """What is drawn of a video in an epoch: by `seed`; with `crops` the part of its frames, too."""
@@ -58,10 +62,18 @@ class FileSource:
         self._reader, self._draws = VideoReader(settings), draws
 
     def read(self, clip: Clip, epoch: int | None) -> VideoClip:
-        if clip.file is None:
-            raise VideoError(clip.name, "missing", "no file of its name was found")
         dice = None if epoch is None else self._draws.dice(clip, epoch)
-        return self._reader.read(clip.file, clip.span, dice, self._draws.view(clip, epoch))
+        return self._reader.read(_file_of(clip), clip.span, dice, self._draws.view(clip, epoch))
+
+    def read_crops(self, clips: Sequence[Clip]) -> list[VideoClip]:
+        clip = clips[0]
+        return self._reader.read_views(_file_of(clip), clip.span, None, [one.view for one in clips])
+
+
+def _file_of(clip: Clip) -> Path:
+    if clip.file is None:
+        raise VideoError(clip.name, "missing", "no file of its name was found")
+    return clip.file
 
 
 def dice_of(seed: int, video: str, epoch: int) -> Dice:

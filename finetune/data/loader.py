@@ -21,6 +21,7 @@ import torch
 
 from stillreel.configs import RequestError
 from stillreel.configs.finetune import FinetuneSettings, ViewSettings
+from stillreel.configs.prompts import templates_of
 from stillreel.configs.settings import canonical_json
 from stillreel.finetune.benchmarks import Located, SplitName
 from stillreel.finetune.benchmarks.classes import plain
@@ -28,7 +29,7 @@ from stillreel.finetune.data.clips import Clip, Draws, empty_clips, fill_clip
 from stillreel.finetune.data.store import FrameStore, open_source
 from stillreel.finetune.video import Span, VideoError
 from stillreel.pretrain.data import BatchDataset, BatchLoader, BatchMaker, ClipBatch, Share, View
-from stillreel.pretrain.data.tokens import tokenize
+from stillreel.pretrain.data.tokens import CLIPS_OWN, Tokenizer, count_cut
 from stillreel.shards.stream.faults import BadSample, Budget, fill_slots
 from stillreel.shards.stream.order import Ints, permutation
 from stillreel.shards.stream.stream import State, slots_of
@@ -64,6 +65,14 @@ def pairs_of(located: Located, name: SplitName, prompt: str) -> list[Pair]:
     return pairs
 
 
+def describe_cut(pairs: Sequence[Pair], words: int) -> str:
+    """How many of their captions are cut at the context length."""
+    captions = [pair.caption for pair in pairs]
+    return (
+        f"train: {count_cut(captions, words):,} of {len(captions):,} captions are longer than {words} tokens, and cut"
+    )
+
+
 def draws_of(settings: FinetuneSettings) -> Draws:
     """What training draws of its videos."""
     return Draws(settings.seed, crops=settings.crop == "random")
@@ -77,12 +86,12 @@ def instants_of(views: ViewSettings) -> list[float | None]:
 
 
 def class_text(label: str, prompt: str) -> str:
-    """What is said of a class.
+    """What is said of a class; of an ensemble the first.
 
     >>> class_text("Moving [something] up", "a video of {}.")
     'a video of moving something up.'
     """
-    return prompt.replace("{}", plain(label))
+    return templates_of(prompt)[0].replace("{}", plain(label))
 
 
 def start_state(pairs: Sequence[Pair], seed: int) -> State:
@@ -100,6 +109,7 @@ def pair_loader(
     *,
     store: FrameStore | None = None,
     pin_memory: bool = False,
+    tokenizer: Tokenizer = CLIPS_OWN,
 ) -> BatchLoader:
     """Batches from `state` on. RequestError when the state is of other pairs or another seed."""
     if state.fingerprint != start_state(pairs, settings.seed).fingerprint:
@@ -108,7 +118,7 @@ def pair_loader(
             "changed. Go on with what it was trained on, or give another OUT to start anew"
         )
     return BatchLoader(
-        PairDataset(pairs, settings, share, state, steps, store),
+        PairDataset(pairs, settings, share, state, steps, store, tokenizer),
         Budget(settings.max_bad, settings.max_bad_run),
         workers=settings.workers,
         pin_memory=pin_memory,
@@ -126,21 +136,29 @@ class PairDataset(BatchDataset):
         state: State,
         steps: int | None,
         store: FrameStore | None = None,
+        tokenizer: Tokenizer = CLIPS_OWN,
     ) -> None:
         super().__init__(share, state, steps)
-        tokenize([""], settings.context_length)  # loads the vocabulary now, once: forked workers have it then
+        tokenizer([""], settings.context_length)  # loads the vocabulary now, once: forked workers have it then
         self._pairs, self._settings, self._store = pairs, settings, store
+        self._tokenizer = tokenizer
 
     def open(self) -> BatchMaker:
-        return _PairMaker(self._pairs, self._settings, self.share, self._store)
+        return _PairMaker(self._pairs, self._settings, self.share, self._store, self._tokenizer)
 
 
 class _PairMaker:
     """Makes batches in one process."""
 
     def __init__(
-        self, pairs: Sequence[Pair], settings: FinetuneSettings, share: Share, store: FrameStore | None
+        self,
+        pairs: Sequence[Pair],
+        settings: FinetuneSettings,
+        share: Share,
+        store: FrameStore | None,
+        tokenizer: Tokenizer,
     ) -> None:
+        self._tokenizer = tokenizer
         self._pairs, self._settings, self._share = pairs, settings, share
         self._source = open_source(settings.video_settings(), store, draws_of(settings))
         self._orders: dict[int, Ints] = {}  # of the latest epochs
@@ -163,7 +181,7 @@ class _PairMaker:
             [pair.key for pair in found],
             captions,
             [pair.source for pair in found],
-            tokenize(captions, self._settings.context_length),
+            self._tokenizer(captions, self._settings.context_length),
             frames,
             None,
             View("", video.frames, video.size),

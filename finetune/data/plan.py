@@ -12,24 +12,29 @@ import torch
 from stillreel.configs.finetune import FinetuneSettings
 from stillreel.configs.system.hardware import dense_peak
 from stillreel.configs.system.progress import amount, duration
-from stillreel.finetune.checkpoints.weights import Described
 from stillreel.finetune.data.loader import Pair, draws_of
 from stillreel.finetune.data.store import FrameStore, open_source
 from stillreel.finetune.video import VideoError
 from stillreel.pretrain.engine.session import step_flops
 from stillreel.pretrain.model import VideoTextModel
+from stillreel.pretrain.model.adapter import is_openais
 from stillreel.pretrain.model.towers import build_towers
+from stillreel.pretrain.run.opening import Described
 
 _BUSY = 0.4  # share of a device's dense peak that a well fed step reaches
 _READ = 12  # clips that are read to see how fast that is
 _STATE = 16  # bytes a weight: itself, its gradient, AdamW's two moments, in fp32
 
 
+def without_weights(described: Described) -> VideoTextModel:
+    """The model as it is built, on no device."""
+    with torch.device("meta"):
+        return VideoTextModel(build_towers(described.towers), described.settings)
+
+
 def describe_costs(settings: FinetuneSettings, described: Described, pairs: int, classes: int) -> str:
     """Steps, parameters, memory, operations and time of a run on `pairs` pairs that tells `classes` apart (0: none)."""
-    steps = settings.steps_of(pairs)
-    with torch.device("meta"):
-        model = VideoTextModel(build_towers(described.towers), described.settings)
+    steps, model = settings.steps_of(pairs), without_weights(described)
     weights = sum(tensor.numel() for tensor in model.parameters())
     step = step_flops(settings, described.settings, described.towers, settings.frames, settings.context_length, classes)
     names = devices()
@@ -40,12 +45,16 @@ def describe_costs(settings: FinetuneSettings, described: Described, pairs: int,
         time = f"{duration(seconds)} at {_BUSY:.0%} of the peak of {len(names)} x {names[0]}, decoding not counted"
     else:
         time = "unknown (no device whose peak is known)"
-    kept = activations(described.towers, settings, classes)
+    kept = (
+        amount(activations(described.towers, settings, classes))
+        if is_openais(described.towers)
+        else "an unknown amount"
+    )
     return "\n".join(
         (
             f"{steps:,} steps of {settings.batch:,} clips: {steps * settings.batch / pairs:.3g} epochs of {pairs:,} pairs",
             f"parameters: {weights / 1e6:.1f} M",
-            f"memory, estimated: {amount(weights * _STATE)} of weights and optimizer on each device, and {amount(kept)} of "
+            f"memory, estimated: {amount(weights * _STATE)} of weights and optimizer on each device, and {kept} of "
             "activations over all of them" + (" (computed again)" if settings.activation_checkpointing else ""),
             f"operations: {step:.3g} FLOP a step, {steps * step:.3g} in all",
             f"time: {time}",

@@ -7,9 +7,12 @@ says; a video that gives no frame is a rejected row with its reason.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from math import ceil
+from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -29,16 +32,18 @@ from stillreel.finetune.data.store import KIND, kept_settings, positions_in
 from stillreel.finetune.video import VideoError
 from stillreel.finetune.video.container import OpenVideo
 from stillreel.finetune.video.decode import FrameDecoder
+from stillreel.finetune.video.errors import reading
 from stillreel.finetune.video.pixels import FrameShaper
 from stillreel.finetune.video.reader import shown_instead
 from stillreel.finetune.video.samplers import sample
 from stillreel.shards.build.engine import Build, describe_totals, run_build
 from stillreel.shards.build.executors import ShardTask
+from stillreel.shards.build.isolated import Isolated
 from stillreel.shards.build.libraries import library_versions
 from stillreel.shards.build.survey import Task
 from stillreel.shards.format.plan import Listed, Plan, PlanHeader, write_plan
 from stillreel.shards.format.receipt import Receipt
-from stillreel.shards.format.record import REJECTED, WRITTEN, Record
+from stillreel.shards.format.record import REJECTED, WRITTEN, Record, Rejection
 from stillreel.shards.format.writer import ShardWriter
 
 _SHARD_SIZE = 100  # videos
@@ -47,6 +52,9 @@ _MOST_DRAWS = 10  # clips that are stored of a video for training, where the sam
 _DRAWING = ("segments", "clip2video")
 # Whatever decides the bytes of a sample.
 _LIBRARIES = ("av", "numpy", "pillow", "pyarrow", "simplejpeg", "stillreel")
+
+
+Decoded = tuple[int, int, dict[str, bytes]]
 
 
 class FrameJob(NamedTuple):
@@ -127,20 +135,32 @@ def make_shard(task: ShardTask) -> Receipt:
     start = perf_counter()
     plan = task.open_plan()
     clips, video = task.job
-    with ShardWriter(plan, task.shard, task.max_rejected) as writer:
+    with ShardWriter(plan, task.shard, task.max_rejected) as writer, ExitStack() as stack:
+        decode: Callable[..., Decoded] = frames_of
+        if task.isolated:
+            decode = stack.enter_context(Isolated(_decoder, math.inf))
         for planned, clip in zip(plan.read_shard(task.shard), clips, strict=True):
             try:
-                width, height, members = frames_of(clip, video, plan.header.settings)
+                width, height, members = decode(clip, video, plan.header.settings)
                 writer.write(Record.of(planned, WRITTEN)._replace(width=width, height=height), members)
-            except VideoError as trouble:
+            except (VideoError, Rejection) as trouble:
                 writer.reject(Record.of(planned, REJECTED, trouble.reason, trouble.detail))
         return writer.publish(task.attempt, {"total": perf_counter() - start})
 
 
-def frames_of(clip: Clip, video: VideoSettings, stored: Mapping[str, Any]) -> tuple[int, int, dict[str, bytes]]:
+def _decoder() -> Callable[..., Decoded]:
+    return frames_of
+
+
+def frames_of(clip: Clip, video: VideoSettings, stored: Mapping[str, Any]) -> Decoded:
     """Width and height of a video's stored frames, and the members of its sample. VideoError where it gives no frame."""
     assert clip.file is not None
-    file = OpenVideo(clip.file, video.max_pixels)
+    with reading(clip.file):
+        return _frames_of(clip, clip.file, video, stored)
+
+
+def _frames_of(clip: Clip, path: Path, video: VideoSettings, stored: Mapping[str, Any]) -> Decoded:
+    file = OpenVideo(path, video.max_pixels)
     decoder = FrameDecoder(file, video.max_seconds)
     test = [sample(video, decoder.timeline, clip.span, None, instant) for instant in stored["instants"]]
     train = [
@@ -149,16 +169,16 @@ def frames_of(clip: Clip, video: VideoSettings, stored: Mapping[str, Any]) -> tu
     ]
     wanted = np.unique(np.concatenate([*test, *train])).tolist()
     if not all(map(len, (*test, *train))):
-        raise VideoError(str(clip.file), "outside", f"no frame to take in {clip.span or 'it'}")
+        raise VideoError(str(path), "outside", f"no frame to take in {clip.span or 'it'}")
     shaper = FrameShaper(video.size, file.sample_aspect if video.square_pixels else None)
     shaped = {number: shaper.whole(frame) for number, frame in decoder.frames(wanted)}
     if not shaped:
         why = "; ".join(map(str, decoder.flaws)) or "the decoder gave none"
-        raise VideoError(str(clip.file), "no_frames", why)
+        raise VideoError(str(path), "no_frames", why)
     numbers = sorted(shaped)
     told = {
         "video": clip.name,
-        "file": clip.file.name,
+        "file": path.name,
         "numbers": numbers,
         "times": decoder.timeline.times[numbers].tolist(),
         "end": float(decoder.timeline.end),

@@ -10,19 +10,17 @@ cut when a clip is read. In training an epoch takes the next of the draws that w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import simplejpeg
 from numpy.typing import NDArray
 
 from stillreel.configs import DataError, RequestError
+from stillreel.configs.system.claims import Damaged, damage_of, parse_json
 from stillreel.configs.system.storage import Folder
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.data.clips import AT_TEST, Clip, ClipSource, Draws, FileSource, dice_of
@@ -31,7 +29,7 @@ from stillreel.finetune.video.errors import TROUBLES, Flaw
 from stillreel.finetune.video.pixels import cropped, square
 from stillreel.finetune.video.reader import filled, shuffled
 from stillreel.shards.format.receipt import part_file
-from stillreel.shards.format.record import WRITTEN
+from stillreel.shards.format.record import WRITTEN, read_table
 from stillreel.shards.stream.corpus import Corpus, open_corpus
 from stillreel.shards.stream.faults import BadSample, BadShard
 from stillreel.shards.stream.reader import Found, Place, SampleReader
@@ -99,12 +97,10 @@ def open_store(url: str) -> FrameStore:
 def _rows(folder: Folder, tar: str) -> list[dict[str, Any]]:
     name = part_file(tar.rpartition("/")[2].removesuffix(".tar"), "parquet")
     try:
-        data = pa.BufferReader(folder.read(name))
-        rows: list[dict[str, Any]] = pq.read_table(
-            data, columns=["source_key", "status", "reason", "detail"]
-        ).to_pylist()
-    except (FileNotFoundError, pa.ArrowException) as error:
+        table = read_table(folder.read(name), f"{folder.url}/{name}")
+    except FileNotFoundError as error:
         raise DataError(f"{folder.url}/{name}: {error}") from None
+    rows: list[dict[str, Any]] = table.select(["source_key", "status", "reason", "detail"]).to_pylist()
     return rows
 
 
@@ -125,21 +121,27 @@ class StoredSource:
         """VideoError where the store has no frame of it; StorageFailure where storage does not answer."""
         members = self._members(clip.name)
         try:
-            told = json.loads(members["json"])
-            turns = told["train"]
-            chosen = told["test"][self._views.index(clip.view.instant)] if epoch is None else turns[epoch % len(turns)]
-            places = np.array(chosen, np.int64)
-            if self._settings.order == "shuffled":
-                dice = None if epoch is None else dice_of(self._store.settings["seed"], clip.name, epoch)
-                places = shuffled(places, dice, told["file"])
-            view = self._draws.view(clip, epoch)
-            pixels = {place: self._decoded(members[f"{place:03d}.jpg"], view) for place in set(places.tolist())}
-            frames, mask = filled(self._settings, [pixels[place] for place in places.tolist()])
-            numbers, times = np.array(told["numbers"], np.int64), np.array(told["times"], np.float64)
-            flaws, end = tuple(Flaw(*flaw) for flaw in told["flaws"]), float(told["end"])
-        except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise VideoError(self._where(clip.name), "corrupt", f"no sample of stored frames: {error!r}") from None
-        return VideoClip(frames, mask, numbers[places], times[places], flaws, end)
+            with damage_of("no sample of stored frames"):
+                told = parse_json(members["json"])
+                turns = told["train"]
+                chosen = (
+                    told["test"][self._views.index(clip.view.instant)] if epoch is None else turns[epoch % len(turns)]
+                )
+                places = np.array(chosen, np.int64)
+                if self._settings.order == "shuffled":
+                    dice = None if epoch is None else dice_of(self._store.settings["seed"], clip.name, epoch)
+                    places = shuffled(places, dice, told["file"])
+                view = self._draws.view(clip, epoch)
+                pixels = {place: self._decoded(members[f"{place:03d}.jpg"], view) for place in set(places.tolist())}
+                frames, mask = filled(self._settings, [pixels[place] for place in places.tolist()])
+                numbers, times = np.array(told["numbers"], np.int64), np.array(told["times"], np.float64)
+                flaws, end = tuple(Flaw(*flaw) for flaw in told["flaws"]), float(told["end"])
+                return VideoClip(frames, mask, numbers[places], times[places], flaws, end)
+        except Damaged as error:
+            raise VideoError(self._where(clip.name), "corrupt", str(error)) from None
+
+    def read_crops(self, clips: Sequence[Clip]) -> list[VideoClip]:
+        return [self.read(clip, None) for clip in clips]
 
     def _members(self, video: str) -> Mapping[str, bytes]:
         place = self._store.places.get(video)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import groupby, product
 
 import torch
 from torch.utils.data import Dataset
 
 from stillreel.configs import RequestError
 from stillreel.configs.finetune import ProtocolSettings
+from stillreel.configs.prompts import templates_of
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.benchmarks import Located, Split, SplitName
-from stillreel.finetune.data.clips import Clip, ClipSource, empty_clips, fill_clip
+from stillreel.finetune.data.clips import Clip, ClipSource, empty_clips
 from stillreel.finetune.data.loader import class_text, clips_of, instants_of
 from stillreel.finetune.data.store import FrameStore, open_source
 from stillreel.finetune.video import VideoError, View
 from stillreel.pretrain.data.together import Together
+from stillreel.pretrain.data.tokens import count_cut
 from stillreel.pretrain.data.workers import load_batches
 from stillreel.pretrain.evaluation import EvalBatch, EvalProtocol, Evaluator, Matches
 from stillreel.shards.stream.order import permutation
@@ -39,6 +41,7 @@ def benchmark_evaluator(
     places = [0.0, 0.5, 1.0] if views.crops == 3 else [0.5]
     chosen = [View(*one) for one in product(instants_of(views), places)]
     clips = [clip._replace(view=view) for clip in clips_of(located, split) for view in chosen]
+    batch = max(batch // len(places), 1) * len(places)  # crops of one clip are read together
     reader = BenchmarkClips(clips, settings.video_settings(), batch, workers, store)
     protocol = benchmark_protocol(located, split, settings, len(chosen), selection)
     return Evaluator(reader, protocol, together=together)
@@ -49,13 +52,15 @@ def benchmark_protocol(
 ) -> EvalProtocol:
     """What a split is asked: each caption for its video, or each video for its class."""
     benchmark, videos = located.benchmark, located.benchmark.splits[split].videos
+    templates = templates_of(settings.prompt)
     numbers, retrieval = torch.arange(len(videos)), benchmark.protocol.task == "retrieval"
     if retrieval:
         texts = [caption for one in videos for caption in one.captions]
         matches = Matches(numbers.repeat_interleave(torch.tensor([len(one.captions) for one in videos])), numbers)
     else:
-        texts = [class_text(label, settings.prompt) for label in benchmark.labels]
-        matches = Matches(torch.arange(len(texts)), torch.tensor([one.label for one in videos]))
+        texts = [class_text(label, template) for label in benchmark.labels for template in templates]
+        matches = Matches(torch.arange(len(benchmark.labels)), torch.tensor([one.label for one in videos]))
+    cut = count_cut(texts, settings.context_length)
     return EvalProtocol(
         name=f"{split} split",
         context_length=settings.context_length,
@@ -69,7 +74,11 @@ def benchmark_protocol(
         views=views,
         dual_softmax=settings.dual_softmax,
         querybank=_bank(benchmark.splits.get("train"), settings.querybank) if retrieval and settings.querybank else (),
-        described=_described(located, split, settings, selection),
+        prompts=1 if retrieval else len(templates),
+        cut=cut,
+        described=_described(
+            located, split, settings, selection, f" ({cut:,} of {len(texts):,} texts cut)" if cut else ""
+        ),
     )
 
 
@@ -94,14 +103,19 @@ class BenchmarkClips(Dataset[EvalBatch]):
         clips = self._clips[number * self.batch : (number + 1) * self.batch]
         frames, mask = empty_clips(len(clips), self._settings)
         self._source = self._source or open_source(self._settings, self._store)  # in the process that reads
-        whole, troubles = [], []
-        for row, clip in enumerate(clips):
+        whole: list[bool] = []
+        troubles: list[str] = []
+        for _, crops in groupby(clips, lambda clip: clip._replace(view=clip.view._replace(place=0.5))):
+            alike = list(crops)
             try:
-                troubles += fill_clip(self._source, clip, frames.numpy()[row], mask.numpy()[row])
-                whole.append(True)
+                read = self._source.read_crops(alike)
+                for row, clip in enumerate(read, len(whole)):
+                    frames[row], mask[row] = torch.from_numpy(clip.frames), torch.from_numpy(clip.mask)
+                troubles += [f"{alike[0].file}: {flaw}" for flaw in read[0].flaws]
+                whole += [True] * len(read)
             except VideoError as trouble:
                 troubles.append(str(trouble))
-                whole.append(False)
+                whole += [False] * len(alike)
         return EvalBatch(frames, mask, whole, troubles)
 
 
@@ -114,10 +128,13 @@ def _bank(train: Split | None, count: int) -> list[str]:
     return [captions[number] for number in sorted(chosen.tolist())]
 
 
-def _described(located: Located, split: SplitName, settings: ProtocolSettings, selection: str) -> str:
+def _described(located: Located, split: SplitName, settings: ProtocolSettings, selection: str, cut: str) -> str:
     video, views = settings.video_settings(), settings.views
     shuffled = ", shuffled" if video.order == "shuffled" else ""
-    seen = f"{video.frames} frames by {video.sampler}{shuffled}, {video.size} px, {settings.context_length} tokens"
+    seen = f"{video.frames} frames by {video.sampler}{shuffled}, {video.size} px, {settings.context_length} tokens{cut}"
+    asked = len(templates_of(settings.prompt))
+    if asked > 1 and located.benchmark.protocol.task == "recognition":
+        seen += f", {asked} prompts a class"
     many = f", {views.segments} x {views.crops} views" if views.segments * views.crops > 1 else ""
     chosen = f"; selection: {selection}" if selection else ""
     return f"{located.describe(split)}; {seen}{many}{chosen}"

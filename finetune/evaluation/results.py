@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from stillreel.configs import RequestError
 from stillreel.configs.settings import Settings, canonical_json
+from stillreel.configs.system.claims import damage_of, parse_json
 from stillreel.configs.system.storage import Folder
 from stillreel.finetune.benchmarks import Opened, SplitName
 from stillreel.pretrain.evaluation import EvalProtocol, EvaluationResult, Ranks, Retrieval, compare, in_rows
@@ -61,6 +61,7 @@ def results_of(
             else len(videos),
             "missing": len(opened.located.missing.get(split, ())),
             "damaged": len(result.damaged),
+            "cut": protocol.cut,
         },
         "metrics": result.metrics(),
         "rows": [row.to_json() for row in result.rows],
@@ -91,7 +92,8 @@ def about_checkpoint(path: str) -> dict[str, Any]:
     if (weights := Path(path) / WEIGHTS).is_file():
         with weights.open("rb") as file:
             found["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-        found["origin"] = json.loads((Path(path) / CONFIG).read_bytes()).get("origin", {})
+        with damage_of(f"{path}/{CONFIG} is damaged"):
+            found["origin"] = parse_json((Path(path) / CONFIG).read_bytes()).get("origin", {})
     return found
 
 
@@ -103,7 +105,12 @@ def compare_with(path: str, results: Mapping[str, Any], result: EvaluationResult
             raise RequestError(
                 f"compare={path}: its {key} is {other.get(key)!r}, here {results[key]!r}: not the same queries"
             )
-    theirs, ours = other["rows"][0], result.rows[0]
+    with damage_of(f"{path} is damaged"):
+        return _compared(path, other["rows"][0], result)
+
+
+def _compared(path: str, theirs: Mapping[str, Any], result: EvaluationResult) -> str:
+    ours = result.rows[0]
     lines = [f"this less {path}, paired by query (95 % interval, p of no difference):"]
     ways = (("t2v", "text_to_video"), ("v2t", "video_to_text")) if isinstance(ours, Retrieval) else (("", "ranks"),)
     for way, field in ways:
@@ -117,7 +124,7 @@ def compare_with(path: str, results: Mapping[str, Any], result: EvaluationResult
 def read_results(path: str) -> dict[str, Any]:
     """RequestError where there are none."""
     try:
-        found = json.loads(Path(path).expanduser().read_bytes())
+        found = parse_json(Path(path).expanduser().read_bytes())
     except (OSError, ValueError) as error:
         raise RequestError(f"{path}: no results.json can be read there: {error}") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT or found.get("schema") != SCHEMA_VERSION:

@@ -16,12 +16,13 @@ from stillreel.animate.preview.strip import Strip, make_strip
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.pretrain import PretrainSettings
 from stillreel.pretrain.data.together import Failure
-from stillreel.pretrain.data.tokens import tokenize
+from stillreel.pretrain.data.tokens import Tokenizer, tokenizer_of
 from stillreel.pretrain.evaluation.held_out import HeldOutDataset, Spot, choose_samples
 from stillreel.pretrain.evaluation.ranks import rank_rows
 from stillreel.pretrain.evaluation.results import DEPTHS
 from stillreel.pretrain.model import VideoTextModel, load_model
-from stillreel.pretrain.model.normalize import normalize
+from stillreel.pretrain.model.normalize import normalize, pixels_of
+from stillreel.pretrain.model.towers import model_cfg_of
 from stillreel.pretrain.run.checkpoint import step_name, steps_in
 from stillreel.pretrain.run.folder import CHECKPOINTS, FINAL
 from stillreel.shards.stream.stream import open_blend
@@ -68,8 +69,8 @@ def find_answers(run: Path, settings: PretrainSettings, count: int) -> Answers:
         raise RequestError("the run had no held-out set (eval.data)")
     where = _last_model(run)
     held_out = _read(settings, count)
-    captions, labels = _distinct(held_out.captions, settings.context_length)
     model = load_model(where)
+    captions, labels = _distinct(held_out.captions, settings.context_length, tokenizer_of(model_cfg_of(model.clip)))
     with torch.no_grad():
         scores = _scores(model, held_out.frames, captions, settings.context_length)
     shown = tuple(
@@ -140,9 +141,9 @@ def _spread(spots: list[Spot], count: int) -> set[int]:
     return set(np.linspace(0, len(spots) - 1, min(count, len(spots))).round().astype(int).tolist())
 
 
-def _distinct(captions: list[str], words: int) -> tuple[list[str], Tensor]:
+def _distinct(captions: list[str], words: int, tokenizer: Tokenizer) -> tuple[list[str], Tensor]:
     """Captions that the tokenizer does not make equal, and which of them each of the given ones is, int64 (N,)."""
-    _, labels = tokenize(captions, words).unique(dim=0, return_inverse=True)
+    _, labels = tokenizer(captions, words).unique(dim=0, return_inverse=True)
     first: dict[int, str] = {}
     for label, caption in zip(labels.tolist(), captions, strict=True):
         first.setdefault(label, caption)
@@ -151,10 +152,10 @@ def _distinct(captions: list[str], words: int) -> tuple[list[str], Tensor]:
 
 def _scores(model: VideoTextModel, frames: list[Pixels], captions: list[str], words: int) -> Tensor:
     """(clips, captions)."""
-    dtype = next(model.parameters()).dtype
-    video = model.encode_video(normalize(torch.from_numpy(np.stack(frames)), dtype=dtype))
+    dtype, tokenizer = next(model.parameters()).dtype, tokenizer_of(model_cfg_of(model.clip))
+    video = model.encode_video(normalize(torch.from_numpy(np.stack(frames)), *pixels_of(model), dtype=dtype))
     blocks = [
-        model.similarity(video, model.encode_text(tokenize(captions[at : at + _AT_ONCE], words)))
+        model.similarity(video, model.encode_text(tokenizer(captions[at : at + _AT_ONCE], words)))
         for at in range(0, len(captions), _AT_ONCE)
     ]
     return torch.cat(blocks).T.float()

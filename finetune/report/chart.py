@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import NamedTuple
+
+from stillreel.animate.preview.guarded import escape
 
 Point = tuple[float, float]  # step and value
 
@@ -124,11 +125,11 @@ def _drawn(line: Line, across: Axis, up: Axis) -> str:
 
 def _labels(across: Axis, up: Axis, unit: str) -> str:
     values = [
-        f'<span class="up" style="top:{100 * (1 - up.share(tick)):.2f}%">{spelt(tick)}{unit}</span>'
+        f'<span class="up" data-style="top:{100 * (1 - up.share(tick)):.2f}%">{spelt(tick)}{unit}</span>'
         for tick in up.ticks
     ]
     steps = [
-        f'<span class="across" style="left:{100 * across.share(tick):.2f}%">{spelt(tick)}</span>'
+        f'<span class="across" data-style="left:{100 * across.share(tick):.2f}%">{spelt(tick)}</span>'
         for tick in across.ticks
     ]
     return "".join((*values, *steps, '<span class="unit">step</span>'))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillreel.configs import DataError, RequestError
+from stillreel.configs import RequestError
 from stillreel.configs.finetune import FinetuneSettings
 from stillreel.configs.pretrain import PretrainSettings
+from stillreel.configs.system.claims import damage_of, parse_json
 from stillreel.finetune.report.chart import Point
 from stillreel.pretrain.run.compare import Difference, compare_settings
 from stillreel.pretrain.run.folder import FINAL, RUN
@@ -83,11 +83,9 @@ def read_history(run: Path) -> History:
     """RequestError when `run` is no run's folder, DataError when its run.json is not sound."""
     if not (run / RUN).is_file():
         raise RequestError(f"RUN {run}: no run of training (it has no {RUN}); expected OUT of `stillreel pretrain`")
-    try:
-        told = json.loads((run / RUN).read_bytes())
-        settings, digest, libraries = told["settings"], told["settings_digest"], told["libraries"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{run / RUN} is not what a run writes: {type(error).__name__}: {error}") from None
+    with damage_of(f"{run / RUN} is not what a run writes"):
+        told = parse_json((run / RUN).read_bytes())
+        settings, digest, libraries = dict(told["settings"]), str(told["settings_digest"]), dict(told["libraries"])
     lines = _lines_of(run / METRICS)
     return History(
         run=run,
@@ -105,11 +103,13 @@ def _lines_of(path: Path) -> list[Metrics]:
     lines = []
     for line in text.splitlines():
         try:
-            told = json.loads(line)
+            told = parse_json(line)
         except ValueError:
             continue
         if isinstance(told, dict) and isinstance(told.get("step"), int):
-            lines.append(told)
+            lines.append(
+                {name: value for name, value in told.items() if value is None or isinstance(value, int | float)}
+            )
     return sorted(lines, key=lambda line: line["step"] or 0)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from html import escape
 from importlib import resources
 from statistics import median
 from string import Template
 from typing import NamedTuple
 
+from stillreel.animate.preview.guarded import content_policy, escape, isolated
 from stillreel.configs.system.progress import amount, duration
 from stillreel.finetune.report.answers import Answer, Answers
 from stillreel.finetune.report.chart import Line, draw_chart
@@ -32,13 +32,17 @@ class Told(NamedTuple):
 def render_page(history: History, answers: Answers | str, tested: Sequence[Results] = ()) -> str:
     """The HTML of the page."""
     told = Told(history, answers, tested)
+    shared, own = "stillreel.animate.preview", "stillreel.finetune.report"
+    style = _asset(shared, "base.css") + _asset(own, "page.css")
+    script = _asset(shared, "base.js") + _asset(own, "page.js")
     state = "finished" if history.is_finished else "not finished"
     return Template(_asset("stillreel.finetune.report", "page.html")).substitute(
         title=escape(f"{history.run.name}: a run of {history.steps:,} steps"),
-        style=_asset("stillreel.animate.preview", "base.css") + _asset("stillreel.finetune.report", "page.css"),
-        script=_asset("stillreel.finetune.report", "page.js"),
-        name=escape(history.run.name),
-        where=escape(str(history.run)),
+        policy=content_policy(style, script),
+        style=style,
+        script=script,
+        name=isolated(history.run.name),
+        where=isolated(str(history.run)),
         settings=escape(f"settings {history.digest[:12]}, {state} after step {history.steps:,}"),
         totals=_totals(history),
         sections="\n".join(section(told) for section in _SECTIONS),
@@ -164,7 +168,7 @@ def _tested(told: Told) -> str:
 def _examples(told: Told) -> str:
     answers = told.answers
     if isinstance(answers, str):
-        return _section("examples", "What it answers", f'<p class="none">No clips are shown: {escape(answers)}</p>')
+        return _section("examples", "What it answers", f'<p class="none">No clips are shown: {isolated(answers)}</p>')
     about = (
         f"Held-out clips, evenly spread over the set and not chosen, with the captions that the model ({answers.model}) ranks "
         f"first among {answers.captions:,}; the right one is marked."
@@ -179,11 +183,11 @@ def _card(answer: Answer) -> str:
     strip = answer.strip
     style = f"--n:{strip.frames};--s:{strip.frames / _FPS:.2f}s;--strip:url({strip.url})"
     items = "".join(
-        f'<li value="{choice.rank}"{" class=right" * choice.is_right}>{escape(choice.caption)}'
+        f'<li value="{choice.rank}"{" class=right" * choice.is_right}>{isolated(choice.caption)}'
         f"{' <b>right</b>' * choice.is_right}</li>"
         for choice in answer.choices
     )
-    return f'<article style="{style}"><div class="clip"></div><ol>{items}</ol></article>'
+    return f'<article data-style="{style}"><div class="clip"></div><ol>{items}</ol></article>'
 
 
 def _settings(told: Told) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from stillreel.animate.preview.guarded import escape
 from stillreel.finetune.evaluation.results import RESULTS, read_results
 from stillreel.pretrain.evaluation.results import DEPTHS, TOPS
 

@@ -14,8 +14,6 @@ Files are asked for by row, never by path. What is wrong is told as {"error": ..
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import tempfile
 import threading
@@ -32,13 +30,15 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from stillreel.animate.clips.encode import encode_video
+from stillreel.animate.preview.guarded import content_policy
 from stillreel.configs import DataError, RequestError, StillreelError
 from stillreel.configs.search import ServeSettings
 from stillreel.finetune.search.guard import Counts, Desk, Refusal, host_is_known, read_chunks
 from stillreel.finetune.search.searcher import Hit, Searcher
-from stillreel.finetune.search.sources import open_source
+from stillreel.finetune.search.sources import OpenFile, open_source
 from stillreel.finetune.video.sandbox import decode_sandboxed
 
 _FPS = 3  # of the mp4s of frames
@@ -91,8 +91,8 @@ class SearchApp:
                 raise Refusal(421, "this server does not go by that name; host= lets it listen elsewhere")
             response = await handler(request)
         except Refusal as refusal:
-            retry = {"Retry-After": "1"} if refusal.status == 503 else {}
-            response = JSONResponse({"error": str(refusal)}, refusal.status, retry)
+            more = {503: {"Retry-After": "1"}, 408: {"Connection": "close"}}.get(refusal.status)
+            response = JSONResponse({"error": str(refusal)}, refusal.status, more)
         except StillreelError as error:
             response = JSONResponse({"error": str(error)}, 400 if isinstance(error, RequestError) else 500)
         except OSError as error:  # a disk that went away
@@ -191,8 +191,7 @@ class SearchApp:
             raise Refusal(404, str(error)) from None
         if found is None:
             raise Refusal(404, "a clip is no file: ask for its /frames")
-        path, kind = found
-        return FileResponse(path, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
+        return OpenFileResponse(found)
 
     async def _clip(self, request: Request) -> Response:
         try:
@@ -224,18 +223,39 @@ class SearchApp:
 
     def _is_file(self, row: int) -> bool:
         try:
-            return self._source.file(self._searcher.index.entry(row)) is not None
+            found = self._source.file(self._searcher.index.entry(row))
         except DataError:
             return False
+        if found is not None:
+            found.close()
+        return found is not None
 
     def _make_clip(self, row: int) -> bytes:
         entry = self._searcher.index.entry(row)
-        self._source.file(entry)  # is still the one that was indexed
         with self._filming:
-            clip = self._source.read(entry)
+            found = self._source.file(entry)  # is still the one that was indexed
+            try:
+                clip = self._source.read(entry, found)
+            finally:
+                if found is not None:
+                    found.close()
         frames = clip.frames[clip.mask]
         side = frames.shape[1] // 2 * 2  # 4:2:0 has half as many colors, both ways
         return encode_video(frames[:, :side, :side].copy(), fps=_FPS, quality=80)
+
+
+class OpenFileResponse(FileResponse):
+    """A file that is open, by ranges; it is closed when it is sent, or nobody waits any more."""
+
+    def __init__(self, file: OpenFile) -> None:
+        super().__init__(file.path, media_type=file.kind, headers={"Cache-Control": "private, max-age=3600"})
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
 
 
 def build_app(searcher: Searcher, settings: ServeSettings, hosts: frozenset[str] = frozenset()) -> Starlette:
@@ -263,9 +283,7 @@ def _page() -> tuple[str, str]:
     here = resources.files("stillreel.finetune.search").joinpath("page")
     parts = {name: here.joinpath(f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
     page = Template(here.joinpath("page.html").read_text(encoding="utf-8")).substitute(parts)
-    digests = {name: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for name, text in parts.items()}
-    policy = (
-        f"default-src 'none'; connect-src 'self'; media-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"frame-ancestors 'none'; script-src 'sha256-{digests['js']}'; style-src 'sha256-{digests['css']}'"
+    policy = content_policy(
+        parts["css"], parts["js"], "connect-src 'self'", "media-src 'self'", "frame-ancestors 'none'"
     )
     return page, policy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -10,12 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from starlette.requests import Request
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stillreel.configs import StillreelError
 from stillreel.configs.system.hardware import peak_memory
 
 T = TypeVar("T")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII)
 _PATIENCE_S = 60.0  # that a body may take to arrive
+_SILENCE_S = 10.0  # between two pieces of it; and what a request's head may take
 _DRAINED = 32 << 20  # bytes of a refused body that are read and dropped, so that its sender hears why
 _BOUNDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # of the histogram, seconds
 
@@ -34,9 +38,12 @@ async def read_chunks(request: Request, most: int, what: str) -> AsyncIterator[b
     size, refused = 0, not declared.isdecimal() or int(declared) > most
     if refused and int(declared if declared.isdecimal() else 0) > _DRAINED:
         raise _too_large(what, most)
+    now = asyncio.get_running_loop().time
+    end = now() + _PATIENCE_S
     try:
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(_SILENCE_S) as limit:
             async for chunk in request.stream():
+                limit.reschedule(min(now() + _SILENCE_S, end))
                 size += len(chunk)
                 refused = refused or size > most
                 if refused and size > _DRAINED:
@@ -44,7 +51,9 @@ async def read_chunks(request: Request, most: int, what: str) -> AsyncIterator[b
                 if not refused:
                     yield chunk
     except TimeoutError:
-        raise Refusal(408, f"{what} did not arrive within {_PATIENCE_S:.0f} s") from None
+        raise Refusal(
+            408, f"{what} did not arrive: {_PATIENCE_S:.0f} s are allowed, {_SILENCE_S:.0f} of silence"
+        ) from None
     if refused:
         raise _too_large(what, most)
 
@@ -118,7 +127,42 @@ class Counts:
 def host_is_known(request: Request, hosts: frozenset[str]) -> bool:
     """Whether a request was meant for this server: a page elsewhere may bend its own name to this address.
 
-    `hosts` are the names that it may go by; with none of them every name does.
+    `hosts` are the names that it may go by; with none of them every name does, but it must be one, with a port at most.
     """
-    name = request.headers.get("host", "").rsplit(":", 1)
-    return not hosts or name[0].strip("[]").lower() in hosts or ":".join(name).strip("[]").lower() in hosts
+    found = _HOST.fullmatch(request.headers.get("host", ""))
+    return found is not None and (not hosts or found[1].strip("[]").lower() in hosts)
+
+
+class PromptProtocol(H11Protocol):
+    """HTTP to clients that get on with it: one whose request's head is not there in time, or whose rest nobody will read, is
+    hung up on. Uvicorn itself waits for ever."""
+
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_waiting()
+
+    def _wait(self) -> None:
+        """Begin to, or go on, or stop where a request is being answered: its handler has a patience of its own."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()
+        elif self._waiting is None:
+            self._waiting = self.loop.call_later(_SILENCE_S, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None

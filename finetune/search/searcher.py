@@ -15,12 +15,11 @@ from torch import Tensor
 
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.video import VideoSettings
-from stillreel.finetune.checkpoints.weights import model_folder
 from stillreel.finetune.search.approximate import FaissSearch
 from stillreel.finetune.search.exact import best_rows
 from stillreel.finetune.search.features import model_digest, open_model, stored_features
 from stillreel.finetune.search.store import VideoIndex
-from stillreel.pretrain.data.tokens import tokenize
+from stillreel.pretrain.data.tokens import CLIPS_WORDS, tokenizer_of
 from stillreel.pretrain.evaluation.two_stage.order import fused
 from stillreel.pretrain.evaluation.two_stage.stages import (
     coarse_logits,
@@ -30,6 +29,8 @@ from stillreel.pretrain.evaluation.two_stage.stages import (
 )
 from stillreel.pretrain.model.features import TextFeatures, in_fp32, pick_rows, unit
 from stillreel.pretrain.model.normalize import encode_frames
+from stillreel.pretrain.model.towers import model_cfg_of
+from stillreel.pretrain.run.opening import model_folder
 
 Pixels = NDArray[np.uint8]
 
@@ -126,9 +127,9 @@ class Searcher:
             )
 
     def _by_texts(self, texts: Sequence[str], k: int, rerank: int) -> list[list[Hit]]:
-        words = self.model.clip.context_length
+        words = self.model.clip.context_length or CLIPS_WORDS
         with torch.no_grad():
-            text = self.model.encode_text(tokenize(texts, words).to(self._device))
+            text = self.model.encode_text(tokenizer_of(model_cfg_of(self.model.clip))(texts, words).to(self._device))
         vectors = vectors_of_queries(self.model, text.pooled.float(), text.aligned)
         if not rerank:
             return self._hits(vectors, text.pooled, k)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import mimetypes
+import os
+import stat
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -14,7 +17,8 @@ from stillreel.configs import DataError, RequestError
 from stillreel.configs.stream import DataSettings
 from stillreel.configs.system.storage import Folder
 from stillreel.configs.video import VideoSettings
-from stillreel.finetune.benchmarks.files import VIDEO_ENDINGS, Inventory
+from stillreel.finetune.benchmarks.files import Inventory
+from stillreel.finetune.containers import VIDEO_ENDINGS
 from stillreel.finetune.search.store import Entry
 from stillreel.finetune.video import VideoError, VideoReader
 from stillreel.finetune.video.errors import Flaw
@@ -26,6 +30,7 @@ from stillreel.shards.stream.faults import BadShard
 from stillreel.shards.stream.reader import Found, Place, SampleReader
 from stillreel.shards.stream.stream import Blend, Sample
 
+_log = logging.getLogger(__name__)
 _FPS = 3  # of a clip whose data set does not say how fast its frames go
 _ATTEMPTS = 4  # of a read that storage does not answer
 
@@ -40,6 +45,20 @@ class Filmed(NamedTuple):
     flaws: tuple[Flaw, ...]
 
 
+class OpenFile(NamedTuple):
+    """A file that is open, so that it stays the one that it was when it was looked at; and its media type."""
+
+    handle: int
+    kind: str
+
+    @property
+    def path(self) -> Path:
+        return Path(f"/dev/fd/{self.handle}")
+
+    def close(self) -> None:
+        os.close(self.handle)
+
+
 class VideoFolder:
     """Every video file under a folder."""
 
@@ -50,39 +69,55 @@ class VideoFolder:
     def survey(self) -> list[Entry]:
         """The files by path, as they are now. RequestError where there are none."""
         found = []
-        for name in Inventory(self.root, "VIDEOS").names:
-            if name.rpartition(".")[2].lower() in VIDEO_ENDINGS:
-                try:
-                    about = Path(self.root, name).stat()
-                    found.append(Entry(name, about.st_size, about.st_mtime_ns))
-                except OSError:  # a link to nowhere, or removed a moment ago: reading says it
-                    found.append(Entry(name, -1, -1))
+        inventory = Inventory(self.root, "VIDEOS")
+        for name in inventory.videos:
+            try:
+                about = Path(self.root, name).stat()
+                found.append(Entry(name, about.st_size, about.st_mtime_ns))
+            except OSError:  # a link to nowhere, or removed a moment ago: reading says it
+                found.append(Entry(name, -1, -1))
+        others = inventory.others()
         if not found:
             raise RequestError(
-                f"{self.root} holds no videos: no file there ends in .{', '.join(VIDEO_ENDINGS[:6])} or the like; "
-                f"nor is it a data set of clips, which has {MANIFEST} or {CATALOG}"
+                f"{self.root} holds no videos: no file there ends in {', '.join(VIDEO_ENDINGS)}"
+                f"{f' ({others})' if others else ''}; nor is it a data set of clips, which has {MANIFEST} or {CATALOG}"
             )
+        if others:
+            _log.info(f"{self.root}: {others}: passed over, as none of {', '.join(VIDEO_ENDINGS)}")
         return found
 
-    def read(self, entry: Entry) -> Filmed:
-        """The frames of a file. VideoError where it gives none."""
-        clip = self._reader.read(Path(self.root, entry.path))
+    def read(self, entry: Entry, file: OpenFile | None = None) -> Filmed:
+        """The frames of a file, which may be open already. VideoError where it gives none."""
+        clip = self._reader.read(file.path if file else Path(self.root, entry.path))
         return Filmed(clip.frames, clip.mask, clip.times, clip.end, clip.flaws)
 
-    def file(self, entry: Entry) -> tuple[Path, str] | None:
-        """The file that was indexed and its media type. DataError where it is another one by now, or lies elsewhere."""
+    def file(self, entry: Entry) -> OpenFile | None:
+        """The file that was indexed, for the caller to close. DataError where it is another one by now, or lies elsewhere."""
         where = PurePosixPath(entry.path)
         if where.is_absolute() or ".." in where.parts:
             raise DataError(f"{entry.path}: the index names a file outside of its folder")
-        path = Path(self.root, entry.path)
         try:
-            about = path.stat()
+            handle = _open_beneath(self.root, where.parts)
         except OSError:
-            raise DataError(f"{entry.path} is not there any more") from None
-        if not path.is_file() or (about.st_size, about.st_mtime_ns) != (entry.size, entry.version):
+            raise DataError(f"{entry.path} is not there any more, or is or lies behind a link") from None
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode) or (about.st_size, about.st_mtime_ns) != (entry.size, entry.version):
+            os.close(handle)
             raise DataError(f"{entry.path} has changed since it was indexed")
-        kind = mimetypes.guess_type(path.name)[0] or ""
-        return path, kind if kind.startswith("video/") else "application/octet-stream"
+        kind = mimetypes.guess_type(where.name)[0] or ""
+        return OpenFile(handle, kind if kind.startswith("video/") else "application/octet-stream")
+
+
+def _open_beneath(root: str, parts: tuple[str, ...]) -> int:
+    """A file under a folder, opened for reading without following links. OSError where there is one on the way."""
+    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    for number, part in enumerate(parts, 1):
+        above, kind = at, os.O_DIRECTORY if number < len(parts) else os.O_NONBLOCK
+        try:
+            at = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | kind, dir_fd=above)
+        finally:
+            os.close(above)
+    return at
 
 
 class ClipShards:
@@ -109,8 +144,8 @@ class ClipShards:
                 found.append(Entry(f"{shard.tar}/{sample.key}", sample.length, version))
         return sorted(found)
 
-    def read(self, entry: Entry) -> Filmed:
-        """The frames of a sample. VideoError where it is damaged."""
+    def read(self, entry: Entry, file: OpenFile | None = None) -> Filmed:
+        """The frames of a sample, which is no file. VideoError where it is damaged."""
         place = self._places.get(entry.path)
         if place is None:
             shards = (n for n, shard in enumerate(self._corpus.shards) if entry.path.startswith(shard.tar))
@@ -128,7 +163,7 @@ class ClipShards:
         count, fps = len(frames), self._fps
         return Filmed(frames, np.ones(count, np.bool_), np.arange(count) / fps, count / fps, ())
 
-    def file(self, entry: Entry) -> tuple[Path, str] | None:
+    def file(self, entry: Entry) -> OpenFile | None:
         """None: a clip is rendered, and is no file."""
         return None
 

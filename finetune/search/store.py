@@ -25,9 +25,11 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from stillreel.configs import DataError, RequestError
+from stillreel.configs.system.claims import checked_name, damage_of, parse_json, shortened
 from stillreel.configs.system.storage import Draft, Folder
 
 FORMAT, SCHEMA_VERSION = "stillreel index", 1
@@ -96,7 +98,7 @@ class VideoIndex:
 
     def row_of(self, path: str) -> int:
         """The row of a file; RequestError where the index has none."""
-        at = pa.compute.index(self.videos["path"], path).as_py()
+        at = pc.index(self.videos["path"], path).as_py()
         if at < 0 or self._at(at).row < 0:
             raise RequestError(f"{path}: the index has no such video")
         return self._at(at).row
@@ -140,12 +142,12 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
     """What an index says of itself, checked as far as it can be without its files."""
     where = folder.locate(MANIFEST)
     try:
-        manifest = json.loads(folder.read(MANIFEST))
+        manifest = parse_json(folder.read(MANIFEST))
     except FileNotFoundError:
         made = any(Path(folder.path).glob("work-*"))
         why = "it is not finished; run `stillreel index` again" if made else "there is no manifest.json"
         raise RequestError(f"{folder.url} is no index: {why}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{where} is damaged: {error}; {_REMEDY}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise RequestError(f"{folder.url} is no index: its manifest.json is another's")
@@ -163,8 +165,11 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
     for key, kind in kinds.items():
         if not isinstance(manifest.get(key), kind):
             raise DataError(f"{where} is damaged: {key} is missing or of another kind; {_REMEDY}")
-    if not all(isinstance(about, dict) and "/" not in name for name, about in manifest["files"].items()):
-        raise DataError(f"{where} is damaged: files are not what an index lists; {_REMEDY}")
+    for name, about in manifest["files"].items():
+        with damage_of(f"{where} is damaged"):
+            checked_name(name, folder)
+            if not (isinstance(about, dict) and type(about["bytes"]) is int and isinstance(about["sha256"], str)):
+                raise ValueError(f"files.{name} is {shortened(about)}")
     return manifest
 
 
@@ -176,6 +181,12 @@ def _opened(folder: Folder, manifest: Mapping[str, Any]) -> VideoIndex:
             raise DataError(f"{path} is missing; {_REMEDY}")
         if path.stat().st_size != about.get("bytes"):
             raise DataError(f"{path} is damaged: {path.stat().st_size} bytes, of {about.get('bytes')}; {_REMEDY}")
+    named = [
+        *(f"{kind}-{generation:06}.npy" for kind in ("vectors", "frames", "times")),
+        f"videos-{generation:06}.arrow",
+    ]
+    if lacking := sorted({*named} - {*files}):
+        raise DataError(f"{folder.url} is damaged: its manifest has no digest of {lacking[0]}; {_REMEDY}")
     kinds = {
         "vectors": (np.float16, 2),
         "frames": (np.float16, 3),
@@ -203,23 +214,20 @@ def _opened(folder: Folder, manifest: Mapping[str, Any]) -> VideoIndex:
 
 
 def _mapped(path: Path, dtype: type, dimensions: int) -> NDArray[Any]:
-    try:
+    with damage_of(f"{path} is damaged; {_REMEDY}"):
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
-        raise DataError(f"{path} is damaged: {error}; {_REMEDY}") from None
     if array.dtype != dtype or array.ndim != dimensions or not array.flags.c_contiguous:
         raise DataError(f"{path} is damaged: {array.dtype} {array.shape}; {_REMEDY}")
     return array
 
 
 def _table(path: Path) -> pa.Table:
-    try:
+    with damage_of(f"{path} is damaged; {_REMEDY}"):
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is damaged: {error}; {_REMEDY}") from None
-    if table.schema != TABLE:
-        raise DataError(f"{path} is damaged: columns {table.schema.names}; {_REMEDY}")
-    return table
+        table.validate(full=True)  # of a wrong offset, Arrow would read beyond the file
+        if not table.schema.equals(TABLE) or any(column.null_count for column in table.columns):
+            raise ValueError(f"columns {table.schema.names}, expected {TABLE.names}, all of them filled")
+        return table
 
 
 class IndexWriter:

@@ -1,6 +1,6 @@
 """From a video file to T frames: uint8 (T, H, W, 3), upright, at the instants that the published codes take.
 
-    trouble.py    what can be wrong with a file, a closed list
+    errors.py     what can be wrong with a file, a closed list, and the one boundary behind which all is one of these
     timeline.py   when a video's frames are shown
     samplers.py   timeline and span -> frame numbers; pure
     boxes.py      what an MP4 claims of itself, before anything believes it
@@ -10,7 +10,7 @@
     pixels.py     a decoded frame -> size x size, upright, in SDR
     reader.py     all of these together: what the rest of this room calls
     picture.py    a picture as a clip
-    apart.py      a stranger's file, decoded in a process that may die of it
+    sandbox.py    a stranger's file, decoded in a process that may die of it
 
 Knows no torch and no annotations. Decoding is PyAV's: benchmarks/video.py says why.
 """

@@ -44,9 +44,10 @@ def _claimed(file: IO[bytes], start: int, end: int) -> int:
             length = end - at
         if length < body:
             continue
-        stack.append((at + length, end))
+        after = min(at + length, end)  # a length may be anything: raw H.264 begins like a box of 2**63 bytes
+        stack.append((after, end))
         if kind in _PARENTS:
-            stack.append((at + body, min(at + length, end)))
+            stack.append((at + body, after))
         elif kind in _COUNT_AT:
             file.seek(at + body + _COUNT_AT[kind])
             total += int.from_bytes(file.read(4))

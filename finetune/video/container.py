@@ -17,14 +17,13 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
+from stillreel.finetune.containers import CONTAINERS
 from stillreel.finetune.video.boxes import claimed_samples
 from stillreel.finetune.video.errors import Flaw, VideoError
 from stillreel.finetune.video.timeline import Timeline
 
-# Files only, and only containers that hold their own pictures: a playlist, a list of files or a session description makes
-# FFmpeg open what it names, over the network too.
 _PROTOCOLS = "file"
-_FORMATS = "mov,mp4,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg,gif,ivf"
+_FORMATS = ",".join(CONTAINERS)
 
 # Packets of a larger stream are read again for each clip instead of kept.
 _KEPT_BYTES = 256 << 20
@@ -39,6 +38,10 @@ _WITHOUT_TIMES = {"avi", "asf"}
 _TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 _IDR = 5  # NAL unit type of H.264
+
+# Between two frames: more than this many seconds, and that many times the usual, is no frame that is shown for long but another
+# clock (recordings that were joined, clocks that were set, 33 bits that ran over).
+_JUMP_S, _JUMP_TIMES = 1800, 100
 
 
 class Packet(NamedTuple):
@@ -149,7 +152,18 @@ class OpenVideo:
         pts = [self.packets[number].pts for number in shown]
         if not shown or None in pts or len(set(pts)) < len(pts) or self._times_are_guesses:
             return None
-        return np.array(shown)[np.argsort(np.array(pts))]
+        times = np.array(pts, np.int64)
+        order = np.argsort(times)
+        clocks = np.cumsum(np.append(False, self._jumps(times[order])))  # of the frames in that order
+        begun = np.full(len(clocks), len(order))
+        np.minimum.at(begun, clocks, order)  # a clock that was set back is later nevertheless
+        return np.array(shown)[order[np.argsort(begun[clocks], kind="stable")]]
+
+    def _jumps(self, pts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Between which frames, of these times, the clock jumps: bool (n - 1,)."""
+        steps = np.abs(np.diff(pts)) * float(self.time_base)
+        usual = np.quantile(steps, 0.5, method="lower") if len(steps) > 1 else 0
+        return np.asarray(steps > max(_JUMP_S, _JUMP_TIMES * usual))
 
     def _timeline(self) -> Timeline:
         assert self.order is not None
@@ -160,13 +174,30 @@ class OpenVideo:
     def timeline_of(self, pts: NDArray[np.int64], last_duration: int) -> Timeline:
         """The timeline of frames at these times, ascending, of the stream's clock."""
         times = np.asarray(pts * float(self.time_base), np.float64)
+        rate, last = self.rate, last_duration * float(self.time_base)
         times -= times[0] if self._origin is None else self._origin
-        rate = self.rate
+        jumps = self._jumps(pts)
+        if jumps.any():
+            times, rate = self._closed(times, jumps)
+        if abs(times[0]) > _JUMP_S:
+            times -= times[0]
         if not rate:
             span = times[-1] - times[0]
             rate = (len(times) - 1) / span if span > 0 else 25.0
-        end = times[-1] + (last_duration * float(self.time_base) or 1 / rate)
+        end = times[-1] + (last if 0 < last <= _JUMP_S else 1 / rate)
         return Timeline(times, rate, float(end))
+
+    def _closed(self, times: NDArray[np.float64], jumps: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float]:
+        """Times whose jumps are steps like the others, and the rate of these: what the file declares counts the jumps in."""
+        steps = np.diff(times)
+        first = int(np.argmax(jumps))
+        more = f", and {jumps.sum() - 1} times more" if jumps.sum() > 1 else ""
+        said = f"they jump by {steps[first] / 3600:+.1f} h after frame {first + 1} of {len(times)}{more}; taken as one step"
+        self.flaws.append(Flaw("times", said))
+        usual = float(np.median(steps[~jumps])) if not jumps.all() else 0.0
+        usual = usual if usual > 0 else 1 / 25
+        rate = self.rate if 0.9 < self.rate * usual < 1.1 else round(1 / usual, 3) or 1 / usual
+        return np.append(0.0, np.cumsum(np.where(jumps, usual, steps))) + times[0], rate
 
 
 class _NalUnits:
@@ -200,10 +231,7 @@ def _check_file(path: Path) -> None:
         raise VideoError(str(path), "unreadable", "not a regular file")
     if not found.st_size:
         raise VideoError(str(path), "empty", "0 bytes")
-    try:
-        claimed = claimed_samples(path)
-    except OSError as error:
-        raise VideoError(str(path), "unreadable", str(error)) from None
+    claimed = claimed_samples(path)
     if claimed > found.st_size:
         raise VideoError(str(path), "corrupt", f"it claims {claimed} samples, and has {found.st_size} bytes")
 

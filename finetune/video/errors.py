@@ -3,6 +3,9 @@ its file is damaged carries them as its flaws. Neither is ever silent."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from stillreel.configs import DataError
@@ -18,7 +21,8 @@ TROUBLES = {
     "no_frames": "no frame could be decoded",
     "truncated": "the file ends early",
     "corrupt": "the data are damaged",
-    "too_large": "frames of more than max_pixels",
+    "times": "its timestamps jump by more than anyone waits for a frame",
+    "too_large": "frames of more than max_pixels, or more than there is memory for",
     "too_slow": "decoding took longer than max_seconds",
     "outside": "no frame lies in the span that was asked for",
 }
@@ -44,3 +48,18 @@ class VideoError(DataError):
 
     def __str__(self) -> str:
         return f"{self.file}: {self.reason}: {self.detail}"
+
+
+@contextmanager
+def reading(file: str | Path) -> Iterator[None]:
+    """Whatever is raised within is the file's VideoError: no file ends a run, whatever its bytes make a library do."""
+    try:
+        yield
+    except VideoError:
+        raise
+    except MemoryError:
+        raise VideoError(str(file), "too_large", "reading it needs more memory than there is") from None
+    except OSError as error:
+        raise VideoError(str(file), "unreadable", error.strerror or str(error)) from error
+    except Exception as error:
+        raise VideoError(str(file), "corrupt", f"{type(error).__name__} while it was read: {error}") from error

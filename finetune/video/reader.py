@@ -14,7 +14,7 @@ from stillreel.configs.video import VideoSettings
 from stillreel.finetune.video.container import OpenVideo
 from stillreel.finetune.video.crop import DrawnCrop
 from stillreel.finetune.video.decode import FrameDecoder
-from stillreel.finetune.video.errors import Flaw, VideoError
+from stillreel.finetune.video.errors import Flaw, VideoError, reading
 from stillreel.finetune.video.pixels import FrameShaper
 from stillreel.finetune.video.samplers import sample
 from stillreel.finetune.video.timeline import Span
@@ -61,12 +61,23 @@ class VideoReader:
     ) -> VideoClip:
         """The clip of a video, or of a span of it; with dice a sampler that draws in training draws, without as at test.
 
-        Raises VideoError when the file gives no frame at all.
+        Raises VideoError, and nothing else, when the file gives no frame at all.
         """
+        return self.read_views(file, span, dice, (view,))[0]
+
+    def read_views(
+        self, file: str | Path, span: Span | None, dice: Dice | None, views: Sequence[View]
+    ) -> list[VideoClip]:
+        """A clip for each of several views of the same instant, whose frames are decoded once."""
+        with reading(file):
+            return self._read(file, span, dice, views)
+
+    def _read(self, file: str | Path, span: Span | None, dice: Dice | None, views: Sequence[View]) -> list[VideoClip]:
         settings = self._settings
+        (instant,) = {view.instant for view in views}
         video = OpenVideo(Path(file), settings.max_pixels)
         decoder = FrameDecoder(video, settings.max_seconds)
-        numbers = sample(settings, decoder.timeline, span, dice, view.instant)
+        numbers = sample(settings, decoder.timeline, span, dice, instant)
         if settings.order == "shuffled":
             numbers = shuffled(numbers, dice, Path(file).name)
         if not len(numbers):
@@ -74,14 +85,16 @@ class VideoReader:
                 str(file), "outside", f"no frame to take in {span or 'it'}; it has {decoder.timeline.frames}"
             )
         aspect = video.sample_aspect if settings.square_pixels else None
-        shaper = FrameShaper(settings.size, aspect, view.place, view.crop)
-        shaped = {number: shaper(frame) for number, frame in decoder.frames(numbers.tolist())}
+        shapers = [FrameShaper(settings.size, aspect, view.place, view.crop) for view in views]
+        shaped = {number: [shaper(frame) for shaper in shapers] for number, frame in decoder.frames(numbers.tolist())}
         if not shaped:
             why = "; ".join(map(str, decoder.flaws)) or "the decoder gave none"
             raise VideoError(str(file), "no_frames", why)
-        frames, mask = filled(settings, [shaped[shown_instead(number, shaped)] for number in numbers.tolist()])
-        timeline = decoder.timeline
-        return VideoClip(frames, mask, numbers, timeline.times[numbers], tuple(decoder.flaws), timeline.end)
+        shown = [shaped[shown_instead(number, shaped)] for number in numbers.tolist()]
+        times, end, flaws = decoder.timeline.times[numbers], decoder.timeline.end, tuple(decoder.flaws)
+        return [
+            VideoClip(*filled(settings, pictures), numbers, times, flaws, end) for pictures in zip(*shown, strict=True)
+        ]
 
 
 def filled(settings: VideoSettings, pictures: Sequence[Pixels]) -> tuple[Pixels, NDArray[np.bool_]]:

@@ -87,10 +87,10 @@ def thinned(
 
     Five frames a second as `ffmpeg -r 5` extracts them, n in all; n // every of these, spread evenly; and if these are more
     than T, T of them, spread evenly. With dice, the inner ones of these T then move by up to half their distance, when that
-    is more than 2. Its loader refuses no clip, but one with n < every has no frame.
+    is more than 2. (As published, a clip with n < every has no frame; here it has its first: it is short, not damaged.)
     """
     raw = extracted(timeline, span, _RAW_RATE)
-    kept = raw[_spread(len(raw), len(raw) // every)]
+    kept = raw[_spread(len(raw), max(len(raw) // every, min(len(raw), 1)))]
     if len(kept) <= frames:
         return kept
     chosen = _spread(len(kept), frames)

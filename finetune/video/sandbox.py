@@ -3,15 +3,19 @@
     python -m stillreel.finetune.video.sandbox FILE SETTINGS       SETTINGS: of VideoSettings, as JSON
         stdout: a line of JSON, {"frames": shape} or {"error": what is wrong}, then the frames' and the mask's bytes
 
-The child can open no more than a few files, start no process, write no file, and has limits on memory and CPU time; FFmpeg is
-told to read nothing but the file (see `container`).
+The child can open no more than a few files, start no process, write no file, and has limits on memory and CPU time. Where the
+kernel has Landlock, there is nothing for it to read but this file and Python's modules, and no network; FFmpeg is told so, too
+(see `container`).
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
+import os
 import resource
+import struct
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -21,9 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillreel.configs import DataError
+from stillreel.configs.system.pool import ending
 from stillreel.configs.video import VideoSettings
 
 _MEMORY = 2 << 30  # bytes of address space, libraries included
+_FILES = 32
+_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446  # system calls, of the same number everywhere
+_ALL_OF_FILES, _READ, _LIST, _ALL_OF_TCP, _NO_NEW_PRIVILEGES = (1 << 13) - 1, 1 << 2, 1 << 3, 3, 38
 _PATIENCE_S = 10.0  # beside the decoding itself, which max_seconds limits: starting, reading, resizing
 
 Clip = tuple[NDArray[np.uint8], NDArray[np.bool_]]
@@ -47,8 +55,7 @@ def decode_sandboxed(file: Path, settings: VideoSettings) -> Clip:
         frames = np.frombuffer(data[:size], np.uint8).reshape(shape)
         mask = np.frombuffer(data[size:], np.bool_).reshape(shape[:1])
     except (ValueError, KeyError, TypeError):
-        why = f"ended by signal {-done.returncode}" if done.returncode < 0 else f"ended with {done.returncode}"
-        raise DataError(f"decoding it failed: the process that tried {why}") from None
+        raise DataError(f"decoding it failed: the process that tried {ending(done.returncode)}") from None
     return frames, mask
 
 
@@ -62,6 +69,28 @@ def _limit(settings: VideoSettings) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, _FILES))
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # root may nevertheless; but Landlock leaves it nothing to start
+
+
+def _shut_in(file: str) -> None:
+    """From here on only this file and modules can be opened, for reading, if the kernel can do that."""
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    version = call(_LANDLOCK_CREATE, None, 0, 1)
+    if version < 1:
+        return
+    rules = struct.pack("=QQ", _ALL_OF_FILES, _ALL_OF_TCP)[: 16 if version >= 4 else 8]
+    ruleset = call(_LANDLOCK_CREATE, rules, len(rules), 0)
+    for path in filter(
+        os.path.exists, (file, *sys.path)
+    ):  # PyAV imports some of its modules when it meets what needs them
+        allowed = os.open(path, os.O_RDONLY)
+        rights = _READ | _LIST if Path(path).is_dir() else _READ
+        call(_LANDLOCK_ADD, ruleset, 1, struct.pack("=Qi", rights, allowed), 0)
+        os.close(allowed)
+    ctypes.CDLL(None).prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    call(_LANDLOCK_RESTRICT, ruleset, 0)
+    os.close(ruleset)
 
 
 def _main(file: str, settings: VideoSettings) -> None:
@@ -70,6 +99,7 @@ def _main(file: str, settings: VideoSettings) -> None:
     from stillreel.finetune.video.reader import VideoReader
 
     _limit(settings)
+    _shut_in(file)
     try:
         if is_picture(Path(file)):
             frames, mask = frames_of_picture(Path(file).read_bytes(), settings)

@@ -11,7 +11,8 @@ import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stillreel.animate.camera.recipe import RENDERER_VERSION
 from stillreel.configs import RequestError
@@ -20,6 +21,9 @@ from stillreel.configs.model import ModelSettings
 from stillreel.configs.settings import load_preset, preset_names
 from stillreel.configs.system.hardware import dense_peak, has_nvidia_driver, usable_cores, usable_memory
 from stillreel.configs.system.progress import amount
+
+if TYPE_CHECKING:
+    from stillreel.pretrain.run.opening import Described
 
 # What stillreel runs without: module -> what for, and the command that brings it.
 _OPTIONAL = {
@@ -45,9 +49,10 @@ class Finding(NamedTuple):
 def run(settings: DoctorSettings) -> int:
     """Print what was found; exit 1 when something that every command needs is wrong."""
     names = preset_names("model") if settings.model == "all" else [settings.model]
-    models = {name: read_model(name) for name in names}
+    presets = {name: read_preset(name) for name in names}
     findings = list(examine())
     can_model = not any(finding.what in ("torch", "open_clip") and finding.fix for finding in findings)
+    models = describe_models(presets) if can_model else {}
     costs = tell_costs(models, settings) if can_model else {}
     times = {}
     if can_model and settings.measure and settings.model != "all":
@@ -120,33 +125,42 @@ def _devices() -> Iterator[Finding]:
         )
 
 
-def read_model(name: str) -> ModelSettings:
-    """A preset of configs/model, or a YAML file."""
+def read_preset(name: str) -> ModelSettings | None:
+    """A preset of configs/model, or a YAML file; None for a checkpoint, which only torch reads."""
+    path = Path(name).expanduser()
+    if path.is_dir() or (path.is_file() and path.suffix not in (".yaml", ".yml")):
+        return None
     model = ModelSettings.resolve(load_preset(name, "model"))
     if ":" in model.towers.name:
         raise RequestError(f"{name}: the sizes of towers.name={model.towers.name} are not known before it is fetched")
     return model
 
 
-def tell_costs(models: Mapping[str, ModelSettings], settings: DoctorSettings) -> dict[str, dict[str, int]]:
+def describe_models(presets: Mapping[str, ModelSettings | None]) -> dict[str, Described]:
+    """Presets, and the models of checkpoints."""
+    from stillreel.pretrain.run.opening import describe, describe_fresh
+
+    return {name: describe(name) if one is None else describe_fresh(one) for name, one in presets.items()}
+
+
+def tell_costs(models: Mapping[str, Described], settings: DoctorSettings) -> dict[str, dict[str, int]]:
     """Operations of one clip and its caption, by preset and part."""
     from stillreel.pretrain.model.flops import clip_flops
-    from stillreel.pretrain.model.pretrained import named_cfg
 
     costs = {}
     for name, model in models.items():
-        flops = clip_flops(model, named_cfg(model.towers.name), settings.frames, settings.context_length)
+        flops = clip_flops(model.settings, model.towers, settings.frames, settings.context_length)
         costs[name] = {**flops._asdict(), "forward": flops.forward, "training": flops.training}
     return costs
 
 
-def measure(model: ModelSettings, flops: Mapping[str, int], settings: DoctorSettings) -> dict[str, Any]:
+def measure(model: Described, flops: Mapping[str, int], settings: DoctorSettings) -> dict[str, Any]:
     """What a clip takes on this machine, and what it means: see `stillreel.pretrain.model.timing`."""
     import torch
 
     from stillreel.pretrain.model.timing import time_clip
 
-    times = time_clip(model, settings.frames, settings.context_length)
+    times = time_clip(model.settings, model.towers, settings.frames, settings.context_length)
     reached = 1000 * (flops["forward"] + (times.captions - 1) * flops["head"]) / times.model
     peak = dense_peak(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
     return {

@@ -13,18 +13,25 @@ import torch
 
 from stillreel.configs.pretrain import PretrainSettings
 from stillreel.pretrain.data import ClipLoader, Share
+from stillreel.pretrain.data.tokens import tokenizer_of
 from stillreel.pretrain.engine.distributed import Ranks
 from stillreel.pretrain.engine.loop import Metrics
 from stillreel.pretrain.engine.parallel import autocast_of
 from stillreel.pretrain.engine.prefetcher import DeviceBatch, DevicePrefetcher
 from stillreel.pretrain.engine.session import Session, Training, open_session, run_training
+from stillreel.pretrain.engine.start import check_size, resolve_start
 from stillreel.pretrain.evaluation import Evaluator, held_out_evaluator
 from stillreel.pretrain.model import VideoTextModel
+from stillreel.pretrain.model.normalize import Pixels
+from stillreel.pretrain.run.opening import Described
 from stillreel.shards.stream.stream import Blend, State, open_blend
 
 
 def run(_preset: str, settings: PretrainSettings) -> int:
     """Train to the last step, from the latest checkpoint in OUT if there is one. Returns 0 when it is reached."""
+    settings, described = resolve_start(settings)
+    if not settings.curriculum:
+        check_size(settings.size, described.towers)
     blend = open_blend(settings.data)
     held_out = open_blend(settings.eval.data) if settings.eval.data else None
     with open_session(settings) as session:
@@ -37,7 +44,7 @@ def run(_preset: str, settings: PretrainSettings) -> int:
             samples=sum(corpus.samples for corpus in blend.corpora),
             order=("seed", "lanes", "window"),
             start=blend.start(settings.order(), 0, settings.batch),
-            feed=partial(_feed, settings, blend, session.ranks),
+            feed=partial(_feed, settings, described, blend, session.ranks),
             description=blend.describe(),
             evaluate_every=settings.eval.every,
             evaluate=evaluate,
@@ -46,7 +53,9 @@ def run(_preset: str, settings: PretrainSettings) -> int:
     return 0
 
 
-def _feed(settings: PretrainSettings, blend: Blend, ranks: Ranks, state: State, steps: int) -> Iterator[DeviceBatch]:
+def _feed(
+    settings: PretrainSettings, described: Described, blend: Blend, ranks: Ranks, state: State, steps: int
+) -> Iterator[DeviceBatch]:
     loader = ClipLoader(
         blend,
         settings,
@@ -55,9 +64,11 @@ def _feed(settings: PretrainSettings, blend: Blend, ranks: Ranks, state: State, 
         state=state,
         steps=steps,
         pin_memory=ranks.device.type == "cuda",
+        tokenizer=tokenizer_of(described.towers),
     )
     dtype = autocast_of(settings, ranks.device) or torch.float32
-    return iter(DevicePrefetcher(loader, ranks.device, seed=settings.seed, dtype=dtype))
+    pixels = Pixels.told_by(described.preprocess)
+    return iter(DevicePrefetcher(loader, ranks.device, seed=settings.seed, dtype=dtype, pixels=pixels))
 
 
 def _evaluator(settings: PretrainSettings, held_out: Blend, session: Session) -> Evaluator:

@@ -24,7 +24,7 @@ from stillreel.configs import RequestError, StillreelError
 from stillreel.configs.stream import DataSettings
 from stillreel.pretrain.data.film import Filmer, Told, View, view_at
 from stillreel.pretrain.data.together import Failure
-from stillreel.pretrain.data.tokens import tokenize
+from stillreel.pretrain.data.tokens import CLIPS_OWN, Tokenizer
 from stillreel.shards.stream.stream import Blend, Slot, State, Stream, slots_of
 
 
@@ -105,21 +105,31 @@ class BatchDataset(IterableDataset[Any]):
 class ClipDataset(BatchDataset):
     """Batches of a stream of clip shards."""
 
-    def __init__(self, blend: Blend, settings: DataSettings, share: Share, state: State, steps: int | None) -> None:
+    def __init__(
+        self,
+        blend: Blend,
+        settings: DataSettings,
+        share: Share,
+        state: State,
+        steps: int | None,
+        tokenizer: Tokenizer = CLIPS_OWN,
+    ) -> None:
         super().__init__(share, state, steps)
         if settings.context_length:
-            tokenize([""], settings.context_length)  # loads the vocabulary now, once: forked workers have it then
+            tokenizer([""], settings.context_length)  # loads the vocabulary now, once: forked workers have it then
         blend.check(state, settings.order())
         self._blend = blend
         self._settings = settings
+        self._tokenizer = tokenizer
 
     def open(self) -> BatchMaker:
-        return _ClipMaker(self._blend, self._settings, self.share)
+        return _ClipMaker(self._blend, self._settings, self.share, self._tokenizer)
 
 
 class _ClipMaker:
-    def __init__(self, blend: Blend, settings: DataSettings, share: Share) -> None:
+    def __init__(self, blend: Blend, settings: DataSettings, share: Share, tokenizer: Tokenizer) -> None:
         self._settings = settings
+        self._tokenizer = tokenizer
         self._share = share
         self._stream = Stream(blend, settings)
         self._filmer = Filmer(blend, settings)
@@ -155,7 +165,7 @@ class _ClipMaker:
             [slot.key for slot in slots],
             captions,
             [one.source for one in told],
-            tokenize(captions, self._settings.context_length) if self._settings.context_length else None,
+            self._tokenizer(captions, self._settings.context_length) if self._settings.context_length else None,
             frames,
             stills,
             view,

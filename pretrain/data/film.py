@@ -22,14 +22,14 @@ from stillreel.animate.pictures.picture import PictureReader
 from stillreel.animate.render.cpu import Renderer
 from stillreel.animate.render.device import Still, prepare_still
 from stillreel.animate.sources.base import PICTURE_ENDINGS
-from stillreel.animate.sources.tars import captions_of
-from stillreel.configs import DataError, RequestError
+from stillreel.animate.sources.captions import captions_of
+from stillreel.configs import RequestError
 from stillreel.configs.build import ClipSettings
 from stillreel.configs.grammar import Grammar, load_grammar
 from stillreel.configs.looks import Look
 from stillreel.configs.stream import DataSettings
+from stillreel.configs.system.claims import damage_of
 from stillreel.configs.system.memory import PixelMemory
-from stillreel.shards.format.record import Rejection
 from stillreel.shards.stream.stream import Blend, Sample
 
 Pixels = NDArray[np.uint8]
@@ -96,14 +96,14 @@ class Filmer:
         out = frames[slot]
         if self._foreign[sample.corpus] or "jpg" in sample.members:
             script = self._script(sample, view, slot=0)
-            with _Sound(sample):
+            with damage_of(f"sample {sample.key} is no clip"):
                 self._renderer.film(script.recipe, script.load, view.frames, view.size, out)
             return script.told
         if view.grammar or self._settings.fresh:
             raise RequestError(
                 "the shards hold rendered frames (store=frames or video): no other recipe can film them now"
             )
-        with _Sound(sample):
+        with damage_of(f"sample {sample.key} is no clip"):
             stored_frames(sample.members, view.frames, view.size, out)
             described = sample.members["json"]
             return Told(str(described["captions"][described["recipe"]["caption"]]), str(described["source_key"]))
@@ -116,13 +116,13 @@ class Filmer:
         script = self._script(sample, view, slot)
         if script.recipe.look:
             raise RequestError("render=device cannot change colors, and the recipes have looks; use render=loader")
-        with _Sound(sample):
+        with damage_of(f"sample {sample.key} is no clip"):
             still = prepare_still(script.recipe, script.load, view.frames, view.size)
         # A foreign picture lies in the reader's buffer, where the next one will be.
         return (still._replace(picture=still.picture.copy()) if self._foreign[sample.corpus] else still), script.told
 
     def _script(self, sample: Sample, view: View, slot: int) -> Script:
-        with _Sound(sample):
+        with damage_of(f"sample {sample.key} is no clip"):
             if self._foreign[sample.corpus]:
                 return self._foreign_script(sample, view)
             described = sample.members["json"]
@@ -173,20 +173,6 @@ class Filmer:
             self._asked[asked] = load_grammar(asked)
         look = next((manner.look for manner in built.values()), None)
         return Manner(_grammar_name(asked), self._asked[asked], look)
-
-
-class _Sound:
-    """Within it, whatever a malformed sample sets off is a DataError of that sample."""
-
-    def __init__(self, sample: Sample) -> None:
-        self._sample = sample
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Rejection | KeyError | IndexError | ValueError | TypeError):
-            lacks = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise DataError(f"sample {self._sample.key} is no clip: {lacks}") from None
 
 
 def _manners(plans: tuple[dict[str, Any], ...]) -> dict[str, Manner]:

@@ -11,6 +11,7 @@ from stillreel.configs import DataError, StillreelError
 from stillreel.configs.stream import DataSettings
 from stillreel.pretrain.data.dataset import BatchDataset, ClipBatch, ClipDataset, Share
 from stillreel.pretrain.data.together import Together, take_next
+from stillreel.pretrain.data.tokens import CLIPS_OWN, Tokenizer
 from stillreel.pretrain.data.workers import PATIENCE_S, load_batches
 from stillreel.shards.stream.faults import Budget
 from stillreel.shards.stream.stream import Blend, State
@@ -110,10 +111,12 @@ class ClipLoader(BatchLoader):
         start_method: str | None = None,
         pin_memory: bool = False,
         prefetch: int = 2,
+        tokenizer: Tokenizer = CLIPS_OWN,
     ) -> None:
         """`state` of None starts anew; `steps` of None never ends; `prefetch` is in batches a worker."""
+        start = state or blend.start(settings.order(), 0, share.batch)
         super().__init__(
-            ClipDataset(blend, settings, share, state or blend.start(settings.order(), 0, share.batch), steps),
+            ClipDataset(blend, settings, share, start, steps, tokenizer),
             Budget(settings.max_bad, settings.max_bad_run),
             workers=workers,
             start_method=start_method,

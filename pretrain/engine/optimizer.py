@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 from torch import nn
 from torch.optim import AdamW, Optimizer
@@ -17,16 +18,20 @@ from torch.optim import AdamW, Optimizer
 from stillreel.configs import RequestError
 from stillreel.configs.train import OptimizerSettings
 from stillreel.pretrain.model import VideoTextModel
+from stillreel.pretrain.model.adapter import text_of
 from stillreel.pretrain.objectives import Task
 
 # Embeddings that are bare parameters. Vectors and scalars need no name: they are never decayed.
 _EMBEDDINGS = ("positional_embedding", "time_embedding", "positions", "types")
-_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.")
+_BLOCK = re.compile(r"(?:transformer\.resblocks|trunk\.blocks)\.(\d+)\.")
 _FIRST = (
     "visual.conv1.",
     "visual.class_embedding",
     "visual.positional_embedding",
     "visual.ln_pre.",
+    "visual.trunk.patch_embed.",
+    "visual.trunk.pos_embed",
+    "visual.trunk.cls_token",
     "token_embedding.",
     "positional_embedding",
 )
@@ -100,10 +105,22 @@ def _place(name: str, model: VideoTextModel, settings: OptimizerSettings) -> tup
     if settings.layer_decay == 1:
         return "towers", settings.lr
     name = name.removeprefix(prefix)
-    tower, blocks = ("vision", model.clip.visual) if name.startswith("visual.") else ("text", model.clip)
-    count = len(blocks.transformer.resblocks)
+    tower, module = ("vision", model.clip.visual) if name.startswith("visual.") else ("text", text_of(model.clip))
+    name, count = name.removeprefix("text."), _depth(tower, module, settings)
     layer = _layer(name, count)
     return f"{tower} {layer}", settings.lr * settings.layer_decay ** (count + 1 - layer)
+
+
+def _depth(tower: str, module: Any, settings: OptimizerSettings) -> int:
+    """Blocks of a tower: open_clip's, or those of timm's ViTs."""
+    blocks = getattr(getattr(module, "transformer", None), "resblocks", None)
+    blocks = blocks or getattr(getattr(module, "trunk", None), "blocks", None)
+    if not blocks:
+        raise RequestError(
+            f"optimizer.layer_decay={settings.layer_decay} goes by the blocks of a tower, and the {tower} tower has no row of "
+            "them; set it to 1"
+        )
+    return len(blocks)
 
 
 def _layer(name: str, count: int) -> int:

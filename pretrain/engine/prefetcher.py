@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stillreel.animate.render.device import render_stills
 from stillreel.pretrain.data import BatchLoader, ClipBatch
-from stillreel.pretrain.model.normalize import normalize
+from stillreel.pretrain.model.normalize import CLIPS_PIXELS, Pixels, normalize
 from stillreel.pretrain.objectives import Batch, Classes, ClassTexts, Identity, identify
 from stillreel.shards.stream.stream import State
 
@@ -41,11 +41,13 @@ class DevicePrefetcher:
         seed: int,
         dtype: torch.dtype,
         texts: ClassTexts | None = None,
+        pixels: Pixels = CLIPS_PIXELS,
     ) -> None:
-        """`seed` is of the samples' random draws; `dtype` is what frames are normalized to; `texts` are of the classes that
-        clips are told apart by, if they are."""
+        """`seed` is of the samples' random draws; `dtype` and `pixels` are what frames are normalized to; `texts` are of the
+        classes that clips are told apart by, if they are."""
         self._loader = loader
         self._texts = texts
+        self._pixels = pixels
         self._device = device
         self._seed = seed
         self._dtype = dtype
@@ -67,7 +69,7 @@ class DevicePrefetcher:
         assert clips.token_ids is not None
         identity = identify(clips.keys, clips.captions, clips.sources, seed=self._seed, step=clips.step)
         return Batch(
-            normalize(frames, dtype=self._dtype),
+            normalize(frames, *self._pixels, dtype=self._dtype),
             None if clips.mask is None else self._moved(clips.mask),
             self._moved(clips.token_ids),
             None,

@@ -23,6 +23,7 @@ from stillreel.configs.train import TrainSettings
 from stillreel.pretrain.data import Share
 from stillreel.pretrain.data.together import Together
 from stillreel.pretrain.engine.distributed import Ranks, init_distributed
+from stillreel.pretrain.engine.doubts import doubts_of
 from stillreel.pretrain.engine.ema import ModelEma, wise_ft
 from stillreel.pretrain.engine.extend import extend_model
 from stillreel.pretrain.engine.loop import Metrics, Records, Schedule, TrainState, tell_evaluation, train
@@ -30,7 +31,7 @@ from stillreel.pretrain.engine.optimizer import build_optimizer, freeze_towers
 from stillreel.pretrain.engine.parallel import gathered, parallelize
 from stillreel.pretrain.engine.prefetcher import DeviceBatch
 from stillreel.pretrain.engine.state import gather_tensors
-from stillreel.pretrain.model import VideoTextModel, build_model, load_model
+from stillreel.pretrain.model import VideoTextModel, build_model
 from stillreel.pretrain.model.flops import clip_flops
 from stillreel.pretrain.model.towers import model_cfg_of
 from stillreel.pretrain.objectives import Batch, Task
@@ -43,6 +44,7 @@ from stillreel.pretrain.run import (
     RunFolder,
     restore_snapshot,
 )
+from stillreel.pretrain.run.opening import open_model
 from stillreel.shards.stream.stream import State
 
 # What a run cannot change when it goes on: what its weights are. Its data add what is their order.
@@ -110,6 +112,9 @@ def run_training(session: Session, settings: TrainSettings, training: Training) 
         restore(state, checkpoint)
     feed = training.feed(data, max(steps - data.steps, 0))
     session.say(f"{training.description}\n{describe_run(settings, training.samples, ranks)}")
+    if ranks.is_first:
+        for doubt in doubts_of(settings, training.samples, state.task.model):
+            _log.warning(doubt)
     evaluate = None if training.evaluate is None else partial(_evaluate, state, training.evaluate)
     with open_records(session, settings, training.samples, steps, data) as records:
         if evaluate and not data.steps:
@@ -154,7 +159,7 @@ def build_train_state(settings: TrainSettings, seed: int, ranks: Ranks) -> Train
 def _model(settings: TrainSettings) -> VideoTextModel:
     if not settings.init:
         return build_model(settings.model)
-    model = load_model(settings.init)
+    model = open_model(settings.init, settings.model.towers.pretrained)
     try:
         return extend_model(model, settings.model)
     except RequestError as error:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from stillreel.configs import DataError, RequestError
 from stillreel.pretrain.data.together import Together, take_next
-from stillreel.pretrain.data.tokens import tokenize
+from stillreel.pretrain.data.tokens import tokenizer_of
 from stillreel.pretrain.evaluation.ranks import Matches
 from stillreel.pretrain.evaluation.results import Recognition, Retrieval, evaluate_recognition, evaluate_retrieval
 from stillreel.pretrain.evaluation.shares import (
@@ -37,9 +37,10 @@ from stillreel.pretrain.evaluation.shares import (
 )
 from stillreel.pretrain.evaluation.transductive import evaluate_dual_softmax, evaluate_querybank
 from stillreel.pretrain.model import VideoTextModel
-from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
+from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, pick_rows, unit
 from stillreel.pretrain.model.heads import Dot
 from stillreel.pretrain.model.normalize import encode_frames
+from stillreel.pretrain.model.towers import model_cfg_of
 from stillreel.pretrain.objectives.gather import gather, rank_count
 from stillreel.shards.stream.faults import Budget
 
@@ -92,6 +93,8 @@ class EvalProtocol:
     views: int = 1  # clips of a video, whose scores are averaged
     dual_softmax: bool = False
     querybank: Sequence[str] = ()  # training captions of a row of QB-norm; none: no such row
+    prompts: int = 1  # texts of a class, side by side, the mean of whose vectors is compared
+    cut: int = 0  # of `texts`, those that are longer than the context length
     described: str = ""  # in one line, as it stands beside every number
 
 
@@ -166,6 +169,7 @@ class Evaluator:
         flags: list[Tensor] = []
         ids: list[Tensor] = []
         troubles: list[str] = []
+        tokenizer = tokenizer_of(model_cfg_of(model.clip))
         batches = self._clips.read(range(own_rank(), -(-count // size), rank_count()), device)
         for _ in own_parts(count, size):
             batch, error = take_next(batches)
@@ -175,7 +179,7 @@ class Evaluator:
             flags.append(torch.tensor(batch.whole, device=device))
             troubles += batch.troubles
             if self.protocol.texts is None:
-                ids.append(tokenize(batch.captions, self.protocol.context_length).to(device))
+                ids.append(tokenizer(batch.captions, self.protocol.context_length).to(device))
                 texts.append(_encode_ids(model, ids[-1], autocast, fine=fine))
         video, whole = gather_features(videos, size, count), gather_batches(flags, size, count)
         said = gather_words(troubles)
@@ -191,8 +195,9 @@ class Evaluator:
         self, model: VideoTextModel, texts: Sequence[str], autocast: torch.dtype | None, *, fine: bool = False
     ) -> TextFeatures:
         device, words = next(model.parameters()).device, self.protocol.context_length
+        tokenizer = tokenizer_of(model_cfg_of(model.clip))
         parts = [
-            _encode_ids(model, tokenize(texts[rows] or [""], words).to(device), autocast, fine=fine)
+            _encode_ids(model, tokenizer(texts[rows] or [""], words).to(device), autocast, fine=fine)
             for rows in own_parts(len(texts), _TEXTS)
         ]
         return gather_features(parts, _TEXTS, len(texts))
@@ -231,7 +236,8 @@ class Evaluator:
         return tuple(rows)
 
     def _recognize(self, model: VideoTextModel, encoded: EncodedSet, missing: Sequence[str]) -> Recognition:
-        shares = model.logits(self._scores(model, encoded.video, encoded.text)).T.softmax(dim=1)
+        text = encoded.text if self.protocol.prompts == 1 else _ensemble(model, encoded.text, self.protocol.prompts)
+        shares = model.logits(self._scores(model, encoded.video, text)).T.softmax(dim=1)
         scores = shares.unflatten(0, (len(encoded.whole), -1)).mean(dim=1)
         known = scores.masked_fill(~encoded.whole[:, None], float("nan"))
         return evaluate_recognition(known, encoded.matches.videos, missing)
@@ -263,6 +269,20 @@ def _compared(model: VideoTextModel, video: VideoFeatures, *, fine: bool) -> Vid
     if isinstance(model.head, Dot):
         video = video._replace(frames=video.frames[:, :0], mask=video.mask[:, :0])
     return video
+
+
+def _ensemble(model: VideoTextModel, text: TextFeatures, prompts: int) -> TextFeatures:
+    """One vector a class: the mean of those of its prompts, each of length one. RequestError where a head compares more."""
+    if not isinstance(model.head, Dot):
+        raise RequestError(
+            f"{prompts} prompts a class are averaged as vectors, and this model's head compares more: give one"
+        )
+
+    def mean(vectors: Tensor) -> Tensor:
+        return unit(unit(vectors).unflatten(0, (-1, prompts)).mean(dim=1))
+
+    aligned = None if text.aligned is None else mean(text.aligned)
+    return pick_rows(text, slice(None, None, prompts))._replace(pooled=mean(text.pooled), aligned=aligned)
 
 
 def _equal_captions(token_ids: Tensor, whole: Tensor) -> Matches:

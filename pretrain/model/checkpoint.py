@@ -19,6 +19,7 @@ from stillreel import __version__
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.model import ModelSettings
 from stillreel.configs.system.storage import Folder
+from stillreel.pretrain.model.adapter import is_openais, preprocess_of
 from stillreel.pretrain.model.files import FORMAT, read_checkpoint
 from stillreel.pretrain.model.keys import check_shapes
 from stillreel.pretrain.model.model import VideoTextModel, assign_tensors
@@ -42,6 +43,7 @@ def save_model(
         "stillreel": __version__,
         "model": model.settings.model_dump(mode="json", exclude={"towers"}),
         "towers": model_cfg_of(model.clip),
+        "preprocess": preprocess_of(model.clip),
         "origin": dict(origin),
     }
     publish_tensors(folder, WEIGHTS, model.state_dict() if tensors is None else tensors)
@@ -75,8 +77,9 @@ def load_model(path: str | Path) -> VideoTextModel:
     if not isinstance(config.get("model"), dict) or not isinstance(config.get("towers"), dict):
         raise DataError(f"{path}: its {CONFIG} lacks model or towers")
     settings = ModelSettings.resolve({**config["model"], "towers": {"name": "inferred"}})
-    with torch.device("meta"):
-        model = VideoTextModel(build_towers(config["towers"]), settings)
+    # No file has the buffers of other towers than OpenAI's, so these are built with them.
+    with torch.device("meta" if is_openais(config["towers"]) else "cpu"):
+        model = VideoTextModel(build_towers(config["towers"], config.get("preprocess") or {}), settings)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     try:
         check_shapes({name: tuple(tensor.shape) for name, tensor in found.tensors.items()}, expected)

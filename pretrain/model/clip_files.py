@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from stillreel.configs import DataError
+from stillreel.pretrain.model.adapter import Towers, preprocess_of
 from stillreel.pretrain.model.files import Checkpoint
-from stillreel.pretrain.model.keys import KeyLine
+from stillreel.pretrain.model.keys import KeyLine, check_shapes
+from stillreel.pretrain.model.other_files import SIGLIP_PIXELS, other_cfg, read_other, siglip_places
 from stillreel.pretrain.model.peers.keymap import Place, collect, place_in_hub_block
 from stillreel.pretrain.model.towers import build_towers, count_blocks, infer_sizes, model_cfg_of
 
@@ -27,26 +29,74 @@ _OF_BLOCKS = ("attn.in_proj_", "attn.out_proj.", "ln_1.", "ln_2.", "mlp.c_fc.", 
 
 
 class ClipCheckpoint(NamedTuple):
-    """Towers read from a file: fp32 tensors by open_clip's names, its configuration of them, and what became of each key."""
+    """Towers read from a file: fp32 tensors by open_clip's names, its configuration of them and of their pixels, and what
+    became of each key."""
 
     state: dict[str, Tensor]
     model_cfg: dict[str, Any]
     lines: tuple[KeyLine, ...]
+    preprocess: dict[str, Any] = {}
+
+    def build(self) -> Towers:
+        """The towers with these weights, on the CPU. DataError where the tensors are not those of the configuration."""
+        clip = build_towers(self.model_cfg, self.preprocess)
+        check_shapes(
+            {name: tuple(tensor.shape) for name, tensor in self.state.items()},
+            {name: tuple(tensor.shape) for name, tensor in clip.state_dict().items()},
+        )
+        clip.load_state_dict(self.state, strict=True)
+        return clip
 
 
 def is_clip(names: Mapping[str, object]) -> bool:
     """Whether a state dict is a CLIP's alone, by the names in it."""
-    return "visual.conv1.weight" in names or "vision_model.embeddings.patch_embedding.weight" in names
+    return any(name.startswith(("visual.", "vision_model.", "image_encoder.")) for name in names) or is_image_tower(
+        names
+    )
 
 
-def read_clip(checkpoint: Checkpoint, *, quick_gelu: bool | None = None) -> ClipCheckpoint:
+def is_image_tower(names: Mapping[str, object]) -> bool:
+    """Whether a state dict is an image tower alone: open_clip's, with or without the name that a CLIP has for it, or HF's."""
+    if "conv1.weight" in names or all(name.startswith(("visual.", "trunk.", "head.")) for name in names):
+        return bool(names)
+    return all(name.startswith(("vision_model.", "visual_projection.")) for name in names)
+
+
+def read_image_tower(checkpoint: Checkpoint, base: Towers, named: str) -> ClipCheckpoint:
+    """The base's towers with the image tower of a file in place of its own, of which every tensor must be there."""
+    state = dict(base.state_dict())
+    expected = {name: tensor.shape for name, tensor in state.items() if name.startswith("visual.")}
+    given = {name: tensor for name, tensor in checkpoint.tensors.items() if not _COMPUTED.fullmatch(name)}
+    extras = [KeyLine("unused", name, "", "computed from sizes") for name in checkpoint.tensors if name not in given]
+    if any(name.startswith("vision_model.") for name in given):
+        places = dict(siglip_places(given) if "vision_model.head.probe" in given else _hub_places(given))
+    else:
+        places = {name: Place((name if name in given else name.removeprefix("visual."),)) for name in expected}
+    found, lines = collect(given, expected, lambda name: places.get(name, Place((name,))), {})
+    kept = KeyLine("initialized", "", f"the {len(state) - len(found)} other tensors", f"of {named}")
+    return ClipCheckpoint(state | found, model_cfg_of(base), (*lines, *extras, kept), preprocess_of(base))
+
+
+def read_clip(
+    checkpoint: Checkpoint, *, quick_gelu: bool | None = None, model_cfg: Mapping[str, Any] | None = None
+) -> ClipCheckpoint:
     """The towers of a checkpoint, every key accounted for.
 
     `quick_gelu` None takes what tells it: the configuration beside the file, or that it is OpenAI's; else open_clip's
-    default, GELU. DataError lists the tensors that are missing, too many, or of another shape than the others imply.
+    default, GELU. `model_cfg` is open_clip's configuration of towers that are not of OpenAI's architecture, where none lies
+    beside the file. DataError lists the tensors that are missing, too many, or of another shape than the others imply.
     """
+    preprocess = checkpoint.config.get("preprocess_cfg", {})
+    if not isinstance(preprocess, dict):
+        raise DataError("the preprocess_cfg beside it is no JSON object")
     given = {name: tensor for name, tensor in checkpoint.tensors.items() if not _COMPUTED.fullmatch(name)}
     extras = [KeyLine("unused", name, "", "computed from sizes") for name in checkpoint.tensors if name not in given]
+    if model_cfg is None:
+        model_cfg = other_cfg(given, checkpoint.config)
+    if model_cfg is not None:
+        state, lines = read_other(given, model_cfg)
+        siglip = "vision_model.head.probe" in given
+        return ClipCheckpoint(state, dict(model_cfg), (*lines, *extras), SIGLIP_PIXELS if siglip else preprocess)
     from_hub = any(name.startswith("vision_model.") for name in given)
     places = dict(_hub_places(given)) if from_hub else _own_places(given)
     shapes = {name: _shape(where, given) for name, where in places.items() if given.keys() >= set(where.names)}
@@ -61,13 +111,17 @@ def read_clip(checkpoint: Checkpoint, *, quick_gelu: bool | None = None) -> Clip
         towers = build_towers(model_cfg)
     expected = {name: tensor.shape for name, tensor in towers.state_dict().items()}
     state, lines = collect(given, expected, lambda name: places.get(name, Place((name,))), {})
-    return ClipCheckpoint(state, model_cfg_of(towers), (*lines, *extras))
+    return ClipCheckpoint(state, model_cfg_of(towers), (*lines, *extras), preprocess)
 
 
 def hub_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of open_clip's towers by the names of HF's `CLIPModel`."""
-    parts = (where.split(state[name]) for name, where in _hub_places(state))
-    return {name: tensor.contiguous() for one in parts for name, tensor in one.items()}
+    """A state dict of open_clip's towers by the names of HF's `CLIPModel`, or of a SigLIP by those of its `SiglipModel`."""
+    places = siglip_places(state) if "visual.trunk.attn_pool.latent" in state else _hub_places(state)
+    parts: dict[str, list[Tensor]] = {}
+    for name, where in places:
+        for theirs, tensor in where.split(state[name]).items():
+            parts.setdefault(theirs, []).append(tensor)
+    return {name: torch.cat(found) if len(found) > 1 else found[0].contiguous() for name, found in parts.items()}
 
 
 def hub_config(model_cfg: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 
@@ -18,7 +17,7 @@ class Frames(NamedTuple):
     blocks: tuple[
         Tensor, ...
     ]  # (B, T, 1 + L, D) after each of its last blocks: as many as the temporal module asks for
-    visual: VisionTransformer  # itself, for modules that share its weights
+    visual: Any  # itself, for modules that share its weights
     places: Tensor | None  # (B, L) int64: which of the grid's places the L patches have; None: all, in their order
     draws: Tensor | None  # (B,) int64, what random draws are made of
     patches: Tensor | None = None  # (B, T, n * n, E) for the re-ranker, if it asks for them

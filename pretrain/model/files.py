@@ -12,7 +12,8 @@ import errno
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, NamedTuple
 
@@ -26,9 +27,13 @@ from stillreel.pretrain.model.pickles import PickledTensor, ScriptObject, Storag
 FORMAT = "stillreel model"  # what the config.json of a model of ours says that it is
 
 # Where training codes put the state dict, in the order in which one is taken.
-_PLACES = ("state_dict", "model_state_dict", "model", "module", "net", "network")
+PLACES = ("state_dict", "model_state_dict", "model", "module", "net", "network")
 _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel's, torch.compile's
-_FOLDER_FILES = (
+_BEGINNINGS = (  # of names as codes know them: what stands before them in all of a file's is its trainer's
+    *("clip.", "backbone.", "text_backbone.", "visual.", "text.", "vision_model.", "text_model.", "image_encoder."),
+    *("conv1.", "trunk.", "base_model.", "logit_scale"),
+)
+FOLDER_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "open_clip_model.safetensors",
@@ -75,32 +80,29 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     tensors. Executes nothing of it.
     """
     path = Path(path).expanduser()
+    if path.is_dir() and not any((path / name).is_file() for name in FOLDER_FILES):
+        from stillreel.pretrain.model.folders import read_folder  # which reads files, too
+
+        return read_folder(path)
     if path.is_dir():
-        path = _file_of_folder(path)
+        path = next(path / name for name in FOLDER_FILES if (path / name).is_file())
     if not path.is_file():
         raise RequestError(f"{path}: no such file or folder")
     try:
-        found = _read_sharded(path) if path.name.endswith(".index.json") else _read_file(path)
+        found = _read_sharded(path) if path.name.endswith(".index.json") else read_file(path)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    return found._replace(config=_config_beside(path)) if path.name in _FOLDER_FILES else found
-
-
-def _file_of_folder(folder: Path) -> Path:
-    for name in _FOLDER_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise RequestError(f"{folder}: a folder without a checkpoint; expected one of {', '.join(_FOLDER_FILES)} in it")
+    return found._replace(config=_config_beside(path)) if path.name in FOLDER_FILES else found
 
 
 def _config_beside(path: Path) -> dict[str, Any]:
     for name in _FOLDER_CONFIGS:
         if (path.parent / name).is_file():
-            return _read_json(path.parent / name)
+            return read_json(path.parent / name)
     return {}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -112,22 +114,22 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_sharded(index: Path) -> Checkpoint:
     """A state dict in several files: `weight_map` of the index names the file of each tensor."""
-    files = _read_json(index).get("weight_map")
+    files = read_json(index).get("weight_map")
     if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
         raise DataError("expected a weight_map from tensors to files")
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(files.values())):
         if PurePosixPath(name).name != name or not (index.parent / name).is_file():
             raise DataError(f"it names the file {name!r}, which does not lie beside it")
-        part = _read_file(index.parent / name).tensors
+        part = read_file(index.parent / name).tensors
         tensors.update({key: tensor for key, tensor in part.items() if files.get(key) == name})
     missing = [key for key in files if key not in tensors]
     if missing:
         raise DataError(f"{len(missing)} tensors are not in the files that it names, first {missing[0]!r}")
-    return _unwrapped(tensors, "sharded")
+    return unwrapped(tensors, "sharded")
 
 
-def _read_file(path: Path) -> Checkpoint:
+def read_file(path: Path) -> Checkpoint:
     with path.open("rb") as handle:
         start = handle.read(64)
         handle.seek(0)
@@ -160,18 +162,31 @@ def _read_safetensors(path: Path) -> Checkpoint:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise DataError(f"damaged or cut off: {error}") from None
-    return _unwrapped(tensors, "safetensors")
+    return unwrapped(tensors, "safetensors")
 
 
 def _read_zip(handle: BinaryIO) -> Checkpoint:
     """torch.save since 1.6, and TorchScript: ROOT/data.pkl says what there is, ROOT/data/KEY are its storages."""
-    try:
+    value, load = open_zip(handle)
+    with reading_zip():
+        if isinstance(value, ScriptObject):
+            return from_value(_attributes(value), load, "TorchScript")
+        return from_value(value, load, "torch")
+
+
+def open_zip(handle: BinaryIO) -> tuple[Any, Load]:
+    """What a zip of torch.save's holds, tensors as `PickledTensor`, and how to read their storages: within `reading_zip`."""
+    with reading_zip():
         archive = _Archive(handle)
         with archive.zip.open(archive.member("data.pkl")) as pickled:
-            value, _ = unpickle(io.BytesIO(pickled.read()))
-        if isinstance(value, ScriptObject):
-            return _from_value(_attributes(value), archive.load, "TorchScript")
-        return _from_value(value, archive.load, "torch")
+            return unpickle(io.BytesIO(pickled.read())).value, archive.load
+
+
+@contextmanager
+def reading_zip() -> Iterator[None]:
+    """What is wrong with a zip is a DataError."""
+    try:
+        yield
     except OSError as error:
         if error.errno != errno.EINVAL:  # a disk's own failure, not a place before the file's beginning
             raise
@@ -266,7 +281,7 @@ def _read_legacy(handle: BinaryIO) -> Checkpoint:
             loaded[storage.key] = _read_flat(handle, storage)
         return loaded[storage.key]
 
-    return _from_value(value, load, "torch, legacy")
+    return from_value(value, load, "torch, legacy")
 
 
 def _read_flat(source: IO[bytes], storage: Storage) -> Tensor:
@@ -281,27 +296,30 @@ def _read_flat(source: IO[bytes], storage: Storage) -> Tensor:
     return flat.view(storage.dtype)
 
 
-def _from_value(value: Any, load: Load, container: str) -> Checkpoint:
+def from_value(value: Any, load: Load, container: str) -> Checkpoint:
     """Find the state dict in what a pickle held, and read its tensors."""
     place, state = _find_state_dict(value)
     pickled = {name: one for name, one in state.items() if isinstance(name, str) and isinstance(one, PickledTensor)}
     left = [_spelt(name) for name in state if name not in pickled]
     if place:
         left = [_spelt(name) for name in value if name != place] + [f"{place}.{name}" for name in left]
-    tensors = {
-        name: torch.as_strided(load(one.storage), one.shape, one.stride, one.offset) for name, one in pickled.items()
-    }
-    return _unwrapped(tensors, container, place=place, left=tuple(left))
+    tensors = {name: read_tensor(one, load) for name, one in pickled.items()}
+    return unwrapped(tensors, container, place=place, left=tuple(left))
+
+
+def read_tensor(pickled: PickledTensor, load: Load) -> Tensor:
+    """A tensor that a pickle describes."""
+    return torch.as_strided(load(pickled.storage), pickled.shape, pickled.stride, pickled.offset)
 
 
 def _find_state_dict(value: Any) -> tuple[str, dict[Any, Any]]:
     if not isinstance(value, dict):
         raise DataError(f"it holds a {type(value).__name__}, not the state dict of a model")
-    for place, inner in [(place, value.get(place)) for place in _PLACES] + [("", value)]:
+    for place, inner in [(place, value.get(place)) for place in PLACES] + [("", value)]:
         if isinstance(inner, dict) and any(isinstance(one, PickledTensor) for one in inner.values()):
             return place, inner
     entries = ", ".join(map(_spelt, list(value)[:8])) or "none"
-    raise DataError(f"it holds no state dict; its entries: {entries}. Expected tensors, or one of {', '.join(_PLACES)}")
+    raise DataError(f"it holds no state dict; its entries: {entries}. Expected tensors, or one of {', '.join(PLACES)}")
 
 
 def _spelt(name: object) -> str:
@@ -309,14 +327,26 @@ def _spelt(name: object) -> str:
     return name if isinstance(name, str) else type(name).__name__
 
 
-def _unwrapped(
-    tensors: dict[str, Tensor], container: str, *, place: str = "", left: tuple[str, ...] = ()
-) -> Checkpoint:
+def unwrapped(tensors: dict[str, Tensor], container: str, *, place: str = "", left: tuple[str, ...] = ()) -> Checkpoint:
     """The checkpoint, its names without the prefixes that wrappers of a whole model put before all of them."""
     if not tensors:
         raise DataError("it holds no tensors")
     prefix = ""
     while wrapper := next((one for one in _WRAPPERS if all(name.startswith(prefix + one) for name in tensors)), ""):
         prefix += wrapper
+    prefix += _of_trainer([name.removeprefix(prefix) for name in tensors])
     bare = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return Checkpoint(bare, container, place, prefix, left, {})
+
+
+def _of_trainer(names: Sequence[str]) -> str:
+    """What stands before all names as codes know them (Lightning's `model.`, or any other); empty where nothing does."""
+    prefix = ""
+    while True:
+        bare = [name.removeprefix(prefix) for name in names]
+        if any(name.startswith(_BEGINNINGS) for name in bare):
+            return prefix
+        firsts = {name.partition(".")[0] if "." in name else "" for name in bare}
+        if len(firsts) > 1 or "" in firsts:
+            return ""
+        prefix += f"{firsts.pop()}."

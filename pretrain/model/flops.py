@@ -7,11 +7,19 @@ against that counter.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.data.tokens import fixed_length
+from stillreel.pretrain.model.adapter import image_size, is_openais, reads_to_the_end
 from stillreel.pretrain.model.dropout import places_kept
+from stillreel.pretrain.model.towers import build_towers, encode_words
 
 
 class Flops(NamedTuple):
@@ -42,6 +50,14 @@ def clip_flops(
     Patches that are left out in training are embedded, but go no further.
     """
     vision, text, joint = model_cfg["vision_cfg"], model_cfg["text_cfg"], model_cfg["embed_dim"]
+    if not is_openais(model_cfg):
+        image, said = _counted(json.dumps(model_cfg), words)
+        patches = vision.get("patch_size") or 0  # of a ViT, whose blocks STAN may read
+        places = (vision.get("image_size", 224) // patches) ** 2 if patches else 0
+        align = 0 if settings.align == "none" else _align(settings, frames, words, joint)
+        moved = _temporal(settings, frames, places, vision.get("width", 768), joint, vision.get("mlp_ratio", 4.0))
+        head, rerank = _head(settings, frames, words, joint), _rerank(settings, frames, words, joint)
+        return Flops(frames * image, moved + align, said, head, 0, rerank)
     width, patch, layers = vision.get("width", 768), vision["patch_size"], vision.get("layers", 12)
     side = vision.get("image_size", 224)
     height, breadth = (side, side) if isinstance(side, int) else side
@@ -62,6 +78,20 @@ def clip_flops(
         patches=embedding,
         rerank=_rerank(settings, frames, words, joint),
     )
+
+
+@cache
+def _counted(model_cfg: str, words: int) -> tuple[int, int]:
+    """Operations of a frame and of a caption by towers that no formula here knows, as torch counts them without computing."""
+    cfg = json.loads(model_cfg)
+    with torch.device("meta"), torch.no_grad():
+        clip = build_towers(cfg)
+        ids = torch.ones((1, fixed_length(cfg) or words), dtype=torch.int64)
+        with FlopCounterMode(display=False) as image:
+            clip.encode_image(torch.empty(1, 3, *image_size(clip)))
+        with FlopCounterMode(display=False) as text:
+            encode_words(clip.text, ids) if reads_to_the_end(clip.text) else clip.encode_text(ids)
+    return image.get_total_flops(), text.get_total_flops()
 
 
 def _product(rows: int, inner: int, columns: int) -> int:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from stillreel.configs import RequestError
 from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model.adapter import Towers, joint_width, text_of
 from stillreel.pretrain.model.blocks import Block
 from stillreel.pretrain.model.heads import Tight
 from stillreel.pretrain.model.model import VideoTextModel
@@ -23,6 +24,7 @@ from stillreel.pretrain.model.temporal import SequenceTransformer, Stan, Tempora
 from stillreel.pretrain.model.temporal.stan import AttentionInTime, StanLayer
 
 _STD = 0.02
+_POSITIONS_STD = 0.01  # as open_clip draws its own
 
 
 def build_model(settings: ModelSettings) -> VideoTextModel:
@@ -33,7 +35,7 @@ def build_model(settings: ModelSettings) -> VideoTextModel:
 
 
 def initialize(model: VideoTextModel) -> None:
-    """Fill all that is not CLIP's own. RequestError where CLIP's text tower has another width than the joint space."""
+    """Fill all that is not CLIP's own. RequestError where CLIP has not what it starts from."""
     with torch.no_grad():
         _fill(model)
 
@@ -63,37 +65,55 @@ def _fill(model: VideoTextModel) -> None:
         _normal(model.reranker.score)
 
 
-def _from_text_tower(blocks: nn.ModuleList, positions: Tensor | None, clip: CLIP) -> None:
-    """Blocks from the text tower's first ones, as far as it has them, and positions from its own."""
-    width, joint = clip.transformer.width, clip.text_projection.shape[1]
-    if width != joint:
-        raise RequestError(
-            f"blocks over frames start from the text tower's, which is {width} wide; the joint space is {joint} wide"
-        )
-    sources: Sequence[nn.Module] = list(clip.transformer.resblocks)
+def _from_text_tower(blocks: nn.ModuleList, positions: Tensor | None, clip: Towers) -> None:
+    """Blocks from the text tower's first ones, as far as it has them, and positions from its own.
+
+    A text tower of another kind, or of another width than the joint space, has nothing to give: blocks are drawn then.
+    """
+    text, width = text_of(clip), joint_width(clip)
+    transformer = getattr(text, "transformer", None)
+    sources: Sequence[Any] = list(getattr(transformer, "resblocks", ()))
     for index, block in enumerate(blocks):
         assert isinstance(block, Block)
-        if index < len(sources):
+        if index < len(sources) and _is_like(sources[index], block):
             block.load_state_dict(sources[index].state_dict())
         else:
             for part in block.modules():
                 if isinstance(part, nn.Linear):  # attn.out_proj, mlp.c_fc, mlp.c_proj
                     _normal(part)
     if positions is not None:
-        positions.copy_(clip.positional_embedding)
+        table: Tensor | None = getattr(text, "positional_embedding", None)
+        rows = min(len(table), len(positions)) if table is not None and table.shape[1] == width else 0
+        if table is not None and rows:
+            positions[:rows] = table[:rows]
+        if rows < len(positions):  # and not a draw more: a fresh model of old is the same to the bit
+            nn.init.normal_(positions[rows:], std=_POSITIONS_STD)
 
 
-def _difference(temporal: TemporalDifference, clip: CLIP) -> None:
-    temporal.types.copy_(clip.positional_embedding[:2])
+def _is_like(source: Any, block: Block) -> bool:
+    """Whether a block of the text tower has the names, shapes and heads of one over frames."""
+    theirs, ours = source.state_dict(), block.state_dict()
+    return bool(
+        theirs.keys() == ours.keys()
+        and all(theirs[name].shape == ours[name].shape for name in ours)
+        and source.attn.num_heads == block.attn.heads
+    )
+
+
+def _difference(temporal: TemporalDifference, clip: Towers) -> None:
+    _from_text_tower(nn.ModuleList(), temporal.types, clip)
     _from_text_tower(temporal.difference, None, clip)
     if temporal.projection is not None:
-        rows, joint = clip.visual.proj.shape
-        if rows < joint:
-            raise RequestError(f"difference=mlp starts from {joint} rows of the image projection, which has {rows}")
-        temporal.projection.copy_(clip.visual.proj[:joint])
+        joint, proj = joint_width(clip), getattr(clip.visual, "proj", None)
+        if not isinstance(proj, Tensor) or len(proj) < joint:
+            raise RequestError(
+                f"difference=mlp starts from {joint} rows of the image projection, which has "
+                f"{'none' if proj is None else len(proj)}; choose difference=attention"
+            )
+        temporal.projection.copy_(proj[:joint])
 
 
-def _centers(align: TemporalAlignment, clip: CLIP) -> None:
+def _centers(align: TemporalAlignment, clip: Towers) -> None:
     for centers in (align.near, align.centres):
         nn.init.normal_(centers, std=64**-0.5)
     _from_text_tower(align.slow, None, clip)

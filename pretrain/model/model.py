@@ -12,11 +12,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from stillreel.configs import RequestError
 from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.data.tokens import fixed_length
+from stillreel.pretrain.model.adapter import (
+    AnyClip,
+    Towers,
+    has_class_token,
+    image_size,
+    needs_class_token,
+    reads_to_the_end,
+    text_of,
+)
 from stillreel.pretrain.model.dropout import PatchDropout, number_modules
 from stillreel.pretrain.model.features import (
     Frames,
@@ -43,19 +52,25 @@ from stillreel.pretrain.model.towers import (
     run_blocks,
 )
 
+_ANY = 1 << 20  # tokens: a text tower without a table of positions reads as many as there are
+
 
 class VideoTextModel(nn.Module):
     """One of the zoo. `build_model` makes a fresh one, `load_peer` one from a published checkpoint.
 
-    Frames are floats, normalized by CLIP's mean and deviation. Masks are True (or 1) where there is a frame or a word; None
+    Frames are floats, normalized by the towers' mean and deviation. Masks are True (or 1) where there is a frame or a word; None
     means that there is no padding among frames, and that captions end at their end-of-text token.
     """
 
-    def __init__(self, clip: CLIP, settings: ModelSettings) -> None:
+    def __init__(self, clip: Towers, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
         self.clip = clip
-        attend_causally(clip)
+        self._walks_frames, self._walks_words = has_class_token(clip.visual), reads_to_the_end(text_of(clip))
+        if self._walks_words:
+            attend_causally(text_of(clip))
+        if settings.patches == "3d":
+            needs_class_token(clip.visual, "patches=3d")
         self.patches = (
             Patches3d(clip.visual.transformer.width, clip.visual.patch_size[0]) if settings.patches == "3d" else None
         )
@@ -66,7 +81,8 @@ class VideoTextModel(nn.Module):
         self.patch_dropout = PatchDropout()
         number_modules(self)
         # What the towers have and this model does not use gets no gradient, and DDP would wait for one.
-        clip.visual.conv1.weight.requires_grad_(self.patches is None)
+        if self.patches is not None:
+            clip.visual.conv1.weight.requires_grad_(False)
         clip.logit_scale.requires_grad_(self.head.scaled and not settings.temperature)
 
     def forward(
@@ -79,6 +95,8 @@ class VideoTextModel(nn.Module):
         """Leave out this share of each clip's patches in training. RequestError where the model needs all of them."""
         if not 0 <= rate < 1:
             raise RequestError(f"patch_dropout={rate}: give a share from 0 to below 1")
+        if rate:
+            needs_class_token(self.clip.visual, f"patch_dropout={rate}")
         if rate and isinstance(self.temporal, Stan) and self.settings.stan.time == "conv":
             raise RequestError(
                 f"patch_dropout={rate} leaves holes in the grid that stan.time=conv convolves over; set patch_dropout=0"
@@ -107,6 +125,9 @@ class VideoTextModel(nn.Module):
         """What the image tower says of each frame, before the temporal module."""
         visual = self.clip.visual
         mask = self._frame_mask(frames, frame_mask)
+        if not self._walks_frames:
+            vectors = self.clip.encode_image(frames.flatten(0, 1)).unflatten(0, mask.shape)
+            return Frames(vectors, mask, (), visual, None, draws)
         if self.patches is None:
             patches = project_pixels(visual, frames.flatten(0, 1))
         else:  # padding frames read as the zeros that stand around a clip
@@ -123,9 +144,14 @@ class VideoTextModel(nn.Module):
     ) -> TextFeatures:
         """Captions (A, W) of W <= context_length token ids, mask (A, W), draws (A,) as of clips."""
         self._check_ids(token_ids, token_mask)
-        token_ids, mask = self._end_texts(token_ids, token_mask)
-        tokens = encode_words(self.clip, token_ids) @ self.clip.text_projection
-        pooled = tokens[torch.arange(len(tokens), device=tokens.device), token_ids.argmax(dim=1)]
+        if self._walks_words:
+            text = text_of(self.clip)
+            token_ids, mask = self._end_texts(token_ids, token_mask)
+            tokens = encode_words(text, token_ids) @ text.text_projection
+            pooled = tokens[torch.arange(len(tokens), device=tokens.device), token_ids.argmax(dim=1)]
+        else:
+            tokens, mask, pooled = self.clip.encode_words(token_ids)
+            mask = mask if token_mask is None else token_mask.bool()
         aligned = self.align.text(tokens, mask) if self.align else None
         return TextFeatures(tokens, mask, pooled, aligned, draws)
 
@@ -213,7 +239,7 @@ class VideoTextModel(nn.Module):
 
     def _frame_mask(self, frames: Tensor, mask: Tensor | None) -> Tensor:
         """The mask (B, T) as booleans. RequestError where frames or mask are not what the towers read."""
-        size = tuple(self.clip.visual.image_size)
+        size = image_size(self.clip)
         if (
             frames.ndim != 5
             or frames.shape[2] != 3
@@ -230,8 +256,13 @@ class VideoTextModel(nn.Module):
         return mask.bool()
 
     def _check_ids(self, token_ids: Tensor, mask: Tensor | None) -> None:
-        longest = self.clip.context_length
-        if token_ids.ndim != 2 or token_ids.shape[1] > longest or token_ids.is_floating_point():
+        longest, exactly = self.clip.context_length, 0 if self._walks_words else fixed_length(self.clip.model_cfg)
+        if exactly and token_ids.shape[-1] != exactly:
+            raise RequestError(
+                f"token ids are {tuple(token_ids.shape)}; this text tower reads captions of {exactly} tokens, padded by its "
+                "own tokenizer"
+            )
+        if token_ids.ndim != 2 or token_ids.shape[1] > (longest or _ANY) or token_ids.is_floating_point():
             raise RequestError(
                 f"token ids are {token_ids.dtype} {tuple(token_ids.shape)}; expected integers (A, W) with W up to {longest}"
             )
@@ -262,7 +293,8 @@ def assign_tensors(model: VideoTextModel, tensors: Mapping[str, Tensor]) -> None
     """Make these the model's own, strictly by name, and set it to evaluation; it may have been built on the meta device."""
     model.load_state_dict(tensors, strict=True, assign=True)
     clip = model.clip
-    clip.attn_mask = causal_mask(clip.context_length).to(clip.positional_embedding.device)  # no weight: no file has it
+    if not isinstance(clip, AnyClip):  # that one is never built there: of its buffers no file has any
+        clip.attn_mask = causal_mask(clip.context_length).to(clip.positional_embedding.device)
     model.eval()
 
 

@@ -35,7 +35,14 @@ _DTYPES = {
 _MOST_AXES = 64  # of a tensor, as torch has it
 
 # What training frameworks leave beside the weights: log buffers, configurations, arguments, numpy's numbers.
-_INERT_PACKAGES = frozenset({"mmengine", "mmcv", "mmaction", "addict", "numpy"})
+_INERT_PACKAGES = frozenset(
+    {
+        *("mmengine", "mmcv", "mmaction", "addict", "numpy"),
+        *("lightning", "lightning_fabric", "pytorch_lightning", "deepspeed", "accelerate", "transformers", "peft"),
+        *("omegaconf", "yacs", "easydict", "ml_collections"),
+    }
+)
+_RECORDS = "torch.distributed.checkpoint."  # whose metadata tell where each tensor lies: kept as attributes
 _INERT_NAMES = frozenset(
     {
         "_codecs.encode",  # bytes, as protocol 2 spells them
@@ -49,6 +56,12 @@ _INERT_NAMES = frozenset(
         "pathlib.PurePosixPath",
         "torch.device",
         "torch.dtype",
+        "torch.serialization._get_layout",
+        "typing.Any",
+        *(
+            f"builtins.{name}"
+            for name in ("bool", "bytes", "complex", "dict", "float", "int", "list", "object", "str", "tuple")
+        ),
         *(f"torch.{name}" for name in ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int32", "int64")),
     }
 )
@@ -127,6 +140,13 @@ class ScriptObject:
         self.attributes = state
 
 
+class Record(ScriptObject):
+    """An object of a data class of torch's: its attributes, and none of its methods."""
+
+    def __setstate__(self, state: object) -> None:
+        self.attributes = state if isinstance(state, dict) and all(isinstance(name, str) for name in state) else {}
+
+
 class Unpickled(NamedTuple):
     """A pickle's value, tensors as `PickledTensor`, and every storage that it names, by key."""
 
@@ -181,6 +201,8 @@ class _Unpickler(pickle.Unpickler):
             return _DTYPES[name]
         if module.split(".")[0] == "__torch__":
             return ScriptObject
+        if module.startswith(_RECORDS):
+            return Record
         if module.split(".")[0] in _INERT_PACKAGES or full_name in _INERT_NAMES:
             return Inert
         raise DataError(

@@ -7,38 +7,36 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
-from open_clip.model import CLIP
+from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
 
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.model import TowerSettings
+from stillreel.pretrain.model.adapter import Towers, is_openais, plain_cfg
 from stillreel.pretrain.model.clip_files import ClipCheckpoint, read_clip
 from stillreel.pretrain.model.files import FORMAT, Checkpoint, read_checkpoint
-from stillreel.pretrain.model.keys import check_shapes
-from stillreel.pretrain.model.towers import TINY, build_towers, check_architecture
+from stillreel.pretrain.model.towers import TINY, build_towers
 
 
-def load_towers(settings: TowerSettings) -> CLIP:
+def load_towers(settings: TowerSettings) -> Towers:
     """The CLIP that is asked for, in fp32 on the CPU.
 
     Weights that were trained with QuickGELU get it, whether the name says so or not. Raises RequestError for an unknown name
-    or architecture or for weights that are not there, and DataError for a file whose tensors are not those of the name.
+    or for weights that are not there, and DataError for a file whose tensors are not those of the name.
     """
     name, pretrained = settings.name, settings.pretrained
     scheme, _, rest = name.rpartition(":")
     try:
         if scheme == "local-dir":
-            return _from_file(Path(rest), None)
+            return _from_file(read_checkpoint(Path(rest)), None)
         if scheme:
-            return _from_open_clip(name, None, quick_gelu=False)
+            return _from_file(read_checkpoint(_fetched_folder(name, rest)), None)
         model_cfg = named_cfg(name)
-        with torch.device("meta"):
-            build_towers(model_cfg)  # refused before anything large is made or downloaded
         if not pretrained:
-            return build_towers(model_cfg)
+            return build_towers(model_cfg, preprocess_named(name))
         if Path(pretrained).exists():
-            return _from_file(Path(pretrained), model_cfg)
-        return _tagged(name, pretrained)
+            # Of towers whose sizes and activation the tensors tell, those of the name are refused before they are built.
+            return _from_file(read_checkpoint(Path(pretrained)), model_cfg, preprocess_named(name))
+        return _tagged(name, pretrained, model_cfg)
     except RequestError as error:
         raise RequestError(f"towers.name={name} towers.pretrained={pretrained}: {error}") from None
     except DataError as error:
@@ -51,43 +49,69 @@ def named_cfg(name: str) -> dict[str, Any]:
         return TINY.model_cfg()
     known = open_clip.list_models()
     if name not in known:
-        near = difflib.get_close_matches(name, [one for one in known if one.startswith("ViT-")], n=3, cutoff=0.0)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
         raise RequestError(f"open_clip knows no such model; the nearest are {', '.join(near)}")
-    return dict(open_clip.get_model_config(name))
+    return plain_cfg(open_clip.get_model_config(name))
 
 
-def _tagged(name: str, tag: str) -> CLIP:
+def preprocess_named(name: str) -> dict[str, Any]:
+    """How pixels are prepared for a name of open_clip's, where all weights of that name agree on it; else OpenAI's way."""
+    told = [_preprocess_of_tag(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
+    return told[0] if told and all(one == told[0] for one in told) else {}
+
+
+def _preprocess_of_tag(name: str, tag: str) -> dict[str, Any]:
+    cfg = open_clip.get_pretrained_cfg(name, tag)
+    return {key: cfg[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in cfg}
+
+
+def _tagged(name: str, tag: str, model_cfg: dict[str, Any]) -> Towers:
     known = open_clip.list_pretrained_tags_by_model(name)
     if tag not in known:
         tags = f"one of its tags, {', '.join(known)}" if known else "a tag: it has none"
         raise RequestError(f"{tag} is neither a file nor {tags}")
-    return _from_open_clip(name, tag, quick_gelu=bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu")))
-
-
-def _from_open_clip(name: str, tag: str | None, *, quick_gelu: bool) -> CLIP:
+    cfg = open_clip.get_pretrained_cfg(name, tag)
     try:
-        clip = open_clip.create_model(name, tag, force_quick_gelu=quick_gelu)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise RequestError(f"open_clip cannot load it: {error}") from None
-    check_architecture(clip)
-    return clip
+        file = download_pretrained(cfg)
+    except Exception as error:  # of a network, in as many ways as its libraries have
+        where = cfg.get("hf_hub") or cfg.get("url")
+        raise RequestError(
+            f"its weights ({where}) are not here and cannot be fetched: {_first_line(error)}; put the file on this machine and "
+            "give its path as towers.pretrained"
+        ) from None
+    if cfg.get("quick_gelu"):
+        model_cfg = model_cfg | {"quick_gelu": True}
+    return _from_file(read_checkpoint(file), model_cfg, _preprocess_of_tag(name, tag))
 
 
-def _from_file(path: Path, model_cfg: dict[str, Any] | None) -> CLIP:
+def _fetched_folder(name: str, repository: str) -> Path:
+    """The folder of the hub's cache that has a repository's configuration and weights."""
+    try:
+        config = download_pretrained_from_hf(repository, filename="open_clip_config.json")
+        download_pretrained_from_hf(repository)
+    except Exception as error:  # of a network, in as many ways as its libraries have
+        raise RequestError(f"{name} is not here and cannot be fetched: {_first_line(error)}") from None
+    return Path(config).parent
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _from_file(
+    checkpoint: Checkpoint, model_cfg: dict[str, Any] | None, preprocess: dict[str, Any] | None = None
+) -> Towers:
     """A file of OpenAI's, open_clip's or the hub's, or the towers of a model of ours; sizes must be those of `model_cfg`, where
     there is one."""
-    checkpoint = read_checkpoint(path)
-    found = _own_towers(checkpoint) if checkpoint.config.get("format") == FORMAT else read_clip(checkpoint)
-    quick_gelu = found.model_cfg["quick_gelu"]
+    if checkpoint.config.get("format") == FORMAT:
+        found = _own_towers(checkpoint)
+    else:
+        found = read_clip(checkpoint, model_cfg=None if model_cfg is None or is_openais(model_cfg) else model_cfg)
+    cfg = found.model_cfg
     if model_cfg is not None:
-        quick_gelu = quick_gelu or model_cfg.get("quick_gelu", False)
-    clip = build_towers((found.model_cfg if model_cfg is None else model_cfg) | {"quick_gelu": quick_gelu})
-    check_shapes(
-        {name: tuple(tensor.shape) for name, tensor in found.state.items()},
-        {name: tuple(tensor.shape) for name, tensor in clip.state_dict().items()},
-    )
-    clip.load_state_dict(found.state)
-    return clip
+        quick_gelu = bool(cfg.get("quick_gelu") or model_cfg.get("quick_gelu"))
+        cfg = model_cfg | ({"quick_gelu": quick_gelu} if is_openais(model_cfg) else {})
+    return found._replace(model_cfg=cfg, preprocess=found.preprocess or preprocess or {}).build()
 
 
 def _own_towers(checkpoint: Checkpoint) -> ClipCheckpoint:
@@ -95,4 +119,4 @@ def _own_towers(checkpoint: Checkpoint) -> ClipCheckpoint:
     state = {
         name.removeprefix("clip."): tensor for name, tensor in checkpoint.tensors.items() if name.startswith("clip.")
     }
-    return ClipCheckpoint(state, checkpoint.config["towers"], ())
+    return ClipCheckpoint(state, checkpoint.config["towers"], (), checkpoint.config.get("preprocess") or {})

@@ -19,11 +19,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from stillreel.configs import RequestError
 from stillreel.configs.model import CLIP_EPS, RerankSettings
+from stillreel.pretrain.model.adapter import Towers, joint_width, most_tokens, needs_class_token
 from stillreel.pretrain.model.blocks import Block, key_bias
 from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, last_place, pick_rows, without_autocast
 from stillreel.pretrain.model.towers import activation_of, heads_of
@@ -71,13 +71,18 @@ class PairBlock(Block):
 class Reranker(nn.Module):
     """Logits of pairs of a clip and a caption. No dropout: a pair's logit is the same in training."""
 
-    def __init__(self, settings: RerankSettings, clip: CLIP) -> None:
+    def __init__(self, settings: RerankSettings, clip: Towers) -> None:
         super().__init__()
-        width, places = clip.text_projection.shape[1], min(clip.visual.grid_size)
-        if settings.grid > places:
-            raise RequestError(f"rerank.grid={settings.grid}: a frame of this tower has {places} x {places} patches")
+        width = joint_width(clip)
+        if settings.grid:
+            needs_class_token(clip.visual, f"rerank.grid={settings.grid}")
+            places = min(clip.visual.grid_size)
+            if settings.grid > places:
+                raise RequestError(
+                    f"rerank.grid={settings.grid}: a frame of this tower has {places} x {places} patches"
+                )
         self.heads = heads_of(width)
-        self.positions = nn.Parameter(torch.zeros(clip.context_length, width))
+        self.positions = nn.Parameter(torch.zeros(most_tokens(clip), width))
         self.types = nn.Parameter(torch.zeros(3 if settings.grid else 2, width))  # of words, frames, patches
         self.blocks = nn.ModuleList(
             PairBlock(width, self.heads, activation_of(clip), CLIP_EPS) for _ in range(settings.layers)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import simplejpeg
 import torch
@@ -19,10 +19,11 @@ from stillreel.animate.render.device import Still, batch_stills, prepare_still, 
 from stillreel.animate.scenes import caption_of, draw_scene, plan_scene
 from stillreel.configs.grammar import load_grammar
 from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.data.tokens import fixed_length
+from stillreel.pretrain.model.adapter import image_size
 from stillreel.pretrain.model.model import VideoTextModel
 from stillreel.pretrain.model.normalize import normalize
-from stillreel.pretrain.model.pretrained import named_cfg
-from stillreel.pretrain.model.towers import build_towers
+from stillreel.pretrain.model.towers import build_towers, model_cfg_of
 
 _STILLS = 8
 _SECONDS = 0.4  # at least, of each step, after one call that is not counted
@@ -41,15 +42,15 @@ class ClipTimes(NamedTuple):
     captions: int
 
 
-def time_clip(settings: ModelSettings, frames: int, words: int) -> ClipTimes:
+def time_clip(settings: ModelSettings, towers: Mapping[str, Any], frames: int, words: int) -> ClipTimes:
     """Time each step, forward only: pictures on one core, the model on the first CUDA device or on all cores.
 
     Pictures are drawn, recipes are those of the grammar `film`, and weights are random: none of it changes the time.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.device(device):
-        model = VideoTextModel(build_towers(named_cfg(settings.towers.name)), settings).eval()
-    size = model.clip.visual.image_size[0]
+        model = VideoTextModel(build_towers(towers), settings).eval()
+    size = image_size(model.clip)[0]
     clips = _BATCH_CUDA if device.type == "cuda" else 1
     pixels = torch.zeros((clips, frames, size, size, 3), dtype=torch.uint8, device=device)
     seen = normalize(pixels, dtype=torch.float32)
@@ -83,7 +84,8 @@ def _time_stills(frames: int, size: int, device: torch.device) -> tuple[dict[str
 
 def _forward(model: VideoTextModel, seen: Tensor, words: int) -> Callable[[], Tensor]:
     """The model on clips (B, T, 3, H, W) with as many captions, each compared with each."""
-    ids = torch.ones((len(seen), words), dtype=torch.int64, device=seen.device)
+    cfg = model_cfg_of(model.clip)
+    ids = torch.ones((len(seen), fixed_length(cfg) or words), dtype=torch.int64, device=seen.device)
     ids[:, -1] = model.clip.vocab_size - 1
     mask = torch.ones_like(ids, dtype=torch.bool)
 

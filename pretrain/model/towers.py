@@ -2,8 +2,8 @@
 
 What a tower computes stays open_clip's: these functions call its modules, one after another, because a video model needs
 what `encode_image` and `encode_text` keep to themselves: the tokens after each of the last blocks, the features of all
-words, captions shorter than 77 tokens. Supported are its `ViT-*` models of OpenAI's architecture (a class token, a causal
-text tower read at the end-of-text token); SigLIP, CLIPA and the like pool otherwise and are refused.
+words, captions shorter than 77 tokens. Walked are towers of OpenAI's architecture (a ViT with a class token, a causal text
+tower read at the end-of-text token); SigLIP, CLIPA and the like pool otherwise, and `adapter` has them as they are.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mode
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,13 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillreel.configs import DataError, RequestError
+from stillreel.pretrain.model.adapter import AnyClip, Towers, is_openais, plain_cfg, set_preprocess, text_of
 
 Shape = Sequence[int]
-
-_UNSUPPORTED = (
-    "not of OpenAI's architecture (a ViT with a class token, a causal text tower read at its end token), which the video "
-    "models are built on; choose ViT-B-32, ViT-B-16, ViT-L-14 or one of their variants"
-)
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,11 @@ class TowerConfig:
         }
 
 
+# What open_clip, timm and transformers raise for a configuration that they cannot make a model of.
+_REFUSALS = (
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+
 # For tests and the demo: every module of the zoo at its default depth, on a CPU, with CLIP's own tokenizer.
 TINY = TowerConfig(
     embed_dim=64,
@@ -86,35 +88,33 @@ def heads_of(width: int) -> int:
     return max(1, width // 64)
 
 
-def build_towers(model_cfg: Mapping[str, Any]) -> CLIP:
-    """An untrained CLIP of an open_clip configuration, on torch's default device. RequestError when unsupported."""
-    if {"custom_text", "multimodal_cfg"} & set(model_cfg):
-        raise RequestError(_UNSUPPORTED)
+def build_towers(model_cfg: Mapping[str, Any], preprocess: Mapping[str, Any] = MappingProxyType({})) -> Towers:
+    """Untrained towers of an open_clip configuration, on torch's default device: its CLIP, or `AnyClip`.
+
+    `preprocess` is open_clip's `preprocess_cfg`; what it does not say is OpenAI's. RequestError when there are none such, or
+    timm or transformers, which make them, are missing.
+    """
     try:
-        clip = CLIP(**model_cfg)
-    except (AssertionError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise RequestError(f"open_clip makes no CLIP of {model_cfg}: {error}") from None
-    check_architecture(clip)
+        cfg = plain_cfg(model_cfg)
+        clip = CLIP(**cfg) if is_openais(cfg) else AnyClip(cfg)
+        set_preprocess(clip, preprocess)
+    except _REFUSALS as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        text = model_cfg.get("text_cfg")
+        hub = text.get("hf_model_name") if isinstance(text, Mapping) else None
+        what = (
+            f"its text tower, {hub}, is of transformers and the hub"
+            if hub
+            else f"open_clip makes no CLIP of {dict(model_cfg)}"
+        )
+        raise RequestError(f"{what}: {why}") from None
     return clip
 
 
-def check_architecture(clip: nn.Module) -> None:
-    """RequestError when a model of open_clip is not of OpenAI's architecture."""
-    if not (
-        isinstance(clip, CLIP)
-        and isinstance(clip.visual, VisionTransformer)
-        and clip.visual.attn_pool is None
-        and clip.visual.pool_type == "tok"
-        and not clip.visual.final_ln_after_pool
-        and clip.text_pool_type == "argmax"
-        and clip.attn_mask is not None
-        and isinstance(clip.text_projection, nn.Parameter)
-    ):
-        raise RequestError(_UNSUPPORTED)
-
-
-def model_cfg_of(clip: CLIP) -> dict[str, Any]:
-    """The open_clip configuration of a CLIP, read off its modules: `build_towers` makes the same architecture of it."""
+def model_cfg_of(clip: Towers) -> dict[str, Any]:
+    """The open_clip configuration of towers, of a CLIP read off its modules: `build_towers` makes the same of it."""
+    if isinstance(clip, AnyClip):
+        return dict(clip.model_cfg)
     visual, text = clip.visual, clip.transformer
     image, patch = visual.image_size, visual.patch_size
     unscaled = isinstance(visual.transformer.resblocks[0].ls_1, nn.Identity)
@@ -286,25 +286,27 @@ class CausalAttention(nn.MultiheadAttention):
         return mixed
 
 
-def attend_causally(clip: CLIP) -> None:
-    """Make the text tower's attention `CausalAttention`, in place. Weights, names and, on a CPU, bits stay."""
-    for module in clip.transformer.modules():
+def attend_causally(text: Any) -> None:
+    """Make a text tower's attention `CausalAttention`, in place. Weights, names and, on a CPU, bits stay."""
+    for module in text.transformer.modules():
         if type(module) is nn.MultiheadAttention:
             module.__class__ = CausalAttention
 
 
-def encode_words(clip: CLIP, token_ids: Tensor) -> Tensor:
-    """Hidden states (B, W, D) of all W <= context_length tokens, normed but not projected.
+def encode_words(text: Any, token_ids: Tensor) -> Tensor:
+    """Hidden states (B, W, D) of all W <= context_length tokens, normed but not projected, by a CLIP or its text tower.
 
     A shorter caption uses the first W positions and the mask's first W rows: to the bit a tower of that context length. The
     mask is causal, so a caption padded to the full length gives the same; open_clip's own resizing would interpolate.
     """
     words = token_ids.shape[1]
-    hidden = clip.token_embedding(token_ids) + clip.positional_embedding[:words]
-    normed: Tensor = clip.ln_final(clip.transformer(hidden, attn_mask=clip.attn_mask[:words, :words]))
+    hidden = text.token_embedding(token_ids) + text.positional_embedding[:words]
+    normed: Tensor = text.ln_final(text.transformer(hidden, attn_mask=text.attn_mask[:words, :words]))
     return normed
 
 
-def activation_of(clip: CLIP) -> type[nn.Module]:
-    """The class of the towers' activation: QuickGELU or GELU."""
-    return type(clip.transformer.resblocks[0].mlp.gelu)
+def activation_of(clip: Towers) -> type[nn.Module]:
+    """The class of the text tower's activation, QuickGELU or GELU; of towers that say nothing of it, GELU."""
+    text = text_of(clip)
+    blocks = getattr(getattr(text, "transformer", None), "resblocks", None)
+    return type(blocks[0].mlp.gelu) if blocks else nn.GELU

@@ -12,21 +12,24 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import math
 import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from stillreel import __version__
 from stillreel.configs import DataError
 from stillreel.configs.settings import canonical_json
+from stillreel.configs.system.claims import Count, checked_name, damage_of, parse_json, read_record, shortened
 from stillreel.configs.system.progress import amount
 from stillreel.configs.system.storage import PART_SUFFIX, Folder, fsync
 from stillreel.pretrain.model import VideoTextModel
@@ -59,7 +62,8 @@ class Checkpoint(NamedTuple):
 
     def read(self) -> Snapshot:
         """Its tensors, on the CPU."""
-        return Snapshot(load_file(self.path / WEIGHTS), load_file(self.path / TRAINING))
+        with damage_of(f"{self.path} is damaged"):
+            return Snapshot(load_file(self.path / WEIGHTS), load_file(self.path / TRAINING))
 
 
 def step_name(step: int) -> str:
@@ -100,7 +104,7 @@ def write_checkpoint(
         "metrics": told,
     }
     writers: dict[str, Callable[[], None]] = {
-        WEIGHTS: lambda: save_model(model, folder, {"run": str(home.parent), "step": stream.steps}, snapshot.weights),
+        WEIGHTS: lambda: save_model(model, folder, origin_of(home.parent, stream.steps, settings), snapshot.weights),
         TRAINING: lambda: publish_tensors(folder, TRAINING, snapshot.training),
         STATE: lambda: folder.publish(STATE, _encode(body, part)),
         "": lambda: _name_whole(part, home / name),
@@ -116,6 +120,11 @@ def write_checkpoint(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return Checkpoint(home / name, stream, settings, told)
+
+
+def origin_of(run: Path, step: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model of a run says of where it is from, and of the clips that it was trained on."""
+    return {"run": str(run), "step": step, "frames": settings.get("frames")}
 
 
 def remove_checkpoint(home: Path, step: int) -> None:
@@ -164,7 +173,7 @@ def finite(values: Mapping[str, float]) -> dict[str, float | None]:
 
 def _read_state(path: Path) -> tuple[Checkpoint, dict[str, FileStamp]]:
     try:
-        body = json.loads((path / STATE).read_bytes())
+        body = parse_json((path / STATE).read_bytes())
         claimed = body.pop("digest")
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{STATE} is missing") from None
@@ -174,8 +183,27 @@ def _read_state(path: Path) -> tuple[Checkpoint, dict[str, FileStamp]]:
         raise ValueError(f"{STATE} does not match its own digest: it was edited or damaged")
     if body.get("format") != FORMAT or body.get("schema") != SCHEMA_VERSION:
         raise ValueError(f"{STATE} has schema {body.get('schema')}; this stillreel reads {SCHEMA_VERSION}")
-    files = {name: FileStamp(stamp["bytes"], stamp["digest"]) for name, stamp in body["files"].items()}
-    return Checkpoint(path, State.from_dict(body["stream"]), body["settings"], body["metrics"]), files
+    state = read_record(_adapter(), {key: body.get(key) for key in _State.__annotations__})
+    if set(state.files) != {WEIGHTS, CONFIG, TRAINING}:
+        raise ValueError(f"{STATE} is of {', '.join(map(shortened, state.files))}")
+    for name in state.files:
+        checked_name(name, Folder(str(path)))
+    return Checkpoint(path, State(**state.stream), state.settings, state.metrics), state.files
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a checkpoint is read back from."""
+
+    stream: dict[Literal["samples", "steps", "fingerprint"], Count]
+    settings: dict[str, Any]
+    metrics: dict[str, float | None]
+    files: dict[str, FileStamp]
+
+
+@cache
+def _adapter() -> TypeAdapter[_State]:
+    return TypeAdapter(_State)
 
 
 def _encode(body: Mapping[str, Any], part: Path) -> bytes:

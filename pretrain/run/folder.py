@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -16,6 +15,7 @@ from torch import Tensor
 from stillreel.configs import DataError, RequestError, StillreelError
 from stillreel.configs.run import RunSettings
 from stillreel.configs.settings import Settings
+from stillreel.configs.system.claims import parse_json
 from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import amount
 from stillreel.configs.system.storage import PART_SUFFIX, Folder
@@ -27,6 +27,7 @@ from stillreel.pretrain.run.checkpoint import (
     Checkpoint,
     metrics_of,
     open_checkpoint,
+    origin_of,
     remove_checkpoint,
     remove_unfinished,
     step_name,
@@ -146,7 +147,7 @@ class RunFolder:
         def write() -> None:
             part, final = self.path / f".{FINAL}{PART_SUFFIX}", self.path / FINAL
             shutil.rmtree(part, ignore_errors=True)
-            save_model(model, Folder(str(part)), {"run": str(self.path), "step": step}, weights)
+            save_model(model, Folder(str(part)), origin_of(self.path, step, self._run), weights)
             shutil.rmtree(final, ignore_errors=True)
             part.rename(final)
             _log.info(f"the model after {step:,} steps: {final}")
@@ -238,7 +239,7 @@ class RunFolder:
 
     def _began_from(self) -> str:
         try:
-            return str(json.loads((self.path / RUN).read_bytes())["began_from"])
+            return str(parse_json((self.path / RUN).read_bytes())["began_from"])
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 

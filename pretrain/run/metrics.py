@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from stillreel.configs.run import RunSettings
+from stillreel.configs.system.claims import parse_json
 from stillreel.configs.system.progress import Progress
 from stillreel.configs.system.storage import Folder
 from stillreel.pretrain.run.checkpoint import finite
@@ -92,7 +93,7 @@ def cut_journal(folder: Path, step: int) -> None:
 
 def _step_of(line: bytes) -> float:
     try:
-        return int(json.loads(line)["step"])
+        return int(parse_json(line)["step"])
     except (ValueError, TypeError, KeyError):
         return float("inf")
 

@@ -3,6 +3,8 @@
 engine        the run from the lock to the manifest: what is there, what is left, who makes it, what came of it
 survey        what a folder already holds of its plans
 executors     where shards are made: in this process, in a pool of processes, on Ray
+isolated      after a worker died: which of its samples ends processes
+late          shards that take far longer than others
 libraries     the versions that bytes depend on
 where         an expression over a table's columns, and which rows it is true of
 """

@@ -10,19 +10,25 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from stillreel.configs import DataError, RequestError, StorageRefused
 from stillreel.configs.build import BuildSettings
+from stillreel.configs.system.claims import read_parquet
 from stillreel.configs.system.interrupt import stoppable
 from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import Progress, amount, duration, tally
 from stillreel.configs.system.storage import Folder, writing
 from stillreel.shards.build.executors import Executor, MakeShard, Outcome, ShardTask, open_executor
+from stillreel.shards.build.isolated import GUILTY
+from stillreel.shards.build.late import LateShards
 from stillreel.shards.build.libraries import check_libraries
 from stillreel.shards.build.survey import Survey, Task, survey
 from stillreel.shards.format.manifest import MANIFEST, Manifest, manifest_of
 from stillreel.shards.format.plan import Plan, read_plans
+from stillreel.shards.format.receipt import part_file
+from stillreel.shards.format.record import CHOSEN
 from stillreel.shards.format.writer import TooManyRejects
 
 _log = logging.getLogger(__name__)
@@ -46,7 +52,9 @@ def run_build(folder: Folder, build: Build, settings: BuildSettings) -> Manifest
     with sole_writer(folder), stoppable("finished shards are kept. Run the same command again to go on"):
         folder.remove_unfinished("shards")
         try:
-            plans = build.open_or_write_plans(folder, read_plans(folder))
+            with writing(folder.url):
+                there = read_plans(folder)
+            plans = build.open_or_write_plans(folder, there)
         except StorageRefused as error:
             raise RequestError(str(error)) from None
         for plan in plans:
@@ -73,12 +81,20 @@ def run_build(folder: Folder, build: Build, settings: BuildSettings) -> Manifest
 def describe_totals(manifest: Manifest, folder: Folder) -> str:
     """What was made, in a line."""
     totals = manifest.totals
-    rejected = sum(totals["rejected"].values())
-    reasons = f" ({tally(totals['rejected'])})" if rejected else ""
+    rejected = sum(totals.rejected.values())
+    reasons = f" ({tally(totals.rejected)})" if rejected else ""
     return (
-        f"planned {totals['planned']:,} = written {totals['written']:,} + rejected {rejected:,}{reasons}; "
-        f"{totals['shards']:,} shards, {amount(totals['bytes'])}, in {folder.url}"
+        f"planned {totals.planned:,} = written {totals.written:,} + rejected {rejected:,}{reasons}; "
+        f"{totals.shards:,} shards, {amount(totals.bytes)}, in {folder.url}"
     )
+
+
+class Turn(NamedTuple):
+    """A shard that waits to be made: which attempt it will be, and whether its samples are kept from the worker."""
+
+    task: Task
+    attempt: int = 1
+    isolated: bool = False
 
 
 class Schedule:
@@ -92,8 +108,9 @@ class Schedule:
         self._libraries = plans[-1].header.libraries
         self._settings = settings
         self._total = sum(plan.samples for plan in plans)
-        self._waiting = deque((task, 1) for task in found.open_tasks)
+        self._waiting = deque(Turn(task) for task in found.open_tasks)
         self._running: dict[tuple[int, int], Task] = {}
+        self._late = LateShards()
         self._budget = RejectBudget(settings.max_rejects, self._total)
         self.failed: list[tuple[Task, str]] = []  # and what of
         for receipt in found.receipts:
@@ -116,39 +133,54 @@ class Schedule:
                         progress.beat()
                     else:
                         progress.advance(self._take(outcome), self._budget.note())
+                    for plan, shard, how in self._late.new():
+                        name = self._running[plan, shard].name
+                        _log.warning(f"{name} {how}, {executor.whereabouts(plan, shard)}")
             spent, made = time.monotonic() - start, self._budget.done - before
             _log.info(f"{made:,} samples in {duration(spent)}, {made / spent:,.1f}/s")
 
     def _hand_out(self, executor: Executor) -> None:
         while self._waiting and executor.busy < executor.capacity:
-            task, attempt = self._waiting.popleft()
+            task, attempt, isolated = self._waiting.popleft()
             number = task.plan.header.number
             self._running[number, task.shard] = task
+            self._late.begin(number, task.shard)
             where, job = (self._folder.url, number, task.plan.digest, task.shard), self._build.job(task)
-            executor.submit(ShardTask(*where, attempt=attempt, max_rejected=self._budget.allowed, job=job))
+            executor.submit(ShardTask(*where, attempt, self._budget.allowed, job, isolated))
 
     def _take(self, outcome: Outcome) -> int:
         """Book what became of a task; returns how many samples it finished."""
         task = self._running.pop((outcome.task.plan, outcome.task.shard))
+        self._late.end(outcome.task.plan, outcome.task.shard, made=outcome.receipt is not None)
         if outcome.receipt is not None:
+            if GUILTY & outcome.receipt.rejected.keys():
+                self._tell_guilty(task)
             self._budget.count(outcome.receipt.planned, outcome.receipt.rejected)
             self._budget.check()
             return outcome.receipt.planned
         if isinstance(outcome.error, (RequestError, StorageRefused)):
             raise outcome.error
-        attempt = outcome.task.attempt
+        attempt, isolated = outcome.task.attempt, outcome.task.isolated
         if isinstance(outcome.error, TooManyRejects):
             # It knew the budget of the time when it was handed out; there may be room for its rejects by now.
             self._budget.check(outcome.error.rejected)
-            self._waiting.append((task, attempt))
+            self._waiting.append(Turn(task, attempt, isolated))
             return 0
         reason = _one_line(outcome.error)
         _log.warning(f"{task.name}: attempt {attempt} of {self._settings.attempts} failed: {reason}")
-        if attempt < self._settings.attempts:
-            self._waiting.append((task, attempt + 1))
+        # The attempt that finds a deadly sample is due to every shard.
+        if attempt < self._settings.attempts or (outcome.died and not isolated):
+            self._waiting.append(Turn(task, attempt + 1, isolated or outcome.died))
         else:
             self.failed.append((task, reason))
         return 0
+
+    def _tell_guilty(self, task: Task) -> None:
+        """Name the samples of a shard that ended processes; its table does so, too."""
+        with suppress(OSError):
+            for row in read_parquet(self._folder.read(part_file(task.name, "parquet"))).to_pylist():
+                if row["reason"] in GUILTY:
+                    _log.warning("{source}: {source_key} is rejected: {reason}: {detail}".format_map(row))
 
 
 class RejectBudget:
@@ -167,11 +199,13 @@ class RejectBudget:
 
     def count(self, done: int, rejected: Mapping[str, int]) -> None:
         self.done += done
-        self._rejected.update(rejected)
+        self._rejected.update({reason: count for reason, count in rejected.items() if reason not in CHOSEN})
 
     def check(self, more: Mapping[str, int] | None = None) -> None:
         """DataError when there are too many, `more` that are not booked yet included."""
-        rejected = self._rejected + Counter(more or {})
+        rejected = self._rejected + Counter(
+            {reason: count for reason, count in (more or {}).items() if reason not in CHOSEN}
+        )
         if rejected.total() > self.allowed:
             raise DataError(
                 f"stopped: {rejected.total():,} rejects ({tally(rejected)}) are more than "

@@ -10,15 +10,16 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
 from stillreel.configs import RequestError
-from stillreel.configs.system.pool import process_pool, stop_pool
+from stillreel.configs.system.pool import ending, exit_code_of, process_pool, stop_pool
 from stillreel.configs.system.storage import Folder, writing
 from stillreel.shards.build.libraries import check_libraries
 from stillreel.shards.format.plan import Plan, open_plan
@@ -27,13 +28,15 @@ from stillreel.shards.format.receipt import Receipt
 _CALLS_PER_WORKER = 64  # then a fresh process takes over, so that no leak of a decoder grows for days
 _COUNT_CPUS_S = 10.0
 _CONNECT_S = 10.0
+_BOARD = "stillreel"  # name space of notes in Ray's key-value store
 _WARMED, _WARM_UP_S = 64, 60.0  # workers at most, seconds at most
 
 
 @dataclass(frozen=True)
 class ShardTask:
     """One shard to be made, and all that a worker is told of it: it reads the rest from the plan. `max_rejected` is a count for
-    the whole build; `job` is what the function that makes the shard needs besides, small and picklable."""
+    the whole build; `job` is what the function that makes the shard needs besides, small and picklable. `isolated`: a worker
+    died of this shard, so one of its samples may be what ends processes (see `Isolated`)."""
 
     out: str
     plan: int
@@ -42,6 +45,7 @@ class ShardTask:
     attempt: int
     max_rejected: int
     job: Any = None
+    isolated: bool = False
 
     def open_plan(self) -> Plan:
         """Its plan. RequestError when the libraries here are not the plan's."""
@@ -55,11 +59,12 @@ MakeShard = Callable[[ShardTask], Receipt]  # of a module, so that it can be sen
 
 
 class Outcome(NamedTuple):
-    """What became of a task: a receipt, or why there is none."""
+    """What became of a task: a receipt, or why there is none; `died`: its worker did."""
 
     task: ShardTask
     receipt: Receipt | None
     error: BaseException | None
+    died: bool = False
 
 
 class Executor(Protocol):
@@ -79,6 +84,9 @@ class Executor(Protocol):
     def wait(self, seconds: float) -> Outcome | None:
         """The next outcome, or None when none came within this time."""
 
+    def whereabouts(self, plan: int, shard: int) -> str:
+        """Where a shard is at work, in words."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -87,13 +95,14 @@ class Executor(Protocol):
 
 def open_executor(make_shard: MakeShard, ray: str, workers: int, libraries: Mapping[str, str]) -> Executor:
     """The executor that the settings `ray` and `workers` ask for. RequestError when no worker of it could work."""
-    if ray != "off":
-        return OnRay(make_shard, ray, workers, libraries)
-    return InPool(make_shard, workers) if workers > 1 else InProcess(make_shard)
+    if ray == "inline":
+        return InProcess(make_shard)
+    # One worker is a process, too: a driver must not die of a picture.
+    return InPool(make_shard, max(workers, 1)) if ray == "off" else OnRay(make_shard, ray, workers, libraries)
 
 
 class InProcess(Executor):
-    """Makes a shard when its outcome is waited for."""
+    """Makes a shard when its outcome is waited for; what ends a worker ends this process."""
 
     capacity = 1
 
@@ -114,6 +123,9 @@ class InProcess(Executor):
         # As in a worker, whatever a task dies of is one failed attempt; the driver decides what it means.
         except Exception as error:
             return Outcome(task, None, error)
+
+    def whereabouts(self, plan: int, shard: int) -> str:
+        return _in_this_process()
 
 
 class InPool(Executor):
@@ -150,10 +162,13 @@ class InPool(Executor):
         pool, task = self._running.pop(future)
         error = future.exception()
         if isinstance(error, BrokenProcessPool):
-            stop_pool(pool)
-        else:
-            self._idle.append(pool)
+            return Outcome(task, None, BrokenProcessPool(f"its worker {ending(exit_code_of(pool))}"), died=True)
+        self._idle.append(pool)
         return Outcome(task, None if error else future.result(), error)
+
+    def whereabouts(self, plan: int, shard: int) -> str:
+        pool = next(pool for pool, task in self._running.values() if (task.plan, task.shard) == (plan, shard))
+        return f"in process {', '.join(map(str, pool._processes))} of {socket.gethostname()}"
 
 
 class OnRay(Executor):
@@ -167,7 +182,8 @@ class OnRay(Executor):
         self._counted = -math.inf
         self._warm_up(make_shard, libraries)
         # Attempts are counted by the driver, so Ray must not retry on its own.
-        self._remote = self._ray.remote(num_cpus=1, max_retries=0, max_calls=_CALLS_PER_WORKER)(make_shard)
+        self._remote = self._ray.remote(num_cpus=1, max_retries=0, max_calls=_CALLS_PER_WORKER)(make_announced)
+        self._make_shard = make_shard
         self._running: dict[Any, ShardTask] = {}
 
     def _warm_up(self, make_shard: MakeShard, libraries: Mapping[str, str]) -> None:
@@ -201,7 +217,7 @@ class OnRay(Executor):
         return self._cpus + 1
 
     def submit(self, task: ShardTask) -> None:
-        self._running[self._remote.remote(task)] = task
+        self._running[self._remote.remote(self._make_shard, task)] = task
 
     def wait(self, seconds: float) -> Outcome | None:
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
@@ -213,7 +229,34 @@ class OnRay(Executor):
         except self._ray.exceptions.RayTaskError as error:
             return Outcome(task, None, error.cause if isinstance(error.cause, Exception) else error)
         except self._ray.exceptions.RayError as error:
-            return Outcome(task, None, error)
+            return Outcome(task, None, error, died=isinstance(error, self._ray.exceptions.WorkerCrashedError))
+
+    def whereabouts(self, plan: int, shard: int) -> str:
+        from ray.experimental.internal_kv import _internal_kv_get
+
+        out = next(task.out for task in self._running.values() if (task.plan, task.shard) == (plan, shard))
+        told = _internal_kv_get(_board(out, plan, shard), namespace=_BOARD)
+        return told.decode() if told else "waiting for a worker"
+
+
+def make_announced(make_shard: MakeShard, task: ShardTask) -> Receipt:
+    """Runs in a worker of Ray's; says where that is while it does, on the cluster's board."""
+    from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
+
+    key = _board(task.out, task.plan, task.shard)
+    _internal_kv_put(key, _in_this_process(), namespace=_BOARD)
+    try:
+        return make_shard(task)
+    finally:
+        _internal_kv_del(key, namespace=_BOARD)
+
+
+def _board(out: str, plan: int, shard: int) -> str:
+    return f"{out} {plan} {shard}"
+
+
+def _in_this_process() -> str:
+    return f"in process {os.getpid()} of {socket.gethostname()}"
 
 
 def check_worker(make_shard: MakeShard, libraries: Mapping[str, str]) -> None:
@@ -236,15 +279,16 @@ def _start_ray(address: str, workers: int) -> Any:
     on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         if address == "local":
-            ray.init(
-                "local",
-                num_cpus=workers or os.cpu_count(),
-                object_store_memory=80 << 20,  # tasks exchange receipts, nothing more
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                _node_ip_address="127.0.0.1",
-            )
+            with _on_loopback(ray):
+                ray.init(
+                    "local",
+                    num_cpus=workers or os.cpu_count(),
+                    object_store_memory=80 << 20,  # tasks exchange receipts, nothing more
+                    include_dashboard=False,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    _node_ip_address="127.0.0.1",
+                )
         else:
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
     except Exception as error:  # among Ray's own kinds is this plain one, of a machine too busy to start it in time
@@ -252,6 +296,21 @@ def _start_ray(address: str, workers: int) -> Any:
     # Ray's own handler dies with a stack trace, before a driver can say what it has kept.
     signal.signal(signal.SIGTERM, on_terminate)
     return ray
+
+
+@contextmanager
+def _on_loopback(ray: Any) -> Iterator[None]:
+    """What Ray starts within it keeps to itself. Else Ray takes 127.0.0.1 for the address that others see, and its server for
+    pages asks the network whose cloud this is, even where neither pages nor reports of usage are wanted."""
+    constants, services = ray._private.ray_constants, ray._private.services
+    before = constants.ENABLE_RAY_CLUSTER, services.start_api_server
+    constants.ENABLE_RAY_CLUSTER, services.start_api_server = False, lambda *_, **__: (None, None)
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for those that are started
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER, services.start_api_server = before
+        del os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]
 
 
 def _check_reachable(address: str) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import stillreel
 from stillreel.configs import RequestError
+
+_version = cache(version)  # of what this process has imported; asked for at every shard, and slow to find
 
 
 def library_versions(names: Iterable[str]) -> dict[str, str]:
@@ -15,7 +18,7 @@ def library_versions(names: Iterable[str]) -> dict[str, str]:
     versions = {}
     for name in names:
         try:
-            versions[name] = stillreel.__version__ if name == "stillreel" else version(name)
+            versions[name] = stillreel.__version__ if name == "stillreel" else _version(name)
         except PackageNotFoundError:
             continue
     return versions

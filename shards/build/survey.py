@@ -18,7 +18,7 @@ from stillreel.configs.system.storage import Folder
 from stillreel.shards.format.index import decode_index
 from stillreel.shards.format.plan import Plan
 from stillreel.shards.format.receipt import PARTS, Receipt, part_file, read_receipt
-from stillreel.shards.format.tar import digest_of_samples
+from stillreel.shards.format.tar import digest_of_samples, ends_in_zeros
 
 State = Literal["valid", "damaged", "stale", "missing"]
 _THREADS = 16  # receipts are small files, often on a network
@@ -102,10 +102,14 @@ def _damage(folder: Folder, task: Task, receipt: Receipt) -> str:
         data = folder.read(part_file(task.name, part))
         if hashlib.sha256(data).hexdigest() != receipt.files[part].digest:
             return f"{part_file(task.name, part)} does not hash to what its receipt says"
-    entries = decode_index(data)
+    try:
+        entries = decode_index(data)
+    except ValueError as error:
+        return f"{part_file(task.name, 'idx')}: {error}"
+    size = receipt.files["tar"].bytes  # as it was found to be
     with folder.open(part_file(task.name, "tar")) as file:
-        digests = [hashlib.sha256(file.read(entry.length)).digest() for entry in entries]
-        end = file.read()
-    if digest_of_samples(digests) != receipt.files["tar"].digest or any(end):
+        digests = [hashlib.sha256(file.read(min(entry.length, size))).digest() for entry in entries]
+        is_whole = ends_in_zeros(file)
+    if digest_of_samples(digests) != receipt.files["tar"].digest or not is_whole:
         return f"{part_file(task.name, 'tar')} does not hash to what its receipt says"
     return ""

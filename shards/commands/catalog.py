@@ -13,22 +13,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tarfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from typing import IO, NamedTuple
 
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.stream import CatalogSettings
+from stillreel.configs.system.claims import parse_json
 from stillreel.configs.system.progress import Progress, amount, tally
-from stillreel.configs.system.storage import Folder
-from stillreel.shards.format.foreign import read_member, split_name
+from stillreel.configs.system.storage import Folder, check_apart
+from stillreel.shards.format.foreign import Damage, Member, read_members, split_name, tar_names
 from stillreel.shards.format.index import Entry, encode_index
 from stillreel.shards.format.manifest import MANIFEST
 from stillreel.shards.format.sample import check_ending
-from stillreel.shards.format.tar import BLOCK, digest_of_samples
-from stillreel.shards.stream.corpus import CATALOG, CATALOG_SCHEMA_VERSION, Corpus, index_file, open_corpus
+from stillreel.shards.format.tar import digest_of_samples
+from stillreel.shards.stream.corpus import CATALOG, Catalog, CatalogLine, Corpus, index_file, open_corpus
 
 _SHOWN = 40
 
@@ -51,7 +52,7 @@ def run(tars: str, out: str, settings: CatalogSettings) -> int:
     folder.remove_unfinished("index")
     if folder.exists(CATALOG):
         folder.remove(CATALOG)  # a catalog that is half old and half new would lie
-    lines: list[dict[str, object]] = []
+    lines: list[CatalogLine] = []
     kinds: Counter[str] = Counter()
     threads = settings.workers or os.cpu_count() or 1
     with Progress(len(names), "tars", settings.progress) as progress, ThreadPoolExecutor(threads) as pool:
@@ -60,52 +61,50 @@ def run(tars: str, out: str, settings: CatalogSettings) -> int:
             kinds.update(scan.kinds)
             folder.publish(index_file(scan.name), encode_index(scan.entries))
             digest = digest_of_samples(entry.sha256 for entry in scan.entries)
-            lines.append({"name": scan.name, "samples": len(scan.entries), "bytes": scan.size, "digest": digest})
+            lines.append(CatalogLine(scan.name, len(scan.entries), scan.size, digest))
             progress.advance(1, f"{len(problems)} problems" if problems else "")
-    body = {"schema": CATALOG_SCHEMA_VERSION, "tars": source.url, "shards": lines, "problems": problems}
-    folder.publish(CATALOG, json.dumps(body, sort_keys=True, indent=1).encode() + b"\n")
+    body = Catalog(source.url, lines, problems)
+    folder.publish(CATALOG, json.dumps(asdict(body), sort_keys=True, indent=1).encode() + b"\n")
+    for problem in problems[:_SHOWN]:
+        print(f"PROBLEM {problem}", flush=True)
+    if len(problems) > _SHOWN:
+        print(f"... and {len(problems) - _SHOWN:,} more problems, in {folder.url}/{CATALOG}", flush=True)
     return _report(open_corpus(out), kinds, problems)
 
 
 def _report(corpus: Corpus, kinds: Counter[str], problems: list[str]) -> int:
-    for problem in problems[:_SHOWN]:
-        print(f"PROBLEM {problem}")
-    if len(problems) > _SHOWN:
-        print(f"... and {len(problems) - _SHOWN:,} more problems, in {corpus.url}/{CATALOG}")
     found = f"{len(corpus.shards):,} tars, {corpus.samples:,} samples ({tally(kinds)}), {amount(corpus.bytes)}"
     print(f"{found}; {f'{len(problems):,} problems' if problems else 'all is well'}", flush=True)
     return 1 if problems else 0
 
 
 def _check_apart(source: Folder, folder: Folder) -> None:
-    if f"{folder.url}/".startswith(f"{source.url}/"):
-        raise RequestError(
-            f"OUT {folder.url} lies among the tars of {source.url}: other tools would take its files for data (img2dataset "
-            "stops at any foreign JSON). Choose a folder beside it"
-        )
+    check_apart(source, folder)
     if folder.exists(MANIFEST):
         raise RequestError(f"OUT {folder.url} is a data set of stillreel's; choose a folder for the catalog alone")
 
 
 def _finished(source: Folder) -> tuple[list[str], list[str]]:
-    """Tars that count, and what is wrong with the others: of a folder of img2dataset's, those it has not finished."""
-    sizes = source.sizes(deep=True)
-    tars = [name for name in sizes if name.endswith(".tar")]
+    """Tars that count, and what is wrong with the others: compressed ones, and those that img2dataset has not finished."""
+    found = source.listing()
+    tars, packed = tar_names(found.sizes)
     if not tars:
-        raise RequestError(
-            f"TARS {source.url} holds no .tar (compressed tars cannot be read in part: unpack them first)"
-        )
-    if not any(name.endswith("_stats.json") for name in sizes):
-        return tars, []
-    finished = [name for name in tars if _stats_file(name) in sizes]
-    return finished, [f"{name}: left out: img2dataset has not finished it" for name in sorted({*tars} - {*finished})]
+        more = f", but {', '.join(packed[:5])}, which cannot be read in part: unpack them first" if packed else ""
+        raise RequestError(f"TARS {source.url} holds no .tar{more}")
+    problems = [f"{name}: left out: it is compressed and cannot be read in part: unpack it first" for name in packed]
+    problems += [f"{name}: left out: {why}" for name, why in found.odd.items()]
+    if not any(name.endswith("_stats.json") for name in found.sizes):
+        return tars, problems
+    finished = [name for name in tars if _stats_file(name) in found.sizes]
+    problems += [f"{name}: left out: img2dataset has not finished it" for name in sorted({*tars} - {*finished})]
+    return finished, problems
 
 
 def _scan(source: Folder, name: str) -> TarScan:
     with source.open(name) as file:
         scan = scan_samples(name, file)
     try:
-        stats = json.loads(source.read(_stats_file(name)))
+        stats = parse_json(source.read(_stats_file(name)))
         expected = int(stats["successes"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return scan
@@ -118,38 +117,39 @@ def scan_samples(name: str, file: IO[bytes]) -> TarScan:
     """Read a tar whole, member by member; RequestError when it holds what is never decoded."""
     samples: list[_Sample] = []
     problems: list[str] = []
+    tainted: dict[str, str] = {}
+    before: Damage | None = None  # the damage that stands before a member
     size = file.seek(0, 2)
-    offset = 0
-    while True:
-        try:
-            member = _next_member(file, offset, size)
-        except DataError as error:
-            problems.append(str(error))
-            if samples:
-                problems.append(f"{samples.pop().key}: left out: the last before the damage, and maybe not whole")
-            break
-        if member is None:
-            break
-        if member.key:
-            _refuse_code(name, member)
-            if not samples or samples[-1].key != member.key:
-                samples.append(_Sample(member.key, offset))
-            samples[-1].extend(file, member)
-        offset = member.end
+    for member in read_members(file, size):
+        key, ending = split_name(member.name)
+        if isinstance(member, Damage):
+            problems.append(f"{member.name}: {member.what}" if key else member.what)
+            if key:
+                tainted.setdefault(key, "left out: a member of it is damaged")
+            elif samples:
+                tainted.setdefault(samples[-1].key, "left out: the last before the damage, and maybe not whole")
+            before = member
+        elif key:
+            _refuse_code(name, key, ending)
+            if member.link:
+                tainted.setdefault(
+                    key, f"left out: {member.name} is a link to {member.link}, whose bytes stand elsewhere"
+                )
+            begins = not samples or samples[-1].key != key
+            if begins:
+                samples.append(_Sample(key, member.offset))
+            if before and not (begins and before.name):
+                tainted.setdefault(key, "left out: the first after the damage, and maybe not whole")
+            samples[-1].extend(file, member, ending)
+            before = None
+    problems += [f"{key}: {why}" for key, why in tainted.items()]
+    samples = [one for one in samples if one.key not in tainted]
     counts = Counter(sample.key for sample in samples)
     problems += [f"{key}: left out: stands in {count} places" for key, count in counts.items() if count > 1]
     problems += [f"{one.key}: left out: two members of one ending" for one in samples if one.is_double]
     whole = [one for one in samples if counts[one.key] == 1 and not one.is_double]
     entries = [Entry(one.key, one.start, one.end - one.start, one.sha256.digest()) for one in whole]
     return TarScan(name, entries, Counter("+".join(sorted(one.endings)) for one in whole), size, problems)
-
-
-class _Member(NamedTuple):
-    """A regular file in a tar: `end` is where the next header stands. Key "" of what belongs to no sample."""
-
-    key: str
-    ending: str
-    end: int
 
 
 class _Sample:
@@ -162,44 +162,22 @@ class _Sample:
         self.endings: set[str] = set()
         self.is_double = False
 
-    def extend(self, file: IO[bytes], member: _Member) -> None:
+    def extend(self, file: IO[bytes], member: Member, ending: str) -> None:
         """Add a member, and what lies between it and the one before (its header, a folder's, a foreign file)."""
         file.seek(self.end)
-        self.sha256.update(file.read(member.end - self.end))
-        self.end = member.end
-        self.is_double |= member.ending in self.endings
-        self.endings.add(member.ending)
+        while self.end < member.end:
+            part = min(member.end - self.end, 1 << 20)
+            self.sha256.update(file.read(part))
+            self.end += part
+        self.is_double |= ending in self.endings
+        self.endings.add(ending)
 
 
-def _refuse_code(name: str, member: _Member) -> None:
+def _refuse_code(name: str, key: str, ending: str) -> None:
     try:
-        check_ending(member.key, member.ending)
+        check_ending(key, ending)
     except DataError as error:
         raise RequestError(f"{name} is refused: {error}") from None
-
-
-def _next_member(file: IO[bytes], offset: int, size: int) -> _Member | None:
-    """The member at `offset`; None at the end of the archive. DataError says where and how the tar is damaged."""
-    file.seek(offset)
-    header = file.read(BLOCK)
-    if len(header) < BLOCK:
-        raise DataError(f"cut at byte {size}: no end of archive")
-    if not any(header):
-        while block := file.read(1 << 20):
-            if any(block):
-                raise DataError(f"zeroed hole at byte {offset}")
-        return None
-    try:
-        found = read_member(file, header, offset)
-    except tarfile.TarError as error:
-        raise DataError(f"damaged at byte {offset}: {error}") from None
-    if found is None:
-        return _Member("", "", file.tell())
-    name, start, length = found
-    end = start + length + -length % BLOCK
-    if end > size:
-        raise DataError(f"cut at byte {size}, inside {name}")
-    return _Member(*split_name(name), end)
 
 
 def _stats_file(tar: str) -> str:

@@ -24,7 +24,7 @@ def run(clips: str, out: str, settings: SelectSettings) -> int:
     print(describe_totals(manifest, folder))
     left_out: dict[str, int] = {}
     for plan in manifest.plans:
-        for reason, count in plan["left_out"].items():
+        for reason, count in plan.left_out.items():
             left_out[reason] = left_out.get(reason, 0) + count
     if left_out:
         print(f"left out of CLIPS: {tally(left_out)}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from stillreel.configs import DataError
 from stillreel.configs.build import StatsSettings
@@ -18,7 +18,7 @@ from stillreel.configs.system.storage import Folder
 from stillreel.shards.build.survey import Survey, survey
 from stillreel.shards.format.plan import Plan, read_plans
 from stillreel.shards.format.receipt import part_file
-from stillreel.shards.format.record import WRITTEN
+from stillreel.shards.format.record import WRITTEN, read_table
 
 _QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 
@@ -45,13 +45,13 @@ def collect(folder: Folder, plans: Sequence[Plan], found: Survey) -> dict[str, A
     words: list[int] = []
     for table in tables(folder, found):
         reasons.update(reason for reason in table["reason"].to_pylist() if reason)
-        written = table.filter(pa.compute.equal(table["status"], WRITTEN))
-        moves.update(move for clip in written["moves"].to_pylist() for move in clip)
+        written = table.filter(pc.equal(table["status"], WRITTEN))
+        moves.update(move for clip in written["moves"].to_pylist() for move in clip or ())
         seen.append(written["seen_area"].to_numpy())
         sides.append(np.stack([written["width"].to_numpy(), written["height"].to_numpy()]))
         for spoken in written["captions"].to_pylist():
-            captions[len(spoken)] += 1
-            words.append(len(spoken[0].split()))
+            captions[len(spoken or ())] += 1
+            words += [len((spoken[0] or "").split())] if spoken else []
     receipts = found.receipts
     sizes = np.concatenate(sides, axis=1) if sides else np.zeros((2, 0))
     return {
@@ -75,7 +75,8 @@ def collect(folder: Folder, plans: Sequence[Plan], found: Survey) -> dict[str, A
 def tables(folder: Folder, found: Survey) -> Iterator[pa.Table]:
     """The table of every finished shard, in order."""
     for receipt in found.receipts:
-        yield pq.read_table(pa.BufferReader(folder.read(part_file(receipt.shard, "parquet"))))
+        name = part_file(receipt.shard, "parquet")
+        yield read_table(folder.read(name), f"{folder.url}/{name}")
 
 
 def render(stats: dict[str, Any]) -> str:

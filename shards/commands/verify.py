@@ -1,14 +1,14 @@
 """The proof: planned = written + rejected, each sample once, each byte as it was written. From the bytes, not from names.
 
 Four witnesses are held against each other: the plan, each shard's own files (shards/format/check.py), its receipt, and the
-manifest. An edit of any one of them disagrees with another.
+manifest, which is made anew from plans and receipts and compared field by field. An edit of any one disagrees with another.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,26 +16,29 @@ from typing import NamedTuple
 
 from stillreel.configs import DataError
 from stillreel.configs.build import VerifySettings
+from stillreel.configs.system.claims import parse_json, shortened
 from stillreel.configs.system.progress import Progress, amount, tally
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.build.survey import Task
 from stillreel.shards.format.check import Problem, ShardCheck
-from stillreel.shards.format.manifest import MANIFEST, Manifest, read_manifest
+from stillreel.shards.format.manifest import MANIFEST, Manifest, difference, manifest_of, read_manifest
 from stillreel.shards.format.plan import Plan, PlannedSample, read_plans
-from stillreel.shards.format.receipt import PARTS, part_file, receipt_file
+from stillreel.shards.format.receipt import PARTS, Receipt, part_file, receipt_file
 
 _SHOWN = 40
+_PREVIEW = "preview.html"
 
 
 @dataclass
 class Verdict:
-    """What was found: counts of rows, bytes that were hashed, and every problem."""
+    """What was found: counts of rows, bytes that were hashed, every problem; and files in OUT that are not of the data set."""
 
     planned: int = 0
     written: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     hashed: int = 0
     problems: list[Problem] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
 
 
 class Job(NamedTuple):
@@ -53,6 +56,8 @@ def run(out: str, settings: VerifySettings) -> int:
     count = len(verdict.problems)
     if count > _SHOWN:
         print(f"... and {count - _SHOWN:,} more problems")
+    if verdict.strangers:
+        print(f"not looked at, for they are no part of the data set: {', '.join(verdict.strangers[:_SHOWN])}")
     rejected = verdict.rejected.total()
     reasons = f" ({tally(verdict.rejected)})" if rejected else ""
     sign = "=" if verdict.planned == verdict.written + rejected else "!="
@@ -67,54 +72,95 @@ def verify(folder: Folder, settings: VerifySettings) -> Verdict:
     if not plans:
         raise DataError(f"{folder.url} holds no plan: it is not a data set of stillreel's, or its plan was removed")
     verdict = Verdict()
-    manifest = _check_manifest(folder, plans, verdict)
+    manifest, why_not = _read_manifest(folder)
     jobs = [job for plan in plans for job in _jobs(plan, manifest)]
     _check_listing(folder, [job.task for job in jobs], verdict)
-    receipts = {line["name"]: line["receipt"] for line in manifest.shards} if manifest else {}
+    own = {MANIFEST, _PREVIEW, *(plan.file for plan in plans)}
+    verdict.strangers = [shortened(name) for name in folder.sizes() if name not in own]
+    expected = {line.name: line.receipt for line in manifest.shards} if manifest else {}
+    receipts: dict[str, Receipt] = {}
     threads = settings.workers or os.cpu_count() or 1
     with Progress(len(jobs), "shards", settings.progress) as progress, ThreadPoolExecutor(threads) as pool:
-        for check in pool.map(partial(_check, folder, receipts), jobs):
+        for check in pool.map(partial(_check, folder, expected), jobs):
             verdict.written += check.written
             verdict.rejected.update(check.rejected)
             verdict.hashed += check.hashed
             verdict.problems += check.problems
+            if check.receipt is not None:
+                receipts[check.receipt.shard] = check.receipt
             progress.advance(1, f"{len(verdict.problems)} problems" if verdict.problems else "")
     verdict.planned = sum(plan.samples for plan in plans)
-    if manifest is not None:
-        _check_totals(manifest, verdict)
+    troubles = _compare_plans(plans, manifest, receipts) or _compare_manifest(folder, plans, receipts, why_not)
+    verdict.problems = [*troubles, *verdict.problems]
     return verdict
 
 
-def _check(folder: Folder, receipts: dict[str, str], job: Job) -> ShardCheck:
+def _check(folder: Folder, expected: dict[str, str], job: Job) -> ShardCheck:
     task = job.task
-    rows = task.plan.read_shard(task.shard) if job.rows is None else job.rows
-    check = ShardCheck(folder, task, rows, receipts.get(task.name))
+    rows, damage = job.rows, ""
+    if rows is None:
+        try:
+            rows = task.plan.read_shard(task.shard)
+        except DataError as error:
+            rows, damage = [], str(error)
+    check = ShardCheck(folder, task, rows, expected.get(task.name))
     check.run()
+    if damage:
+        check.problems.insert(0, Problem(task.name, None, damage))
     return check
 
 
-def _check_manifest(folder: Folder, plans: Sequence[Plan], verdict: Verdict) -> Manifest | None:
+def _read_manifest(folder: Folder) -> tuple[Manifest | None, str]:
+    """The manifest, or why it cannot be believed."""
     try:
-        manifest = read_manifest(folder)
+        return read_manifest(folder), ""
     except DataError as error:
-        verdict.problems.append(Problem(MANIFEST, None, str(error)))
-        return None
-    known = {line["file"]: line["sha256"] for line in manifest.plans}
+        return None, str(error)
+
+
+def _compare_plans(plans: Sequence[Plan], manifest: Manifest | None, receipts: Mapping[str, Receipt]) -> list[Problem]:
+    """What the manifest has of other plans than those that lie here; a plan that receipts agree with was not edited."""
+    if manifest is None:
+        return []
+    built = {receipt.plan for receipt in receipts.values()}
+    known = {line.file: line.sha256 for line in manifest.plans}
+    found = []
     for plan in plans:
-        if plan.file not in known:
+        said = known.pop(plan.file, "")
+        if not said:
             what = "not in the manifest: its build did not finish; run `stillreel animate` again"
-            verdict.problems.append(Problem(plan.file, None, what))
-        elif known.pop(plan.file) != plan.digest:
+            found.append(Problem(plan.file, None, what))
+        elif said != plan.digest and plan.digest not in built:
             what = "differs from the plan that was built: it was edited or damaged"
-            verdict.problems.append(Problem(plan.file, None, what))
-    verdict.problems += [Problem(file, None, "in the manifest, but missing") for file in known]
-    return manifest
+            found.append(Problem(plan.file, None, what))
+    return found + [Problem(shortened(file), None, "in the manifest, but missing") for file in known]
+
+
+def _compare_manifest(
+    folder: Folder, plans: Sequence[Plan], receipts: Mapping[str, Receipt], why_not: str
+) -> list[Problem]:
+    """The first field in which the manifest is not what plans and receipts make it; of shards without one nothing is known."""
+    rebuilt = manifest_of(plans, list(receipts.values()))
+    is_whole = len(receipts) == sum(plan.shards for plan in plans)
+    try:
+        data = folder.read(MANIFEST)
+        if is_whole and data == rebuilt.encode():
+            return [Problem(MANIFEST, None, why_not)] if why_not else []
+        said, expected = parse_json(data), parse_json(rebuilt.encode())
+        if not is_whole:
+            lines = {line["name"]: line for line in said.pop("shards")}
+            said["shards"] = [lines.get(name) for name in receipts]
+            said["totals"] = expected["totals"]
+        what = difference(said, expected) or ("it is spelled otherwise than it was written" if is_whole else why_not)
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+        what = why_not
+    return [Problem(MANIFEST, None, what)] if what else []
 
 
 def _jobs(plan: Plan, manifest: Manifest | None) -> Iterator[Job]:
     """Each shard of a plan. One that is as built is read shard by shard; any other is read whole, and sorted by its
     shard column, since nothing about its layout can be trusted."""
-    if manifest is not None and any(line["sha256"] == plan.digest for line in manifest.plans):
+    if manifest is not None and any(line.sha256 == plan.digest for line in manifest.plans):
         yield from (Job(Task(plan, shard), None) for shard in plan.shard_numbers)
         return
     by_shard: dict[int, list[PlannedSample]] = {}
@@ -131,11 +177,3 @@ def _check_listing(folder: Folder, tasks: Sequence[Task], verdict: Verdict) -> N
         if name not in expected:
             what = "no plan knows this file; readers of shards/ would take it for data"
             verdict.problems.append(Problem(name, None, what))
-
-
-def _check_totals(manifest: Manifest, verdict: Verdict) -> None:
-    found = {"planned": verdict.planned, "written": verdict.written, "rejected": dict(verdict.rejected)}
-    for name, value in found.items():
-        said = manifest.totals.get(name)
-        if said != value:
-            verdict.problems.append(Problem(MANIFEST, None, f"says {name} {said}, the shards hold {value}"))

@@ -7,16 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from stillreel.configs.system.claims import Damaged
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.build.survey import Task
 from stillreel.shards.format.index import Entry, decode_index
-from stillreel.shards.format.plan import PlannedSample
+from stillreel.shards.format.plan import PlannedSample, key_of
 from stillreel.shards.format.receipt import PARTS, Receipt, part_file, read_receipt
-from stillreel.shards.format.record import REASONS, REJECTED, SCHEMA, SCHEMAS, WRITTEN
-from stillreel.shards.format.tar import BLOCK, RECORD, TarDamage, digest_of_samples, members_of, walk
+from stillreel.shards.format.record import REASONS, REJECTED, WRITTEN, read_table
+from stillreel.shards.format.tar import BLOCK, RECORD, TarDamage, digest_of_samples, ends_in_zeros, members_of, walk
 
 
 class Problem(NamedTuple):
@@ -42,12 +40,13 @@ class ShardCheck:
         self.written = 0
         self.rejected: Counter[str] = Counter()
         self.hashed = 0
+        self.receipt: Receipt | None = None
         self.problems: list[Problem] = []
 
     def run(self) -> None:
         """Check it all."""
         self._check_positions()
-        receipt = self._read_receipt()
+        receipt = self.receipt = self._read_receipt()
         written = self._check_table(self._read_part("parquet", receipt))
         entries = self._check_index(self._read_part("idx", receipt), written)
         self._check_tar(entries, list(written), receipt)
@@ -61,10 +60,9 @@ class ShardCheck:
 
     def _check_positions(self) -> None:
         """Keys and positions of the plan follow from each other, so one that was edited shows."""
-        header = self._task.plan.header
-        start = header.first_position + (self._task.shard - header.first_shard) * int(header.settings["shard_size"])
-        for position, row in enumerate(self._rows, start):
-            if (row.key, row.position, row.shard) != (f"{header.name}_{position:09d}", position, self._task.shard):
+        name = self._task.plan.header.name
+        for position, row in enumerate(self._rows, self._task.plan.shard_start(self._task.shard)):
+            if (row.key, row.position, row.shard) != (key_of(name, position), position, self._task.shard):
                 self._report(f"the plan has it at position {row.position} of shard {row.shard}, out of turn", row.key)
                 return
 
@@ -104,12 +102,9 @@ class ShardCheck:
         if data is None:
             return {}
         try:
-            table = pq.read_table(pa.BufferReader(data))
-        except (pa.ArrowException, OSError) as error:
-            self._report(f"parquet cannot be read: {error}")
-            return {}
-        if not any(table.schema.equals(schema) for schema in SCHEMAS):
-            self._report(f"parquet has columns {', '.join(table.schema.names)}; expected {', '.join(SCHEMA.names)}")
+            table = read_table(data, "parquet")
+        except Damaged as error:
+            self._report(str(error))
             return {}
         rows = table.select(["key", "source", "source_key", "status", "reason", "sha256"]).to_pylist()
         written: dict[str, str] = {}
@@ -169,11 +164,12 @@ class ShardCheck:
         try:
             with self._folder.open(part_file(self._task.name, "tar")) as file:
                 before = len(self.problems)
-                digests = list(self._hash_samples(file, entries or ()))
-                end = file.read()
-                size = file.tell()
+                size = file.seek(0, 2)
+                file.seek(0)
+                digests = list(self._hash_samples(file, size, entries or ()))
+                left = size - file.tell()
                 self.hashed += size
-                if any(end) or len(end) < 2 * BLOCK or size % RECORD:
+                if left < 2 * BLOCK or size % RECORD or not ends_in_zeros(file):
                     self._report("tar does not end after its last sample")
                 stamp = receipt.files["tar"] if receipt else None
                 if stamp is not None and (stamp.bytes, stamp.digest) != (size, digest_of_samples(digests)):
@@ -183,10 +179,10 @@ class ShardCheck:
         except FileNotFoundError:
             self._report("tar missing")
 
-    def _hash_samples(self, file: IO[bytes], entries: Sequence[Entry]) -> Iterator[bytes]:
+    def _hash_samples(self, file: IO[bytes], size: int, entries: Sequence[Entry]) -> Iterator[bytes]:
         """The sha256 of each sample as it lies in the tar; reports those that are not as indexed."""
         for entry in entries:
-            blob = file.read(entry.length)
+            blob = file.read(min(entry.length, size))
             digest = hashlib.sha256(blob).digest()
             if digest != entry.sha256:
                 self._report("its bytes in the tar are not those that were written", entry.key)

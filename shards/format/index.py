@@ -11,7 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from stillreel.configs.system.claims import damage_of
 from stillreel.shards.format.tar import Span, digest_of_samples
+
+_MOST = 1 << 50  # bytes of a tar
 
 SCHEMA = pa.schema(
     [
@@ -40,6 +43,9 @@ class Index:
         self._digests = table["sha256"].combine_chunks()
         self._offsets: NDArray[np.int64] = table["offset"].to_numpy()
         self._lengths: NDArray[np.int64] = table["length"].to_numpy()
+        self.end = (
+            int(self._offsets[-1] + self._lengths[-1]) if len(self._offsets) else 0
+        )  # of the last sample, in bytes
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -92,11 +98,17 @@ def open_index(data: bytes) -> Index:
 
 
 def _table(data: bytes) -> pa.Table:
-    try:
+    with damage_of("no index"):
         table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
         table.validate(full=True)
-    except pa.ArrowException as error:
-        raise ValueError(f"no index: {error}") from None
-    if table.schema != SCHEMA:
-        raise ValueError(f"no index: columns {table.schema.names}, expected {SCHEMA.names}")
+        if not table.schema.equals(SCHEMA) or any(column.null_count for column in table.columns):
+            raise ValueError(f"columns {table.schema.names}, expected {SCHEMA.names}, all of them filled")
+        offsets, lengths = table["offset"].to_numpy(), table["length"].to_numpy()
+        wrong = (offsets < 0) | (lengths <= 0) | (offsets > _MOST) | (lengths > _MOST)
+        wrong[1:] |= offsets[1:] < offsets[:-1] + lengths[:-1]
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise ValueError(
+                f"sample {at} claims {lengths[at]} bytes at {offsets[at]}, which is not after the one before"
+            )
     return table

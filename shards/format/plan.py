@@ -10,17 +10,27 @@ plan's digest, which every receipt repeats.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from itertools import islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from stillreel.configs import DataError
 from stillreel.configs.settings import canonical_json
+from stillreel.configs.system.claims import (
+    STRICT,
+    Count,
+    checked_name,
+    checked_path,
+    damage_of,
+    parse_json,
+    read_record,
+)
 from stillreel.configs.system.progress import tally
 from stillreel.configs.system.storage import Folder, writing
 
@@ -73,16 +83,18 @@ class PlanHeader:
     """What a plan says of itself. `presets` are the contents of the presets that `settings` name; `source`, opaque here,
     is read back by the room that lists sources; `left_out` counts what the source itself said is no sample."""
 
-    number: int
+    number: Count
     name: str
     settings: dict[str, Any]
     presets: dict[str, Any]
     libraries: dict[str, str]
     source: dict[str, Any]
-    first_shard: int
-    first_position: int
-    left_out: dict[str, int] = field(default_factory=dict)
+    first_shard: Count
+    first_position: Count
+    left_out: dict[str, Count] = field(default_factory=dict)
     schema: int = PLAN_SCHEMA_VERSION
+
+    __pydantic_config__ = STRICT
 
     @property
     def settings_digest(self) -> str:
@@ -110,28 +122,52 @@ class Plan:
 
     def shard_name(self, shard: int) -> str:
         """Name of a shard's files without their endings, e.g. `cc3m-000012`."""
-        return f"{self.header.name}-{shard:06d}"
+        return shard_name(self.header.name, shard)
+
+    def shard_start(self, shard: int) -> int:
+        """Position of the first sample of a shard."""
+        return self.header.first_position + (shard - self.header.first_shard) * int(self.header.settings["shard_size"])
 
     def read_shard(self, shard: int) -> list[PlannedSample]:
-        """The planned samples of one shard, in order; reads only their part of the file."""
-        with self.folder.open(self.file) as file:
-            table = pq.ParquetFile(file).read_row_group(shard - self.header.first_shard)
-        return _rows(table)
+        """The planned samples of one shard, in order; reads only their part of the file. DataError when it is damaged, or has
+        keys, positions or shards that do not follow from each other."""
+        (rows,) = self._read_groups([shard - self.header.first_shard])
+        for position, row in enumerate(rows, self.shard_start(shard)):
+            if (row.key, row.position, row.shard) != (key_of(self.header.name, position), position, shard):
+                raise DataError(
+                    f"{self._where}: it has {row.key!r} at position {row.position} of shard {row.shard}, out of turn"
+                )
+        return rows
 
     def read_all(self) -> Iterator[list[PlannedSample]]:
-        """The planned samples, a list a shard."""
-        with self.folder.open(self.file) as file:
-            parquet = pq.ParquetFile(file)
-            for group in range(parquet.num_row_groups):
-                yield _rows(parquet.read_row_group(group))
+        """The planned samples, a list a shard. DataError when the file is damaged."""
+        return self._read_groups(range(self.shards))
 
-    def source_keys(self) -> Iterator[tuple[str, str]]:
-        """(source, source key) of every planned sample."""
-        with self.folder.open(self.file) as file:
+    @property
+    def _where(self) -> str:
+        return f"{self.folder.url}/{self.file}"
+
+    def _read_groups(self, groups: Iterable[int]) -> Iterator[list[PlannedSample]]:
+        with self.folder.open(self.file) as file, damage_of(f"{self._where} is damaged"):
             parquet = pq.ParquetFile(file)
-            for group in range(parquet.num_row_groups):
-                table = parquet.read_row_group(group, columns=["source", "source_key"])
-                yield from zip(table["source"].to_pylist(), table["source_key"].to_pylist(), strict=True)
+            for group in groups:
+                table = parquet.read_row_group(group, use_threads=False)
+                table.validate(full=True)
+                rows = _rows(table)
+                if any(row.offset < 0 or row.length < -1 for row in rows):
+                    raise ValueError("an offset before the beginning of a file")
+                for row in rows:
+                    if row.problem is None:
+                        checked_path(row.source)
+                yield rows
+
+
+def shard_name(name: str, shard: int) -> str:
+    return f"{name}-{shard:06d}"
+
+
+def key_of(name: str, position: int) -> str:
+    return f"{name}_{position:09d}"
 
 
 def plan_file(number: int) -> str:
@@ -152,8 +188,8 @@ def write_plan(folder: Folder, header: PlanHeader, listed: Iterable[Listed], lef
         with pq.ParquetWriter(draft.path, SCHEMA, compression="zstd", write_statistics=False) as writer:
             while batch := list(islice(samples, size)):
                 rows = [
-                    (f"{header.name}_{position + at:09d}", one.source, one.source_key, shard, position + at, *one[2:])
-                    for at, one in enumerate(batch)
+                    (key_of(header.name, position + at), one.source, one.source_key, shard, position + at, *one[2:])
+                    for at, one in enumerate(map(_spelled, batch))
                 ]
                 columns = zip(*rows, strict=True)
                 arrays = [pa.array(list(column), kind.type) for column, kind in zip(columns, SCHEMA, strict=True)]
@@ -180,18 +216,38 @@ def read_plan(folder: Folder, number: int) -> Plan:
 def open_plan(folder: Folder, number: int, digest: str) -> Plan:
     """The plan of a number whose digest is known: reads its header alone."""
     name = plan_file(number)
-    with folder.open(name) as file:
-        try:
-            metadata = pq.ParquetFile(file).metadata
-            header = PlanHeader(**json.loads(metadata.metadata[_METADATA_KEY]))
-        except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{folder.url}/{name} is not a plan that can be read: {error!r}") from None
-    if header.schema != PLAN_SCHEMA_VERSION:
-        raise DataError(
-            f"{folder.url}/{name} has plan schema {header.schema}, this stillreel reads {PLAN_SCHEMA_VERSION}; "
-            "use the version that wrote it"
-        )
+    where = f"{folder.url}/{name} is not a plan that can be read"
+    with folder.open(name) as file, damage_of(where):
+        parquet = pq.ParquetFile(file)
+        metadata = parquet.metadata
+        body = parse_json((metadata.metadata or {}).get(_METADATA_KEY, b"null"))
+        if not isinstance(body, dict) or body.get("schema") != PLAN_SCHEMA_VERSION:
+            found = body.get("schema") if isinstance(body, dict) else None
+            raise ValueError(
+                f"plan schema {found}, this stillreel reads {PLAN_SCHEMA_VERSION}; use the version that wrote it"
+            )
+        header = read_record(_adapter(), body)
+        checked_name(header.name, folder, "shards/{}-000000.tar")
+        if header.number != number or not parquet.schema_arrow.equals(SCHEMA):
+            raise ValueError(f"it is of number {header.number}, with columns {', '.join(parquet.schema_arrow.names)}")
+        if type(header.settings.get("shard_size")) is not int or header.settings["shard_size"] < 1:
+            raise ValueError("its settings have no shard_size")
     return Plan(header, digest, metadata.num_rows, metadata.num_row_groups, folder)
+
+
+@cache
+def _adapter() -> TypeAdapter[PlanHeader]:
+    return TypeAdapter(PlanHeader)
+
+
+def _spelled(listed: Listed) -> Listed:
+    """A sample whose names are text that a plan can hold: what is not UTF-8 in them is spelled out. A file of such a name cannot
+    be found again."""
+    source, key = (one.encode("utf-8", "backslashreplace").decode() for one in listed[:2])
+    problem = listed.problem
+    if source != listed.source:
+        problem = problem or "unsupported: its file has a name that is not UTF-8"
+    return listed._replace(source=source, source_key=key, problem=problem)
 
 
 def read_plans(folder: Folder) -> list[Plan]:

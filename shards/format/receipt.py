@@ -7,9 +7,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter
+
 from stillreel.configs.settings import canonical_json
+from stillreel.configs.system.claims import STRICT, Count, parse_json, read_record
 from stillreel.configs.system.storage import Folder
 
 RECEIPT_SCHEMA_VERSION = 1
@@ -19,7 +23,7 @@ PARTS = ("tar", "parquet", "idx")  # the data files of a shard, in the order of 
 class FileStamp(NamedTuple):
     """Size and digest (hex) of a file: the sha256 of its bytes; of a tar, of its samples' sha256s (see shards/format/tar.py)."""
 
-    bytes: int
+    bytes: Count
     digest: str
 
 
@@ -29,14 +33,16 @@ class Receipt:
 
     shard: str
     plan: str
-    planned: int
-    written: int
-    rejected: Mapping[str, int]
-    files: Mapping[str, FileStamp]
-    libraries: Mapping[str, str]
+    planned: Count
+    written: Count
+    rejected: dict[str, Count]
+    files: dict[str, FileStamp]
+    libraries: dict[str, str]
     attempt: int
-    seconds: Mapping[str, float]
+    seconds: dict[str, int | float]
     schema: int = RECEIPT_SCHEMA_VERSION
+
+    __pydantic_config__ = STRICT
 
     def encode(self) -> bytes:
         """JSON of all fields and of their digest."""
@@ -56,7 +62,7 @@ class Receipt:
 def decode_receipt(data: bytes) -> Receipt:
     """The receipt that `data` holds; ValueError says why it cannot be believed."""
     try:
-        body: dict[str, Any] = json.loads(data)
+        body: dict[str, Any] = parse_json(data)
         claimed = body.pop("digest")
     except (ValueError, TypeError, AttributeError, KeyError):
         raise ValueError("not a receipt") from None
@@ -64,8 +70,15 @@ def decode_receipt(data: bytes) -> Receipt:
         raise ValueError("its digest does not match its contents: it was edited or damaged")
     if body.get("schema") != RECEIPT_SCHEMA_VERSION:
         raise ValueError(f"receipt schema {body.get('schema')}, this stillreel reads {RECEIPT_SCHEMA_VERSION}")
-    files = {part: FileStamp(stamp["bytes"], stamp["digest"]) for part, stamp in body["files"].items()}
-    return Receipt(**{**body, "files": files})
+    receipt = read_record(_adapter(), body)
+    if receipt.encode() != data:
+        raise ValueError("it is not spelled as receipts are: it was edited or damaged")
+    return receipt
+
+
+@cache
+def _adapter() -> TypeAdapter[Receipt]:
+    return TypeAdapter(Receipt)
 
 
 def receipt_file(shard: str) -> str:

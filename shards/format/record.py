@@ -7,14 +7,18 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from stillreel.configs.system.claims import damage_of, read_parquet
 from stillreel.shards.format.plan import PlannedSample
 
 # The closed list of reasons to reject a sample. `stats`, `verify` and the preview sort by them; details are free text.
 REASONS = {
     "missing": "the source names a picture that is not there",
+    "filtered": "where= is not true of it",
+    "blocked": "it is in the blocklist",
     "ambiguous": "the source gives two pictures under one key",
     "no_caption": "no caption, or only blanks",
     "bad_caption": "the caption is not UTF-8 text",
+    "caption_too_long": "a text that holds captions has more bytes than are read",
     "empty": "the file has no bytes",
     "not_an_image": "the bytes are no picture that any decoder knows",
     "unsupported": "a picture of a kind that cannot be decoded here",
@@ -22,6 +26,8 @@ REASONS = {
     "corrupt": "the picture's data are damaged",
     "too_large": "more pixels than max_pixels, or more memory to decode than a worker may use",
     "too_small": "a side below min_side",
+    "crashed": "decoding the picture ends the process that tries, again and again",
+    "timed_out": "decoding the picture takes more CPU time than picture_cpu_seconds, again and again",
     "too_long": "one side more than 5 times the other",
     # Of videos, whose frames finetuning stores; they share the reasons above, said of a video.
     "unreadable": "the file cannot be read",
@@ -31,6 +37,9 @@ REASONS = {
     "too_slow": "decoding took longer than max_seconds",
     "outside": "no frame lies in the span that was asked for",
 }
+
+# Reasons of those that somebody chose to leave out: nothing is wrong with them, and no budget is for them.
+CHOSEN = frozenset({"filtered", "blocked"})
 
 WRITTEN = "written"
 REJECTED = "rejected"
@@ -101,3 +110,15 @@ def table_of(records: Sequence[Record]) -> pa.Table:
     return pa.table(
         [pa.array(list(column), field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
     )
+
+
+def read_table(data: bytes, where: str) -> pa.Table:
+    """A shard's table from the bytes of its file. Damaged, which names `where`, when they are none."""
+    with damage_of(f"{where} cannot be read"):
+        table = read_parquet(data)
+        table.validate(full=True)
+        if not any(map(table.schema.equals, SCHEMAS)) or any(
+            table[field.name].null_count for field in table.schema if not field.nullable
+        ):
+            raise ValueError(f"columns {', '.join(table.schema.names)}; expected {', '.join(SCHEMA.names)}")
+        return table

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stillreel.configs import DataError
+from stillreel.configs.system.claims import parse_json
 from stillreel.configs.system.storage import Folder, Range
-from stillreel.shards.format.foreign import read_member, split_name
+from stillreel.shards.format.foreign import Damage, read_members, split_name
 from stillreel.shards.format.index import Entry, decode_index
 from stillreel.shards.format.receipt import part_file
 from stillreel.shards.format.tar import BLOCK, TarDamage, members_of
@@ -19,7 +18,7 @@ from stillreel.shards.format.tar import BLOCK, TarDamage, members_of
 # What a member may be by the last part of its ending, and what becomes of it. Nothing else is decoded, and nothing is ever
 # unpickled: .pkl, .pyd, .pth and their like are code that a stranger wrote, and .npy may hold a pickle.
 DECODERS: Mapping[str, Callable[[bytes], Any]] = {
-    "json": json.loads,
+    "json": parse_json,
     "txt": lambda data: data.decode("utf-8"),
     "mp4": bytes,
     **dict.fromkeys(("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"), bytes),
@@ -63,22 +62,15 @@ def split_sample(key: str, blob: bytes) -> dict[str, bytes]:
 def split_foreign_sample(key: str, blob: bytes) -> dict[str, bytes]:
     """`split_sample` of a tar that we did not write, whose headers may be of any kind."""
     sample: dict[str, bytes] = {}
-    file, offset = io.BytesIO(blob), 0
-    while offset < len(blob):
-        try:
-            member = read_member(file, blob[offset : offset + BLOCK], offset)
-        except (tarfile.TarError, IndexError) as error:
-            raise DataError(f"{key}: {error} at byte {offset}") from None
-        if member is None:
-            offset = file.tell()
-            continue
-        name, start, size = member
-        own, ending = split_name(name)
+    # Between its members and after them only whole headers are admitted, as in a tar that ends there.
+    for member in read_members(io.BytesIO(blob + bytes(2 * BLOCK)), len(blob) + 2 * BLOCK):
+        if isinstance(member, Damage):
+            raise DataError(f"{key}: {member.what}")
+        own, ending = split_name(member.name)
         if own and (own != key or ending in sample):
-            raise DataError(f"{key}: its bytes hold {name}")
+            raise DataError(f"{key}: its bytes hold {member.name}")
         if own:
-            sample[ending] = blob[start : start + size]
-        offset = start + size + -size % BLOCK
+            sample[ending] = blob[member.start : member.start + member.size]
     return sample
 
 

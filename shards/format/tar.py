@@ -66,11 +66,15 @@ def walk(file: IO[bytes], size: int) -> Iterator[Member]:
         yield member
         offset = end
     file.seek(offset)
-    tail = file.read()
-    if any(tail):
+    if not ends_in_zeros(file):
         raise TarDamage(offset, "zeroed hole")
-    if len(tail) < 2 * BLOCK or size % RECORD:
+    if size - offset < 2 * BLOCK or size % RECORD:
         raise TarDamage(offset, "short end of archive")
+
+
+def ends_in_zeros(file: IO[bytes]) -> bool:
+    """Whether nothing but zeros follows from where the file stands."""
+    return not any(chunk.strip(b"\0") for chunk in iter(lambda: file.read(1 << 20), b""))
 
 
 def members_of(blob: bytes) -> list[Member]:

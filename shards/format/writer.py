@@ -23,7 +23,7 @@ from stillreel.configs.system.storage import writing
 from stillreel.shards.format.index import Entry, encode_index, entry_of
 from stillreel.shards.format.plan import Plan
 from stillreel.shards.format.receipt import FileStamp, Receipt, part_file, receipt_file
-from stillreel.shards.format.record import WRITTEN, Record, table_of
+from stillreel.shards.format.record import CHOSEN, WRITTEN, Record, table_of
 from stillreel.shards.format.tar import BLOCK, RECORD, Span, digest_of_samples
 
 _MAX_MEMBER = 8**11 - 1  # the octal size field of USTAR
@@ -74,7 +74,8 @@ class ShardWriter:
         assert record.reason is not None
         self._records.append(record)
         self._rejected[record.reason] += 1
-        if self._rejected.total() > self._max_rejected:
+        bad = sum(count for reason, count in self._rejected.items() if reason not in CHOSEN)
+        if bad > self._max_rejected:
             raise TooManyRejects(self._name, self._rejected)
 
     def publish(self, attempt: int, seconds: Mapping[str, float]) -> Receipt:

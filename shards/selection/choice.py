@@ -16,11 +16,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.select import SelectSettings
+from stillreel.configs.system.claims import read_parquet
 from stillreel.configs.system.progress import tally
 from stillreel.shards.build.where import Where
 from stillreel.shards.format.index import open_index
@@ -190,7 +190,7 @@ def _read_table(one: ClipSet, receipt: Receipt, columns: set[str]) -> pa.Table:
     data = one.folder.read(name)
     if hashlib.sha256(data).hexdigest() != receipt.files["parquet"].digest:
         raise DataError(f"{one.folder.url}/{name} does not hash to what its receipt says; run `stillreel verify`")
-    table = pq.read_table(pa.BufferReader(data))
+    table = read_parquet(data)
     for field in SCHEMA:
         if field.name not in table.schema.names:
             table = table.append_column(field, pa.nulls(len(table), field.type))

@@ -74,7 +74,7 @@ def _open(folder: Folder) -> ClipSet:
             raise RequestError(f"CLIPS {folder.url} is a catalog of foreign tars; `stillreel animate` them first")
         raise RequestError(f"CLIPS {folder.url} has no {MANIFEST}: it is no finished data set of stillreel's")
     plans = read_plans(folder)
-    if [line.get("sha256") for line in read_manifest(folder).plans] != [plan.digest for plan in plans]:
+    if [line.sha256 for line in read_manifest(folder).plans] != [plan.digest for plan in plans]:
         raise RequestError(
             f"CLIPS {folder.url} has other plans than its {MANIFEST} says: finish its build first, or verify it"
         )

@@ -9,10 +9,10 @@ from itertools import groupby
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from stillreel.configs import DataError
+from stillreel.configs.system.claims import read_parquet
 from stillreel.configs.system.storage import Folder, Range
 from stillreel.shards.build.executors import ShardTask
 from stillreel.shards.format.index import Entry, open_index
@@ -92,7 +92,7 @@ class _Sets:
                 raise DataError(
                     f"{folder.url}/{part_file(name, part)} is not what its receipt says; run `stillreel verify`"
                 )
-        table = pq.read_table(pa.BufferReader(data["parquet"]))
-        rows = table.filter(pa.compute.equal(table["status"], WRITTEN)).take(numbers).to_pylist()
+        table = read_parquet(data["parquet"])
+        rows = table.filter(pc.equal(table["status"], WRITTEN)).take(numbers).to_pylist()
         entries = open_index(data["idx"]).pick(numbers)
         return [Origin(row, entry, part_file(name, "tar")) for row, entry in zip(rows, entries, strict=True)]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter
 
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.settings import canonical_json
+from stillreel.configs.system.claims import STRICT, Count, checked_path, damage_of, parse_json, read_record, shortened
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.format.manifest import MANIFEST, read_manifest
 from stillreel.shards.format.receipt import part_file
@@ -28,6 +31,30 @@ class Shard(NamedTuple):
     samples: int
     bytes: int
     digest: str
+
+
+@dataclass(frozen=True)
+class CatalogLine:
+    """A tar as its catalog has it: `digest` is the one of the sha256s of its samples."""
+
+    name: str
+    samples: Count
+    bytes: Count
+    digest: str
+
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """What `stillreel catalog` writes: where the tars lie, what they hold, and what was wrong."""
+
+    tars: str
+    shards: list[CatalogLine]
+    problems: list[str]
+    schema: int = CATALOG_SCHEMA_VERSION
+
+    __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True)
@@ -75,35 +102,34 @@ def open_corpus(url: str) -> Corpus:
 
 def _of_manifest(folder: Folder) -> Corpus:
     manifest = read_manifest(folder)
-    try:
-        shards = tuple(
-            Shard(part_file(line["name"], "tar"), part_file(line["name"], "idx"), line["written"], line["bytes"], "")
-            for line in manifest.shards
-        )
-        # By plan, not by receipt: receipts hold timings, so the same data built twice would differ.
-        plans = [plan["sha256"] for plan in manifest.plans]
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{folder.url}/{MANIFEST} is no manifest: {error!r}") from None
-    identity = _digest([plans, [[shard.tar, shard.samples] for shard in shards]])
-    return Corpus(folder.url, folder.url, shards, identity, tuple(manifest.plans))
+    shards = tuple(
+        Shard(part_file(line.name, "tar"), part_file(line.name, "idx"), line.written, line.bytes, "")
+        for line in manifest.shards
+    )
+    # By plan, not by receipt: receipts hold timings, so the same data built twice would differ.
+    identity = _digest([[plan.sha256 for plan in manifest.plans], [[shard.tar, shard.samples] for shard in shards]])
+    return Corpus(folder.url, folder.url, shards, identity, tuple(asdict(plan) for plan in manifest.plans))
 
 
 def _of_catalog(folder: Folder) -> Corpus:
-    try:
-        body = json.loads(folder.read(CATALOG))
-        if body["schema"] != CATALOG_SCHEMA_VERSION:
-            raise DataError(
-                f"{folder.url}/{CATALOG} has schema {body['schema']}, this stillreel reads {CATALOG_SCHEMA_VERSION}; "
-                "run `stillreel catalog` again"
-            )
+    with damage_of(f"{folder.url}/{CATALOG} is damaged; run `stillreel catalog` again"):
+        body = parse_json(folder.read(CATALOG))
+        schema = body.get("schema") if isinstance(body, dict) else None
+        if schema != CATALOG_SCHEMA_VERSION:
+            raise ValueError(f"schema {shortened(schema)}, this stillreel reads {CATALOG_SCHEMA_VERSION}")
+        catalog = read_record(_adapter(), body)
+        names = [checked_path(line.name) for line in catalog.shards]
+        if len(set(names)) < len(names):
+            raise ValueError("it lists a tar twice")
         shards = tuple(
-            Shard(line["name"], index_file(line["name"]), line["samples"], line["bytes"], line["digest"])
-            for line in body["shards"]
+            Shard(line.name, index_file(line.name), line.samples, line.bytes, line.digest) for line in catalog.shards
         )
-        tars = body["tars"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder.url}/{CATALOG} is no catalog: {error!r}; run `stillreel catalog` again") from None
-    return Corpus(folder.url, tars, shards, _digest([[shard.digest, shard.samples] for shard in shards]))
+    return Corpus(folder.url, catalog.tars, shards, _digest([[shard.digest, shard.samples] for shard in shards]))
+
+
+@cache
+def _adapter() -> TypeAdapter[Catalog]:
+    return TypeAdapter(Catalog)
 
 
 def index_file(tar: str) -> str:

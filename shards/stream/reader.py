@@ -109,6 +109,8 @@ class SampleReader:
             return BadShard(where, str(error))
         if len(index) != shard.samples:
             return BadShard(where, f"lists {len(index):,} samples; the data set has {shard.samples:,} in this shard")
+        if index.end > shard.bytes:
+            return BadShard(where, f"points to byte {index.end:,} of a tar of at most {shard.bytes:,}")
         if shard.digest and index.digest != shard.digest:
             return BadShard(where, "is not the index that the catalog speaks of; run `stillreel catalog` again")
         return index

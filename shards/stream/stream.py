@@ -123,20 +123,38 @@ def open_blend(data: str) -> Blend:
     """`DATA` or `DATA*WEIGHT,DATA*WEIGHT ...`; without weights every sample is as frequent as every other."""
     corpora: list[Corpus] = []
     weights: list[float] = []
-    for part in data.split(","):
-        url, star, weight = part.rpartition("*")
-        corpora.append(open_corpus(url if star else part))
+    parts = _parts(data)
+    weighted = ["*" in part and not Folder(part).exists() for part in parts]
+    for part, has_weight in zip(parts, weighted, strict=True):
+        url, _, weight = part.rpartition("*") if has_weight else (part, "", "")
+        corpora.append(open_corpus(url))
         try:
-            weights.append(float(weight) if star else corpora[-1].samples)
+            weights.append(float(weight) if has_weight else corpora[-1].samples)
         except ValueError:
             weights.append(0)
         if not 0 < weights[-1] < float("inf"):
             raise RequestError(f"{part}: expected DATA*WEIGHT with a positive number, e.g. cc3m*3,cc12m*1")
-    if len({"*" in part for part in data.split(",")}) > 1:
+    if len(set(weighted)) > 1:
         raise RequestError(f"{data}: give every data set a weight, or none")
     if len(corpora) > ROUND // 4:
         raise RequestError(f"{len(corpora)} data sets; at most {ROUND // 4} can be mixed")
     return Blend(tuple(corpora), tuple(weights))
+
+
+def _parts(data: str) -> list[str]:
+    """What commas part, but for those in the name of a folder that is there."""
+    left, parts = data.split(","), []
+    while left:
+        counts = (count for count in range(len(left), 1, -1) if _is_there(",".join(left[:count])))
+        count = next(counts, 1)
+        parts.append(",".join(left[:count]))
+        del left[:count]
+    return parts
+
+
+def _is_there(part: str) -> bool:
+    url, star, weight = part.rpartition("*")
+    return Folder(part).exists() or bool(star and url and "," not in weight and Folder(url).exists())
 
 
 class Stream:

@@ -158,7 +158,7 @@ def test_other_tables_and_folders_are_refused(server: Server, tmp_path: Path) ->
 
 def converted(tmp_path: Path, name: str, **settings: object) -> list[tuple[int, str, str]]:
     target = tmp_path / "converted.parquet"
-    convert_table(Folder(str(tmp_path)), name, target, DownloadSettings.resolve(settings))
+    convert_table(Folder(str(tmp_path)), [name], target, DownloadSettings.resolve(settings))
     return [tuple(row.values()) for row in pq.read_table(target).to_pylist()]  # type: ignore[misc]
 
 
@@ -192,7 +192,7 @@ def test_rows_that_cannot_be_downloaded_are_left_out_and_counted(tmp_path: Path)
     (tmp_path / "t.tsv").write_text(
         "http://a/1.jpg\tfine\nftp://b\tno\nhttp://c/3.jpg\t  \nalone\nhttp://d/5.jpg\tfine too\n"
     )
-    table = convert_table(Folder(str(tmp_path)), "t.tsv", tmp_path / "o.parquet", DownloadSettings())
+    table = convert_table(Folder(str(tmp_path)), ["t.tsv"], tmp_path / "o.parquet", DownloadSettings())
     assert (table.rows, dict(table.left_out)) == (2, {"rows without a http(s) URL": 2, "rows without a caption": 1})
     assert pq.read_table(tmp_path / "o.parquet")["row"].to_pylist() == [0, 4]
 

@@ -12,9 +12,13 @@ import pytest
 
 from stillreel.animate.commands import preview
 from stillreel.configs.build import PreviewSettings
+from tests.browser import browser, without_policy
 from tests.making import animate, picture_folder, stillreel
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+HOSTILE = "\u202egnp.exe \u2066<img src=x onerror='document.title=1'></p><script>document.title = 1</script>"
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +29,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (source / "00007.jpg").write_bytes(b"junk")
     table = (source / "captions.tsv").read_text().splitlines()
     table[1] = "00000.jpg\t<script>alert('a')</script> & \"quotes\""
+    table[2] = f"00001.jpg\t{HOSTILE}"
     (source / "captions.tsv").write_text("\n".join(table))
     assert animate(source, home / "out", max_rejects=1, frames=6, size=96, shard_size=25) == 0
     assert preview.run(str(home / "out"), PreviewSettings(samples=200)) == 0
@@ -49,7 +54,7 @@ def test_page_is_whole_and_loads_nothing(page: Path) -> None:
     found = Counting()
     found.feed(text)
     assert found.outside == []
-    assert "http" not in re.sub(r"data:[^\"')]*", "", text)
+    assert "http" not in re.sub(r"data:[^\"')]*", "", text).replace("http-equiv", "")
     assert found.tags.count("article") == 59
     assert found.tags.count("script") == 1, "captions are text"
     assert "&lt;script&gt;alert(&#x27;a&#x27;)&lt;/script&gt; &amp; &quot;quotes&quot;" in text
@@ -132,7 +137,7 @@ def test_browser_shows_cards_filters_and_playing_clips(page: Path, tmp_path: Pat
     });
     </script>"""
     probed = tmp_path / "probed.html"
-    probed.write_text(page.read_text().replace("</body>", probe + "</body>"))
+    probed.write_text(without_policy(page.read_text()).replace("</body>", probe + "</body>"))
     assert CHROMIUM is not None
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
     flags += [
@@ -148,3 +153,22 @@ def test_browser_shows_cards_filters_and_playing_clips(page: Path, tmp_path: Pat
     assert report.pop("zoom") == report.pop("promised") > 0
     assert report.pop("polygons") >= 6
     assert report == {"all": 59, "none": 0, "said": True, "still": True, "moves": True, "paused": "paused"}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_policy_lets_the_page_work_and_a_caption_run_nothing(page: Path, tmp_path: Path) -> None:
+    text = page.read_text()
+    assert "unsafe" not in text and not re.search("[\u202a-\u202e\u2066-\u2069]", text)
+    assert "<bdi>\\u202egnp.exe \\u2066&lt;img" in text
+    with browser(tmp_path / "profile") as one:
+        one.open(page.as_uri())
+        assert one.complaints == [] and one.run("document.title") != "1"
+        assert one.run("document.querySelector('.still img').naturalWidth") > 0
+        assert one.run("getComputedStyle(document.querySelector('.clip')).backgroundImage").startswith('url("data:')
+        assert one.run("document.querySelector('.chart i').style.width").endswith("%")
+        one.run("document.querySelector('nav button:nth-child(2)').click()")
+        assert 0 < one.run("document.querySelectorAll('article:not([hidden])').length") < 59
+        # Even if a caption were not escaped.
+        (tmp_path / "unescaped.html").write_text(text.replace("<main>", f"<main><p>{HOSTILE}</p>", 1))
+        one.open((tmp_path / "unescaped.html").as_uri())
+        assert len(one.complaints) >= 2 and one.run("document.title") != "1"

@@ -103,7 +103,8 @@ def test_source_may_be_the_table_itself(pictures: Path) -> None:
 
 
 def test_odd_rows_become_rejections_that_say_why(pictures: Path, tmp_path: Path) -> None:
-    rows = b"file\tcaption\na.jpg\t  \nsub/b.jpg\tcaf\xe9\nc.jpg\tfine\nnone.jpg\tnot there\n../up.jpg\toutside\n"
+    rows = b"file\tcaption\na.jpg\t  \nsub/b.jpg\tcaf\xe9\nc.jpg\tf\xc3\xafn\xc3\xab\nnone.jpg\tnot there\n../up.jpg\toutside\n"
+    rows += b"b\xff.jpg\tbytes\n"
     (pictures / "captions.tsv").write_bytes(rows)
     assert animate(pictures, tmp_path / "out", max_rejects=1) == 0
     found = {row["source_key"]: (row["reason"], row["detail"]) for row in rows_of(tmp_path / "out")}
@@ -113,6 +114,7 @@ def test_odd_rows_become_rejections_that_say_why(pictures: Path, tmp_path: Path)
         "c.jpg": (None, None),
         "none.jpg": ("missing", "photos/none.jpg is not there"),
         "../up.jpg": ("missing", "'../up.jpg' is no path within the source's folder"),
+        "b\\udcff.jpg": ("missing", "the name 'b\\\\udcff.jpg' is not UTF-8"),
     }
 
 
@@ -224,7 +226,7 @@ def test_cut_tar_gives_what_it_holds_and_says_the_rest(tmp_path: Path, cut: int)
     source = open_source(str(tmp_path / "t"), SourceSettings())
     found = {one.source_key: one for one in source.listing()}
     assert found["a"].captions == ("a dog",)
-    assert any("cut tars" in what for what in source.left_out)
+    assert any("damages in tars" in what for what in source.left_out)
     assert animate(tmp_path / "t", tmp_path / "out", max_rejects=1) == 0
     assert check(tmp_path / "out").problems == []
     assert {row["source_key"]: row["reason"] for row in rows_of(tmp_path / "out")}["a"] is None
@@ -233,7 +235,7 @@ def test_cut_tar_gives_what_it_holds_and_says_the_rest(tmp_path: Path, cut: int)
 def test_garbage_named_tar_is_said(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "a.tar").write_bytes(b"<html>404</html>" * 100)
-    with pytest.raises(RequestError, match="lists no samples; left out: ends of cut tars"):
+    with pytest.raises(RequestError, match="lists no samples; left out: damages in tars"):
         animate(tmp_path / "t", tmp_path / "out")
     with pytest.raises(RequestError, match="no captions table"):
         animate(shutil.copytree(tmp_path / "t", tmp_path / "u", ignore=lambda *_: ["a.tar"]), tmp_path / "out")

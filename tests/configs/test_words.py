@@ -89,7 +89,7 @@ def test_a_printed_configuration_reads_back_as_the_same_settings(
     name: str, preset: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     command, model = COMMANDS[name], settings_model(COMMANDS[name].settings)
-    required = [f"{one.path}=x" for one in settings_of(model) if one.required]
+    required = [f"{one.path}={7 if one.kind is int else 'x'}" for one in settings_of(model) if one.required]
     named = [] if not preset else [preset] if command.presets else [f"preset={preset}"]
     assert main([name, *named, *required, "--print-config"]) == 0
     printed = tmp_path / "printed.yaml"

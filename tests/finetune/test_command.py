@@ -9,6 +9,11 @@ import pytest
 import torch
 
 from stillreel.cli import main
+from stillreel.configs.prompts import ENSEMBLES
+from stillreel.pretrain.data.tokens import tokenize
+from stillreel.pretrain.evaluation.evaluator import _ensemble
+from stillreel.pretrain.model import load_model
+from stillreel.pretrain.model.features import pick_rows, unit
 from tests.finetune.running import (
     evaluate,
     evaluate_words,
@@ -20,6 +25,7 @@ from tests.finetune.running import (
     steps_told,
     weights_in,
 )
+from tests.finetune.video.making import write_video
 from tests.making import torchrun
 from tests.pretrain import containers
 from tests.pretrain.published import published
@@ -37,7 +43,7 @@ def test_results_hold_the_protocol_the_counts_the_settings_and_every_query_s_ran
     found = results_in(finished)
     assert "test: 12 videos, 12 queries (one caption a video)" in found["protocol"]
     assert "2 frames by segments, 64 px, 16 tokens" in found["protocol"]
-    assert found["counts"] == {"videos": 12, "queries": 12, "missing": 0, "damaged": 0}
+    assert found["counts"] == {"videos": 12, "queries": 12, "missing": 0, "damaged": 0, "cut": 0}
     assert [row["label"] for row in found["rows"]] == ["raw", "dual softmax (transductive)"]
     for row in found["rows"]:
         for way in ("t2v", "v2t"):
@@ -148,6 +154,41 @@ def test_a_dry_run_says_what_a_run_would_be_and_does_nothing(
     assert not out.exists()
 
 
+def test_a_dry_run_warns_of_what_cannot_come_to_much(
+    moving: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finetune(moving, tmp_path / "run", dry_run="true", batch=64, optimizer__warmup_steps=1000) == 0
+    told = capsys.readouterr().err.splitlines()
+    warned = [line.split()[1:5] for line in told if line.startswith("WARNING: ")]
+    assert warned == [["the", "warm-up", "of", "1,000"], ["18", "pairs", "are", "fewer"]]
+
+
+def test_captions_that_are_cut_are_counted(
+    moving: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At 4 tokens, start and end included, all are longer than that."""
+    assert evaluate(moving, finished, out=tmp_path / "cut", context_length=4) == 0
+    assert "4 tokens (12 of 12 texts cut)" in capsys.readouterr().out
+    assert results_in(tmp_path / "cut")["counts"]["cut"] == 12
+    assert finetune(moving, tmp_path / "run", dry_run="true", context_length=4) == 0
+    assert "train: 18 of 18 captions are longer than 4 tokens, and cut" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sampler", ["fps", "segments", "clip2video"])
+def test_videos_of_one_frame_are_clips_and_raw_streams_are_named(
+    sampler: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / name, 1)
+    write_video(tmp_path / "c.h264", 5).rename(tmp_path / "c.mp4")
+    (tmp_path / "captions.csv").write_text("video,caption\na.mp4,a dog\nb.mp4,a bus\nc.mp4,a raw stream\n")
+    words = {"video__sampler": sampler, "max_bad": 1, "out": tmp_path / "found"}
+    assert evaluate(tmp_path, finished, **words) == 0
+    assert "1 videos are damaged and count as misses: c.mp4" in capsys.readouterr().out
+    found = results_in(tmp_path / "found")
+    assert found["damaged"] == ["c.mp4"] and "not_a_video" in found["troubles"][0]
+
+
 def test_an_evaluation_repeats_the_run_s_table_and_tests_against_it(
     moving: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,6 +260,36 @@ def test_recognition_is_trained_and_told_by_its_classes(moving: Path, directions
     assert row["items"] == 6 and len(row["ranks"]) == 12
     assert found["metrics"].keys() == {"top1", "top5"}
     assert "2 x 3 views" in found["protocol"] and found["counts"]["queries"] == 12
+
+
+def test_an_ensemble_of_prompts_compares_the_mean_of_their_vectors(
+    moving: Path, directions: Path, finished: Path, tmp_path: Path
+) -> None:
+    def ranks(prompt: str) -> list[float]:
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        assert evaluate(directions, finished, videos=moving, prompt=prompt, out=out) == 0
+        found = results_in(out)
+        assert ("prompts a class" in found["protocol"]) == ("|" in prompt or prompt == "clip28")
+        return list(found["rows"][0]["ranks"])
+
+    one, other = ranks("it goes {}"), ranks("a photo of {}, upside down")
+    assert ranks("it goes {}|it goes {} | it goes {}") == one, "the mean of one vector three times is that vector"
+    both = ranks("it goes {}|a photo of {}, upside down")
+    assert both == ranks("a photo of {}, upside down|it goes {}")
+    assert len(ranks("clip28")) == 12 and other != one
+    model, texts = load_model(finished / "final").eval(), [f"it goes {way}" for way in ("left", "right")]
+    with torch.no_grad():
+        text = model.encode_text(tokenize([*texts, "now left", "now right"], 16))
+        chosen = pick_rows(text, torch.tensor([0, 2, 1, 3]))
+        found = _ensemble(model, chosen, 2).pooled
+    expected = torch.stack([(unit(text.pooled[n]) + unit(text.pooled[n + 2])) / 2 for n in (0, 1)])
+    assert torch.allclose(found, unit(expected), atol=1e-6)
+
+
+def test_clip_s_ensembles_are_those_that_were_published() -> None:
+    assert {name: len(set(ENSEMBLES[name])) for name in ENSEMBLES} == {"clip28": 28, "clip48": 48}
+    assert {"a photo of {}.", "a demonstration of a person practicing {}."} <= set(ENSEMBLES["clip28"])
+    assert {"a video of the person {}.", "a example of a person during {}."} <= set(ENSEMBLES["clip48"])
 
 
 def test_clips_are_told_apart_by_all_classes_not_by_those_of_a_batch(

@@ -15,11 +15,14 @@ from stillreel.finetune.data.clips import Clip, Draws, FileSource
 from stillreel.finetune.data.loader import Pair, pair_loader, start_state
 from stillreel.finetune.data.prepare import run as prepare_run
 from stillreel.finetune.data.store import StoredSource, open_store
+from stillreel.finetune.evaluation.benchmark import BenchmarkClips
 from stillreel.finetune.video import VideoError, View
+from stillreel.finetune.video.container import OpenVideo
 from stillreel.pretrain.data import ClipBatch, Share
 from stillreel.pretrain.objectives.identity import identify, tell_truth
 from tests.finetune.video.making import write_video
 
+HUGE = b"\0\0\0\1moov\x80" + bytes(7)  # an MP4 whose one box is 2**63 bytes long
 SETTINGS = FinetuneSettings.resolve(
     {"out": "run", "batch": 4, "context_length": 12, "workers": 0, "epochs": 3,
      "video": {"sampler": "segments"}, "frames": 3, "size": 64}
@@ -86,12 +89,12 @@ def test_captions_of_one_video_are_no_negatives(pairs: list[Pair]) -> None:
 
 def test_a_damaged_video_is_named_and_another_stands_in(pairs: list[Pair], tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
-    bad.write_bytes(b"nothing")
+    bad.write_bytes(HUGE)
     some = [pair._replace(clip=Clip(pair.source, bad)) if pair.source == "1" else pair for pair in pairs]
     found = batches(some, Share(4), 3)
     flags = [flag for batch in found for flag in batch.whole]
     assert flags.count(False) == 3 and "1" not in {source for batch in found for source in batch.sources}
-    assert all("not_a_video" in one for batch in found for one in batch.damage)
+    assert all("no_video" in one for batch in found for one in batch.damage)
     with pytest.raises(DataError, match="tried for one slot are damaged"):
         batches([pair._replace(clip=Clip(pair.source, bad)) for pair in pairs], Share(4), 1)
 
@@ -101,6 +104,27 @@ def test_a_state_of_other_pairs_or_another_seed_is_refused(pairs: list[Pair]) ->
         pair_loader(pairs, SETTINGS, Share(4), start_state(pairs[1:], 0), 1)
     with pytest.raises(RequestError, match="other training pairs or another seed"):
         pair_loader(pairs, SETTINGS, Share(4), start_state(pairs, 1), 1)
+
+
+def test_crops_of_a_clip_are_decoded_once_and_are_what_each_would_be_alone(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    open_video = OpenVideo.__init__
+
+    def noted(video: OpenVideo, path: Path, max_pixels: int) -> None:
+        opened.append(path)
+        open_video(video, path, max_pixels)
+
+    monkeypatch.setattr(OpenVideo, "__init__", noted)
+    views = [View(instant, place) for instant in (0.25, 0.75) for place in (0.0, 0.5, 1.0)]
+    clips = [Clip(file.stem, file, view=view) for file in files[:2] for view in views]
+    batch = BenchmarkClips(clips, SETTINGS.video_settings(), len(clips), 0, None)[0]
+    assert opened == [file for file in files[:2] for _ in (0.25, 0.75)]
+    for row, clip in enumerate(clips):
+        alone = FileSource(SETTINGS.video_settings()).read(clip, None)
+        assert np.array_equal(batch.frames[row].numpy(), alone.frames)
+    assert batch.whole == [True] * 12 and (batch.frames[0] != batch.frames[2]).any()
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +139,7 @@ def stored(files: list[Path]) -> tuple[FinetuneSettings, list[Clip]]:
     for file in files[:2]:
         (home / file.name).symlink_to(file)
     write_video(home / "tall.mp4", 40, size=(96, 160))
-    (home / "bad.mp4").write_bytes(b"nothing")
+    (home / "bad.mp4").write_bytes(HUGE)
     values = {**SETTINGS.model_dump(), "data": str(home), "prepare": True, "out": str(home / "store")}
     values["video"]["order"] = "shuffled"
     settings = FinetuneSettings.resolve(values)
@@ -166,7 +190,7 @@ def test_what_a_store_lacks_is_named_as_the_video_s_trouble(stored: tuple[Finetu
     settings, clips = stored
     store = open_store(settings.out)
     source = StoredSource(settings.video_settings(), store)
-    with pytest.raises(VideoError, match=r"video bad\.mp4: not_a_video"):
+    with pytest.raises(VideoError, match=r"video bad\.mp4: no_video"):
         source.read(clips[3], None)
     with pytest.raises(VideoError, match="missing"):
         source.read(Clip("other", None), None)

@@ -55,6 +55,16 @@ def test_held_out_clips_are_searched_before_between_and_in_the_end(data: Path, t
     assert all(line["missing"] == 0 and line["clips_per_s"] > 0 for line in found.values())
 
 
+def test_what_cannot_come_to_much_is_said_before_the_first_step(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"steps": 2, "workers": 0, "batch": 4, "optimizer__warmup_steps": 1000}
+    assert main(words_of(data, tmp_path / "run", **words)) == 0
+    lines = capsys.readouterr().err.splitlines()
+    warned = next(at for at, line in enumerate(lines) if line.startswith("WARNING: the warm-up of 1,000 steps"))
+    assert warned < next(at for at, line in enumerate(lines) if line.startswith("step "))
+
+
 def test_a_finished_run_is_not_run_again_and_a_longer_one_goes_on(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert run(data, out) == run(data, out) == 0

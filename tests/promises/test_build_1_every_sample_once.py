@@ -249,7 +249,7 @@ def test_without_its_books_nothing_is_proven(out: Path, name: str) -> None:
 def test_edited_manifest(out: Path) -> None:
     path = out / "manifest.json"
     path.write_text(path.read_text().replace('"written": 25', '"written": 26'))
-    assert "manifest.json: says written 26, the shards hold 25" in problems(out)
+    assert "manifest.json: totals.written is 26, expected 25" in problems(out)
 
 
 def test_verify_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -33,8 +33,11 @@ def test_what_travels_is_small(stills: Path, built: dict[str, Path], tmp_path: P
 
 
 def test_few_tasks_are_in_flight() -> None:
-    with open_executor(make_shard, "off", 0, {}) as executor:
+    with open_executor(make_shard, "inline", 4, {}) as executor:
         assert isinstance(executor, InProcess)
+        assert executor.capacity == 1
+    with open_executor(make_shard, "off", 0, {}) as executor:
+        assert isinstance(executor, InPool)
         assert executor.capacity == 1
     with open_executor(make_shard, "off", 4, {}) as executor:
         assert isinstance(executor, InPool)

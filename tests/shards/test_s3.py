@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stillreel import shards
 from stillreel.animate import SampleDecoder
+from stillreel.animate.clips.clip import make_shard
+from stillreel.animate.sources.base import SourceError
 from stillreel.configs.system.storage import Folder
+from stillreel.shards.build.executors import ShardTask
+from stillreel.shards.format.plan import read_plan
 from tests.making import animate, check, data_digests, jpeg, picture_folder, s3_at, stillreel, write_tar
 
 
@@ -29,7 +35,7 @@ def bucket() -> Iterator[str]:
 def fetched(url: str, home: Path) -> Path:
     """A copy of a bucket's folder on the disk."""
     folder = Folder(url)
-    for name in folder.sizes(deep=True):
+    for name in folder.listing().sizes:
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_bytes(folder.read(name))
     return home
@@ -109,6 +115,42 @@ def test_sources_in_a_bucket(bucket: str, tmp_path: Path, kind: str) -> None:
     here, there = data_digests(tmp_path / "here"), data_digests(tmp_path / "there")
     here.pop("plan-000.parquet"), there.pop("plan-000.parquet")  # it says where its source lay
     assert here == there
+
+
+@pytest.mark.parametrize("change", ["gone", "longer", "shorter"])
+@pytest.mark.parametrize("kind", ["tars", "pictures", "parquet"])
+def test_source_in_a_bucket_that_is_not_as_planned_rejects_nothing(
+    bucket: str, tmp_path: Path, kind: str, change: str
+) -> None:
+    remote = Folder(f"{bucket}/{kind}-{change}/photos")
+    if kind == "pictures":
+        picture_folder(tmp_path / "photos", 6)
+    elif kind == "tars":
+        members = [(f"{n}.{e}", d) for n in range(6) for e, d in (("jpg", jpeg(n)), ("txt", b"a dog"))]
+        write_tar(tmp_path / "photos" / "0.tar", members)
+    else:
+        (tmp_path / "photos").mkdir()
+        rows = [{"image": jpeg(number), "caption": "a dog"} for number in range(6)]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "photos" / "0.parquet")
+    for path in (tmp_path / "photos").iterdir():
+        remote.publish(path.name, path.read_bytes())
+    out = tmp_path / "out"
+    assert animate(remote.url, out, shard_size=3) == 0
+    expected = data_digests(out)
+    for path in out.glob("shards/photos-000001.*"):
+        path.unlink()
+    victim = "00004.jpg" if kind == "pictures" else next(iter(remote.sizes()))
+    whole = remote.read(victim)
+    if change == "gone":
+        remote.remove(victim)
+    else:
+        remote.publish(victim, whole + b"more" if change == "longer" else whole[:-100])
+    task = ShardTask(str(out), 0, read_plan(Folder(str(out)), 0).digest, 1, attempt=1, max_rejected=9, job=remote.url)
+    with pytest.raises(SourceError, match=f"^photos/{victim} (is not there|has .* bytes); it was"):
+        make_shard(task)
+    remote.publish(victim, whole)
+    assert animate(remote.url, out, shard_size=3) == 0
+    assert data_digests(out) == expected
 
 
 def test_missing_bucket_is_said(bucket: str, stills: Path) -> None:

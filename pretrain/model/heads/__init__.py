@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from open_clip.model import CLIP
-
 from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model.adapter import Towers
 from stillreel.pretrain.model.heads.dot import Dot
 from stillreel.pretrain.model.heads.mug import Mug
 from stillreel.pretrain.model.heads.tight import Tight
@@ -14,7 +13,7 @@ Head = Dot | Mug | Tight
 __all__ = ["Dot", "Head", "Mug", "Tight", "build_head"]
 
 
-def build_head(settings: ModelSettings, clip: CLIP) -> Head:
+def build_head(settings: ModelSettings, clip: Towers) -> Head:
     """The head that the settings name, not yet initialized from CLIP."""
     match settings.head:
         case "dot":

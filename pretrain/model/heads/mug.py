@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model.adapter import Towers, joint_width
 from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, last_place, unit
 
 _SHARPNESS = 100.0  # of all softmaxes, as published; the temperature of the loss is another
@@ -22,11 +22,11 @@ class Mug(nn.Module):
 
     scaled = True
 
-    def __init__(self, settings: ModelSettings, clip: CLIP) -> None:
+    def __init__(self, settings: ModelSettings, clip: Towers) -> None:
         super().__init__()
         self.mode = settings.mug
         self.zero_is_padding = settings.faithful != "no"
-        width = clip.text_projection.shape[1]
+        width = joint_width(clip)
         self.word_weight = nn.Linear(width, 1) if settings.mug == "wti" else None
         self.frame_weight = nn.Linear(width, 1) if settings.mug == "wti" else None
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from stillreel.configs import RequestError
 from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model.adapter import Towers, joint_width, most_tokens
 from stillreel.pretrain.model.blocks import Block, key_bias
 from stillreel.pretrain.model.dropout import Dropout, pair_draws
 from stillreel.pretrain.model.features import TextFeatures, VideoFeatures
@@ -22,13 +22,13 @@ class Tight(nn.Module):
 
     scaled = False
 
-    def __init__(self, settings: ModelSettings, clip: CLIP) -> None:
+    def __init__(self, settings: ModelSettings, clip: Towers) -> None:
         super().__init__()
-        width, eps = clip.text_projection.shape[1], settings.norm_eps
+        width, eps = joint_width(clip), settings.norm_eps
         self.heads = settings.tight.heads or heads_of(width)
         if width % self.heads:
             raise RequestError(f"tight.heads={self.heads} does not divide the joint width {width}")
-        self.positions = nn.Parameter(torch.zeros(clip.context_length, width))
+        self.positions = nn.Parameter(torch.zeros(most_tokens(clip), width))
         self.dropout = Dropout(settings.tight.dropout)
         self.blocks = nn.ModuleList(Block(width, self.heads, activation_of(clip), eps) for _ in range(settings.layers))
         self.norm = nn.LayerNorm(width, eps=eps)

@@ -6,9 +6,8 @@ features (B, T, E) of the frames, now knowing of each other. Padding frames chan
 
 from __future__ import annotations
 
-from open_clip.model import CLIP
-
 from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model.adapter import Towers
 from stillreel.pretrain.model.temporal.lstm import Lstm
 from stillreel.pretrain.model.temporal.mean import Mean
 from stillreel.pretrain.model.temporal.seq import SequenceTransformer
@@ -30,7 +29,7 @@ __all__ = [
 ]
 
 
-def build_temporal(settings: ModelSettings, clip: CLIP) -> TemporalModule:
+def build_temporal(settings: ModelSettings, clip: Towers) -> TemporalModule:
     """The module that the settings name, not yet initialized from CLIP."""
     match settings.temporal:
         case "mean":

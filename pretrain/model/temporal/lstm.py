@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from open_clip.model import CLIP
 from torch import Tensor, nn
 
+from stillreel.pretrain.model.adapter import Towers, joint_width
 from stillreel.pretrain.model.features import Frames, without_autocast
 
 
@@ -13,9 +13,9 @@ class Lstm(nn.Module):
 
     depth = 0
 
-    def __init__(self, clip: CLIP) -> None:
+    def __init__(self, clip: Towers) -> None:
         super().__init__()
-        width = clip.text_projection.shape[1]
+        width = joint_width(clip)
         self.lstm = nn.LSTM(width, width, batch_first=True)
 
     def forward(self, frames: Frames) -> Tensor:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from stillreel.configs import RequestError
 from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model.adapter import Towers, joint_width, most_tokens
 from stillreel.pretrain.model.blocks import Block, key_bias
 from stillreel.pretrain.model.features import Frames
 from stillreel.pretrain.model.towers import activation_of, heads_of
@@ -21,9 +21,9 @@ class SequenceTransformer(nn.Module):
 
     depth = 0
 
-    def __init__(self, settings: ModelSettings, clip: CLIP) -> None:
+    def __init__(self, settings: ModelSettings, clip: Towers) -> None:
         super().__init__()
-        longest, width = clip.context_length, clip.text_projection.shape[1]
+        longest, width = most_tokens(clip), joint_width(clip)
         self.positions = nn.Parameter(torch.zeros(longest, width))
         self.blocks = nn.ModuleList(new_block(settings, clip) for _ in range(settings.layers))
         self.mixed_up = settings.faithful == "peer"
@@ -46,7 +46,7 @@ class SequenceTransformer(nn.Module):
         return tokens
 
 
-def new_block(settings: ModelSettings, clip: CLIP) -> Block:
+def new_block(settings: ModelSettings, clip: Towers) -> Block:
     """A block of the joint width, with the text tower's activation."""
-    width = clip.text_projection.shape[1]
+    width = joint_width(clip)
     return Block(width, heads_of(width), activation_of(clip), settings.norm_eps)

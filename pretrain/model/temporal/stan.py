@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 
 import torch
-from open_clip.model import CLIP
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillreel.configs import RequestError
 from stillreel.configs.model import StanSettings
+from stillreel.pretrain.model.adapter import Towers, needs_class_token
 from stillreel.pretrain.model.blocks import Attention, key_bias
 from stillreel.pretrain.model.dropout import DropPath
 from stillreel.pretrain.model.features import Frames, masked_mean
@@ -26,8 +26,9 @@ class Stan(nn.Module):
     itself is not changed. The class embedding, the positions and the projection are the tower's own parameters.
     """
 
-    def __init__(self, settings: StanSettings, clip: CLIP) -> None:
+    def __init__(self, settings: StanSettings, clip: Towers) -> None:
         super().__init__()
+        needs_class_token(clip.visual, "temporal=stan")
         blocks, width = clip.visual.transformer.resblocks, clip.visual.transformer.width
         if settings.depth > len(blocks):
             raise RequestError(f"stan.depth={settings.depth}: the image tower has only {len(blocks)} blocks")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model.adapter import Towers, joint_width
 from stillreel.pretrain.model.features import Frames, unit
 from stillreel.pretrain.model.temporal.seq import SequenceTransformer, new_block
 from stillreel.pretrain.model.temporal.tdb import TemporalDifference
@@ -19,9 +19,9 @@ class TemporalAlignment(nn.Module):
     frame, through a block of its own; with `align=slow_tdb` these with their differences, as TDB makes them.
     """
 
-    def __init__(self, settings: ModelSettings, clip: CLIP) -> None:
+    def __init__(self, settings: ModelSettings, clip: Towers) -> None:
         super().__init__()
-        width = clip.text_projection.shape[1]
+        width = joint_width(clip)
         self.near = nn.Parameter(torch.zeros(settings.tab.centers, width))  # whose softmax shares a token out
         self.centres = nn.Parameter(torch.zeros(settings.tab.centers, width))  # which are subtracted from it
         self.with_differences = settings.align == "slow_tdb"

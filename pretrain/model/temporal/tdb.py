@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from stillreel.configs.model import ModelSettings
+from stillreel.pretrain.model.adapter import Towers
 from stillreel.pretrain.model.features import Frames
 from stillreel.pretrain.model.temporal.seq import SequenceTransformer, new_block
 
@@ -33,7 +33,7 @@ class TemporalDifference(SequenceTransformer):
     one, so that the first padding frame leaks into the score (`faithful`).
     """
 
-    def __init__(self, settings: ModelSettings, clip: CLIP) -> None:
+    def __init__(self, settings: ModelSettings, clip: Towers) -> None:
         super().__init__(settings, clip)
         width = self.positions.shape[1]
         self.types = nn.Parameter(torch.zeros(2, width))

@@ -195,7 +195,7 @@ def test_a_class_that_nobody_knows_is_named_with_the_nearest(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"variant": "1kb"}, r"variant=1kb: msrvtt has 1ka-9k, 1ka-7k, full"),
+        ({"variant": "1kc"}, r"variant=1kc: msrvtt has 1ka-9k, 1ka-7k, 1kb, full"),
         ({"files": {"test": "nowhere.csv"}}, r"files\.test=nowhere\.csv: no such file"),
         ({}, r"msrvtt: the 1,000 test videos of 1k-A.*none found.*Usual names: .*files\.test="),
     ],

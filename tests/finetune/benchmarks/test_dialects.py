@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import pickle
 import zipfile
 from pathlib import Path
@@ -15,7 +17,7 @@ from stillreel.finetune.benchmarks.classes import plain
 from stillreel.finetune.benchmarks.didemo import stem_of
 from stillreel.finetune.benchmarks.lsmdc import seconds
 from stillreel.finetune.benchmarks.records import id_of
-from tests.finetune.benchmarks.making import ids, lines, read, write
+from tests.finetune.benchmarks.making import ids, lines, opened, read, touch, write
 
 TUBE = [f"Abcdefghij{letter}" for letter in "ABCDEFGH"]  # as long as YouTube's ids
 
@@ -211,6 +213,30 @@ def test_kinetics_csv_and_a_list_that_numbers_otherwise(tmp_path: Path) -> None:
     assert any("my_val.csv numbers 3 of 3 classes otherwise" in line for line in benchmark.differences)
 
 
+@pytest.mark.parametrize("count", ["600", "700"])
+def test_larger_kinetics_are_read_as_the_first(count: str, tmp_path: Path) -> None:
+    rows = [f"{label},{tube},7,17,validate" for label, tube in zip(("zumba", "abseiling"), TUBE, strict=False)]
+    head = "label,youtube_id,time_start,time_end,split"
+    write(tmp_path / f"kinetics-{count}_val.csv", lines(head, *rows))
+    write(tmp_path / f"kinetics{count}_train_list_videos.txt", lines(f"zumba/{TUBE[4]}.mp4 1"))
+    benchmark, _ = read(f"kinetics{count}", tmp_path)
+    assert [video.label for video in benchmark.splits["test"].videos] == [1, 0]
+    assert benchmark.describe() == (
+        f"Kinetics-{count}, test: 2 videos, 2 classes; the official validation split is the test"
+    )
+
+
+def test_diving48_has_its_dives_by_their_four_parts(tmp_path: Path) -> None:
+    write(tmp_path / "Diving48_vocab.json", [["Back", "15som", "05Twis", "FREE"], ["Inward", "Dive", "NoTwis", "PIKE"]])
+    record = {"vid_name": f"{TUBE[0]}_00155", "label": 1, "start_frame": 0, "end_frame": 48}
+    write(tmp_path / "Diving48_V2_test.json", [record])
+    write(tmp_path / "Diving48_V2_train.json", [record | {"vid_name": f"{TUBE[1]}_00001", "label": 0}])
+    benchmark, _ = read("diving48", tmp_path, needs=("train", "test"))
+    assert benchmark.labels == ("Back 15som 05Twis FREE", "Inward Dive NoTwis PIKE")
+    assert [(one.id, one.label) for one in benchmark.splits["test"].videos] == [(f"{TUBE[0]}_00155", 1)]
+    assert [one.label for one in benchmark.splits["train"].videos] == [0]
+
+
 def test_ssv2_by_template_and_by_number(tmp_path: Path) -> None:
     write(tmp_path / "something-something-v2-labels.json", {"Moving something up": "0", "Moving something down": "1"})
     template = "Moving [something] down"
@@ -273,6 +299,120 @@ def test_a_table_of_one_s_own(tmp_path: Path, name: str, text: str) -> None:
     assert [(one.id, one.captions) for one in benchmark.splits["train"].videos] == [("a.mp4", ("one, two",))]
     assert [(one.id, one.captions) for one in benchmark.splits["test"].videos] == [("b/c.mp4", ("three", "four"))]
     assert benchmark.protocol.queries == "every"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("captions.csv", "video;caption\na.mp4;one, two\nb.mp4;three\n"),
+        ("captions.csv", 'video;caption\na.mp4;"one, two"\nb.mp4;three\n'),
+        ("captions.csv", "video\tcaption\na.mp4\tone, two\nb.mp4\tthree\n"),
+        ("captions.csv", '"video"|"caption"\n"a.mp4"|"one, two"\n"b.mp4"|"three"\n'),
+        ("captions.csv", '\ufeffvideo;"caption, in English, cleaned"\r\na.mp4;one, two\r\nb.mp4;three\r\n'),
+        ("captions.tsv", 'video,caption\na.mp4,"one, two"\nb.mp4,three\n'),
+        ("captions.tsv", "video\tcaption\na.mp4\tone, two\nb.mp4\tthree\n"),
+    ],
+    ids=["semicolons", "quoted", "tabs in csv", "bars", "of a spreadsheet", "commas in tsv", "tabs"],
+)
+def test_columns_are_separated_by_what_their_names_are(tmp_path: Path, name: str, text: str) -> None:
+    write(tmp_path / name, text)
+    column = {"caption": "caption, in English, cleaned"} if "English" in text else {}
+    benchmark, _ = read("folder", tmp_path, column=column)
+    assert [(one.id, one.captions) for one in benchmark.splits["test"].videos] == [
+        ("a.mp4", ("one, two",)),
+        ("b.mp4", ("three",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "captions"),
+    [
+        ("['a dog', 'a hound']", ("a dog", "a hound")),
+        ("['a dog' 'a hound']", ("a dog", "a hound")),
+        ("['a dog'\n 'a hound']", ("a dog", "a hound")),
+        ('["it\'s a dog", \'a "hound"\']', ("it's a dog", 'a "hound"')),
+        ("('a dog', 'a hound')", ("a dog", "a hound")),
+        ("['a dog',]", ("a dog",)),
+        ("array(['a dog', 'a hound'], dtype=object)", ("a dog", "a hound")),
+        ('["a dog", "a h\\u00f6und"]', ("a dog", "a höund")),
+        ("[music] a dog", ("[music] a dog",)),
+        ("[music]", ("[music]",)),
+        ("(a dog's hound)", ("(a dog's hound)",)),
+    ],
+    ids=[
+        "pandas",
+        "NumPy",
+        "NumPy, long",
+        "quotes",
+        "a tuple",
+        "one",
+        "an array",
+        "JSON",
+        "a caption",
+        "a sound",
+        "an aside",
+    ],
+)
+def test_a_list_that_was_printed_into_a_cell_is_several_captions(
+    tmp_path: Path, cell: str, captions: tuple[str, ...]
+) -> None:
+    with (tmp_path / "captions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("video", "caption"), ("a.mp4", cell)])
+    benchmark, _ = read("folder", tmp_path)
+    assert benchmark.splits["test"].videos[0].captions == captions
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["['a dog' ... 'a hound']", "['a dog', nan]", "['a dog', 'a 'hound']", "['a dog', 'a hou"],
+)
+def test_a_list_that_cannot_be_read_is_refused_and_never_one_caption(tmp_path: Path, cell: str) -> None:
+    with (tmp_path / "captions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("video", "caption"), ("a.mp4", cell)])
+    with pytest.raises(DataError, match=r"line 2.*looks like a list of captions and cannot be read as one"):
+        read("folder", tmp_path)
+
+
+def test_ids_of_digits_alone_are_names_in_every_form(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"video_id": 7, "caption": "a dog"}, {"video_id": 12, "caption": "a bus"}]
+    write(tmp_path / "json" / "captions.json", rows)
+    write(tmp_path / "jsonl" / "captions.jsonl", lines(*map(json.dumps, rows)))
+    write(tmp_path / "csv" / "captions.csv", lines("video_id,caption", "7,a dog", "12,a bus"))
+    for name, kind in (("int", pa.int64()), ("float", pa.float64())):
+        (tmp_path / name).mkdir()
+        table = pa.table({"video_id": pa.array([7, 12], kind), "caption": ["a dog", "a bus"]})
+        pq.write_table(table, tmp_path / name / "captions.parquet")
+    for form in ("json", "jsonl", "csv", "int", "float"):
+        touch(tmp_path / form / "videos", ["7.mp4", "12.mp4"])
+        done = opened("folder", tmp_path / form, allow_missing=False)
+        assert ids(done.benchmark, "test") == ["7", "12"], form
+    write(tmp_path / "none" / "captions.json", [{"video_id": None, "caption": "a dog"}])
+    with pytest.raises(DataError, match="record 1: expected the name of a video, found nothing"):
+        read("folder", tmp_path / "none")
+
+
+def test_rows_that_stand_twice_count_once_and_it_is_said(tmp_path: Path) -> None:
+    rows = ["a.mp4,a dog", "a.mp4,a hound", "a.mp4,a dog", "b.mp4,a dog", "a.mp4,a dog"]
+    write(tmp_path / "captions.csv", lines("video,caption", *rows))
+    benchmark, _ = read("folder", tmp_path)
+    assert [one.captions for one in benchmark.splits["test"].videos] == [("a dog", "a hound"), ("a dog",)]
+    (said,) = benchmark.differences
+    assert said == f"{tmp_path}/captions.csv: 2 rows stand there again and count once: line 4, line 6"
+    write(tmp_path / "captions.csv", lines("video,label", "a.mp4,bow", "a.mp4,bow", "b.mp4,wave"))
+    benchmark, _ = read("folder", tmp_path)
+    assert "1 rows stand there again and count once: line 3" in benchmark.differences[0]
+
+
+def test_an_id_that_a_list_has_twice_counts_once_and_it_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "MSRVTT_JSFUSION_test.csv", lines("video_id,sentence", "video1,a", "video2,b", "video1,a"))
+    benchmark, _ = read("msrvtt", tmp_path)
+    assert ids(benchmark, "test") == ["video1", "video2"]
+    assert "MSRVTT_JSFUSION_test.csv: 1 rows stand there again and count once: line 4" in caplog.text
 
 
 def test_a_table_with_classes_is_for_recognition(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stillreel.animate.sources.captions import read_captions
+from stillreel.animate.sources import open_source
 from stillreel.configs import RequestError
 from stillreel.configs.build import SourceSettings
 from stillreel.configs.system.storage import Folder
@@ -40,6 +40,7 @@ def real(name: str, variant: str = "") -> tuple[Benchmark, Finder]:
     [
         ("msrvtt", "1ka-9k", {"train": (9000, 180_000), "test": (1000, 1000)}, None),
         ("msrvtt", "1ka-7k", {"train": (7010, 140_200), "test": (1000, 1000)}, None),
+        ("msrvtt", "1kb", {"train": (6656, 133_120), "test": (1000, 1000)}, None),
         (
             "msrvtt",
             "full",
@@ -192,7 +193,8 @@ def test_every_annotation_file_parses() -> None:
         if not name.startswith("image_text_lists/") and file.path.suffix != ".py":
             parse(file)
     lists = Folder(str(ANNOTATIONS / "image_text_lists"))
-    assert len(read_captions(lists, "coco_captions_val2017.json", SourceSettings())) == 5000
+    source = open_source(f"{lists.url}/coco_captions_val2017.json", SourceSettings())
+    assert sum(1 for _ in source.listing()) == 5000
 
 
 def test_the_derived_files_parse_and_equal_what_they_were_made_from(tmp_path: Path) -> None:

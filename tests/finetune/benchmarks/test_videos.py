@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillreel.configs import RequestError
+from stillreel.finetune.benchmarks import Opened
 from stillreel.finetune.benchmarks.benchmark import Video
 from stillreel.finetune.benchmarks.files import Inventory
 from stillreel.finetune.benchmarks.videos import VideoIndex
@@ -79,6 +82,70 @@ def test_different_files_of_one_name_leave_the_choice_to_the_user(tmp_path: Path
     assert found(tmp_path, Video("video1", path="elsewhere/small/video1.mp4")) == "small/video1.mp4"
     (tmp_path / "small" / "video1.mp4").write_bytes((tmp_path / "raw" / "video1.mp4").read_bytes())
     assert found(tmp_path, Video("video1")) == "raw/video1.mp4", "copies are as good as each other"
+
+
+def folder_of(folder: Path, files: list[str], rows: list[str], **values: Any) -> Opened:
+    write(folder / "captions.csv", lines("video,caption", *rows))
+    touch(folder, files)
+    return opened("folder", folder, **values)
+
+
+@pytest.mark.parametrize(("listed", "stored"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_accents_are_the_same_taken_apart_or_not(tmp_path: Path, listed: str, stored: str) -> None:
+    """A Mac takes them apart when it unzips."""
+    name = "Été à Köln が"
+    here, there = (unicodedata.normalize(form, name) for form in (listed, stored))
+    done = folder_of(tmp_path, [f"videos/{there}.mp4", "videos/b.mp4"], [f"{here},a lake", "b,a bus"])
+    assert done.located.paths[unicodedata.normalize("NFC", name)] == tmp_path / "videos" / f"{there}.mp4"
+    assert not done.benchmark.differences
+
+
+def test_a_video_listed_in_both_spellings_of_its_accents_is_one(tmp_path: Path) -> None:
+    rows = [f"{unicodedata.normalize(form, 'é.mp4')},seen {form}" for form in ("NFC", "NFD")]
+    done = folder_of(tmp_path, [unicodedata.normalize("NFD", "é.mp4")], rows, allow_missing=False)
+    assert [video.captions for video in done.benchmark.splits["test"].videos] == [("seen NFC", "seen NFD")]
+
+
+def test_capitals_differ_only_where_no_name_is_the_same(tmp_path: Path) -> None:
+    done = folder_of(tmp_path, ["Dog.MP4", "dog.mp4", "BUS.Mp4"], ["dog.mp4,a", "Dog.mp4,b", "bus.mp4,c"])
+    assert {name: path.name for name, path in done.located.paths.items()} == {
+        "dog.mp4": "dog.mp4",
+        "Dog.mp4": "Dog.MP4",
+        "bus.mp4": "BUS.Mp4",
+    }
+    assert done.benchmark.differences == ("1 videos are found by names whose capitals differ: BUS.Mp4 for 'bus.mp4'",)
+    assert "1 videos are found by names" in done.report()
+
+
+def test_a_missing_video_takes_no_other_s_file_for_its_capitals(tmp_path: Path) -> None:
+    done = folder_of(tmp_path, ["abcdefghiJK.mp4"], ["ABCdefghijk,gone", "abcdefghiJK,there"])
+    assert done.located.missing["test"] == ("ABCdefghijk",)
+
+
+def test_of_two_endings_side_by_side_one_is_taken_and_it_is_said_which(tmp_path: Path) -> None:
+    done = folder_of(tmp_path, ["a.webm", "a.mp4", "deep/b.gif", "deep/b.avi"], ["a,a dog", "b,a bus"])
+    assert [path.name for path in done.located.paths.values()] == ["a.mp4", "b.avi"]
+    (said,) = done.benchmark.differences
+    assert "2 videos have files of several endings side by side" in said
+    assert said.endswith("is taken: a.mp4, not a.webm, deep/b.avi, not deep/b.gif")
+    named = folder_of(tmp_path, [], ["a.webm,a dog", "b,a bus"])
+    assert named.located.paths["a.webm"].name == "a.webm", "one that the table names is no choice"
+
+
+def test_a_choice_that_is_refused_has_a_remedy_for_each_case(tmp_path: Path) -> None:
+    with pytest.raises(
+        RequestError, match=r"one of their folders with videos=; of files in one folder, rename or remove"
+    ):
+        folder_of(tmp_path, ["Ab.mp4", "aB.mp4"], ["ab,a dog"])
+
+
+def test_files_of_other_endings_are_counted_and_named(tmp_path: Path) -> None:
+    others = [*(f"{n}.heic" for n in range(7)), "x.JPG", "y.jpg", "z.JPG", "README"]
+    done = folder_of(tmp_path, ["a.mp4", *others], ["a.mp4,a dog"])
+    assert done.benchmark.differences == (
+        "11 files of other endings: .heic 7, .jpg 3, none 1: no videos that are read here",
+    )
+    assert Inventory(str(tmp_path)).others() == "12 files of other endings: .heic 7, .jpg 3, none 1, .csv 1"
 
 
 def full(folder: Path, *, train: int = 3, test: int = 4) -> list[str]:

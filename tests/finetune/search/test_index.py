@@ -96,7 +96,7 @@ def test_other_folders_models_and_settings_are_refused(
         assert index(folder, out, by, **settings) == 2
         assert "give another OUT, or remove it" in capsys.readouterr().err
     assert index(videos, tmp_path / "x", checkpoint, size=32) == 2
-    assert "the model's towers read 64 x 64; set size=64" in capsys.readouterr().err
+    assert "the model's image tower reads 64; set size=64" in capsys.readouterr().err
     assert index(tmp_path / "nothing", tmp_path / "x", checkpoint) == 2
     assert index(model, tmp_path / "x", checkpoint) == 2
     assert "holds no videos" in capsys.readouterr().err
@@ -112,12 +112,18 @@ def test_damaged_files_are_listed_and_cost_nobody_else(
     (mine / "b-empty.mp4").write_bytes(b"")
     (mine / "c-text.mp4").write_text("no video")
     (mine / "d-gone.mp4").symlink_to(tmp_path / "nowhere")
+    write_video(mine / "e.h264", 10).rename(mine / "e-raw.mp4")
+    write_video(mine / "f-anim.GIF", 10, codec="gif", pixel_format="rgb8", options={"b": "2000000"})
+    (mine / "g.heic").write_bytes(b"x")
     assert index(mine, out, checkpoint, batch=2, part=3) == 0
-    said = capsys.readouterr().out
+    said, told = capsys.readouterr()
+    assert "1 files of other endings: .heic 1: passed over" in told
+    assert "e-raw.mp4: left out: not_a_video" in said
     for line in ("b-empty.mp4: left out: empty", "c-text.mp4: left out: not_a_video", "d-gone.mp4: left out: missing"):
         assert line in said, said
     found = opened(out)
-    assert len(found) + found.manifest["damaged"] == VIDEOS + 4
+    assert len(found) + found.manifest["damaged"] == VIDEOS + 6
+    assert found.row_of("f-anim.GIF") >= 0
     for entry in found.entries():
         assert entry.row >= 0 or entry.reason
     # What may pass is tried again, the others are not.

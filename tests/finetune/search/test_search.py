@@ -20,7 +20,7 @@ from stillreel.finetune.search.features import stored_features
 from stillreel.finetune.search.searcher import Searcher
 from stillreel.finetune.search.store import Entry, IndexWriter, open_index
 from stillreel.finetune.video import VideoReader
-from stillreel.pretrain.data.tokens import tokenize
+from stillreel.pretrain.data.tokens import CLIPS_OWN
 from stillreel.pretrain.evaluation.two_stage.stages import coarse_scores, fine_scores
 from tests.finetune.search.conftest import VIDEOS
 from tests.finetune.search.making import FRAMES, SIZE, copied, index, opened, write_model
@@ -41,7 +41,7 @@ def test_texts_find_what_the_model_scores_highest(made: Path) -> None:
     model = searcher.model
     video = stored_features(searcher.index, np.arange(VIDEOS), "cpu")
     with torch.no_grad():
-        text = model.encode_text(tokenize(TEXTS, model.clip.context_length))
+        text = model.encode_text(CLIPS_OWN(TEXTS, model.clip.context_length))
     coarse = coarse_scores(model, video, text) / model.clip.logit_scale.exp()
     fine = fine_scores(model, video, text, torch.arange(VIDEOS).expand(len(TEXTS), -1))
     for row, hits in enumerate(searcher.by_text(TEXTS, VIDEOS)):
@@ -91,7 +91,7 @@ def test_moments_are_the_similarities_of_frames(made: Path) -> None:
     searcher = Searcher(opened(made), device="cpu")
     (hits,) = searcher.by_text(TEXTS[:1], 2)
     with torch.no_grad():
-        query = searcher.model.encode_text(tokenize(TEXTS[:1], 77)).pooled[0]
+        query = searcher.model.encode_text(CLIPS_OWN(TEXTS[:1], 77)).pooled[0]
     for hit in hits:
         frames = torch.from_numpy(searcher.index.frames[hit.row].astype(np.float32))
         expected = torch.cosine_similarity(frames, query[None])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import signal
 import socket
 import struct
@@ -122,6 +123,56 @@ def test_a_file_that_was_replaced_since_is_not_served(videos: Path, checkpoint: 
         assert [running.ask(path).status for path in ("/video/0", "/frames/0")] == [404, 404]
         hits = running.search({"text": "a"}).json["results"]
         assert {hit["row"]: hit["file"] for hit in hits} == {0: False, 1: True, 2: True}
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "link within"])
+def test_a_link_of_the_same_size_and_time_is_not_followed(
+    what: str, videos: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    mine = write_videos(tmp_path / "videos", 2)
+    (mine / "sub").mkdir()
+    file = (mine / "video-00.mp4").rename(mine / "sub" / "video-00.mp4")
+    assert index(mine, tmp_path / "index", checkpoint) == 0
+    outside = (mine if what == "link within" else tmp_path) / "outside"
+    outside.mkdir()
+    about = file.stat()
+    secret = outside / "video-00.mp4"
+    secret.write_bytes(file.read_bytes()[:-6] + b"secret")
+    os.utime(secret, ns=(about.st_atime_ns, about.st_mtime_ns))
+    rows = ("/video/0", "/frames/0", "/video/1", "/frames/1")
+    with answering(tmp_path / "index") as running:
+        assert [running.ask(path).status for path in rows] == [200] * 4
+    with answering(tmp_path / "index") as running:
+        file.unlink()
+        if what == "folder":
+            file.parent.rmdir()
+            file.parent.symlink_to(outside)
+        else:
+            file.symlink_to(secret)
+        answers = [running.ask(path) for path in rows]
+        assert [answer.status for answer in answers] == [404, 404, 200, 200]
+        assert not any(answer.body.endswith(b"secret") for answer in answers)
+    left_open = [str(handle.readlink()) for handle in Path("/proc/self/fd").iterdir() if handle.is_symlink()]
+    assert not [name for name in left_open if ".mp4" in name]
+
+
+def test_half_a_request_is_hung_up_on(server: Server) -> None:
+    """Each of these would be waited for for ever."""
+    head = b"POST /api/like HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+    parts: list[tuple[bytes, bytes]] = [
+        (b"", b""),
+        (b"GET /health HT", b""),
+        (head, b""),
+        (head + b"\r\nabc", b" 408 "),
+        (head.replace(b"POST /api/like", b"GET /health") + b"\r\nabc", b" 200 "),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health", b" 200 "),
+    ]
+    connections = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in parts]
+    for connection, (data, _) in zip(connections, parts, strict=True):
+        connection.sendall(data)
+    for connection, (data, expected) in zip(connections, parts, strict=True):
+        with connection, connection.makefile("rb") as heard:
+            assert expected in heard.read(), data  # to its end
 
 
 def test_an_index_that_names_files_elsewhere_serves_none_of_them(made: Path, tmp_path: Path) -> None:
@@ -271,7 +322,21 @@ def test_malicious_uploads_are_refused(server: Server, videos: Path, tmp_path: P
 
 
 def test_names_of_others_are_not_answered_to(server: Server) -> None:
-    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", ""):
+    for host in (
+        "evil.example",
+        "evil.example:80",
+        "127.0.0.1.evil.example",
+        "",
+        f"127.0.0.1:{server.port}, evil.example",
+        "127.0.0.1, evil.example",
+        "127.0.0.1:80:80",
+        "127.0.0.1:evil",
+        "[::1",
+        "::1",
+        "evil.example@127.0.0.1",
+        "127.0.0.1/evil",
+        "127.0.0.1 evil",
+    ):
         assert server.ask("/api/about", Host=host).status in (400, 421), host
     for host in (f"localhost:{server.port}", "127.0.0.1", f"[::1]:{server.port}"):
         assert server.ask("/api/about", Host=host).status == 200, host

@@ -92,8 +92,12 @@ def test_clip2video_moves_only_the_inner_frames_and_only_of_long_videos() -> Non
     assert np.array_equal(thinned(short, 12), thinned(short, 12, dice=Dice(0, "v")))
 
 
-def test_clip2video_has_no_frame_of_a_video_shorter_than_its_step() -> None:
-    assert len(thinned(steady(1, 25.0), 12, every=100)) == 0
+@pytest.mark.parametrize("sampler", ["fps", "segments", "clip2video"])
+def test_a_video_of_one_frame_gives_that_frame(sampler: str) -> None:
+    settings = VideoSettings.resolve({"sampler": sampler, "frames": 12, "every": 100})
+    for rate in (0.5, 25.0):
+        assert set(sample(settings, steady(1, rate))) == {0}
+        assert set(sample(settings, steady(1, rate), dice=Dice(0, "v"))) == {0}
 
 
 @given(counts, rates, st.sampled_from(["fps", "segments", "clip2video"]), st.sampled_from([None, Span(1, 4)]))

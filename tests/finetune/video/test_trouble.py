@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 
 from stillreel.configs.video import VideoSettings
+from stillreel.finetune.benchmarks.files import Inventory
+from stillreel.finetune.containers import VIDEO_ENDINGS
 from stillreel.finetune.video import TROUBLES, VideoError, VideoReader
 from stillreel.finetune.video.boxes import claimed_samples
+from stillreel.finetune.video.errors import reading
 from stillreel.finetune.video.hdr import to_sdr
 from tests.finetune.video.making import write_video
 from tests.making import ROOT, SHARED, needs_shared
@@ -94,6 +97,102 @@ def test_honest_files_claim_their_own_samples(tmp_path: Path) -> None:
     fragmented = {"movflags": "frag_keyframe+empty_moov"}
     assert claimed_samples(write_video(tmp_path / "f.mp4", 30, container_options=fragmented)) == 30
     assert claimed_samples(write_video(tmp_path / "v.mkv", 30)) == 0
+
+
+def box(length: int, kind: bytes, inside: bytes = b"") -> bytes:
+    """A box whose length is what it says, in 64 bits."""
+    return struct.pack(">I4sQ", 1, kind, length) + inside
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        box(1 << 63, b"moov") * 3,
+        box((1 << 64) - 1, b"ftyp"),
+        box((1 << 63) - 1, b"moov", box(1 << 62, b"trak")),
+        box(15, b"moov") * 9,
+        struct.pack(">I4s", 0, b"moov") * 2000,
+        struct.pack(">I4s", 1, b"moov"),
+        struct.pack(">I4s", 1 << 31, b"moov") + b"\0\0\0",
+        b"".join(struct.pack(">I4s", 8 * deep, b"trak") for deep in range(20_000, 0, -1)),
+        box(1 << 63, b"stsz", b"\xff" * 12),
+    ],
+    ids=["2**63", "2**64-1", "2**63-1 in itself", "15", "0", "cut in its length", "cut", "nested", "a count"],
+)
+def test_boxes_of_any_length_are_the_file_s_own_trouble(data: bytes, tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "v.mp4", 5).read_bytes()
+    for name, bytes_of in (("alone.mp4", data), ("behind.mp4", whole + data)):
+        (tmp_path / name).write_bytes(bytes_of)
+    assert trouble_of(tmp_path / "alone.mp4").reason in ("not_a_video", "corrupt", "no_video")
+    try:
+        assert READER.read(tmp_path / "behind.mp4").mask.all()
+    except VideoError as trouble:
+        assert trouble.reason == "corrupt"
+
+
+def test_a_raw_stream_under_the_name_of_a_container_is_no_video(tmp_path: Path) -> None:
+    raw = write_video(tmp_path / "v.h264", 10)
+    assert raw.read_bytes()[:4] == b"\0\0\0\1"
+    assert trouble_of(raw.rename(tmp_path / "camera.mp4")).reason == "not_a_video"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OverflowError("int too big to convert"), "corrupt"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), "corrupt"),
+        (ZeroDivisionError("Fraction(1, 0)"), "corrupt"),
+        (BufferError(), "corrupt"),
+        (OSError(5, "Input/output error"), "unreadable"),
+        (MemoryError(), "too_large"),
+        (VideoError("v.mp4", "too_slow", "by its own word"), "too_slow"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value,
+)
+def test_whatever_a_library_raises_is_the_file_s_trouble(error: Exception, reason: str) -> None:
+    with pytest.raises(VideoError, match=r"^v\.mp4: ") as caught, reading("v.mp4"):
+        raise error
+    assert caught.value.reason == reason
+
+
+def test_a_stop_is_no_trouble_of_a_file() -> None:
+    with pytest.raises(KeyboardInterrupt), reading("v.mp4"):
+        raise KeyboardInterrupt
+
+
+# A codec that the container of each ending may hold, and what a file of it is first written as.
+CODECS = {
+    **dict.fromkeys(("mp4", "m4v", "mov", "mkv", "ts", "flv", "avi"), "libx264"),
+    **dict.fromkeys(("mpg", "mpeg", "vob", "mxf"), "mpeg2video"),
+    "webm": "libvpx-vp9",
+    "ivf": "libvpx",
+    "ogv": "libvpx",
+    "wmv": "wmv2",
+    "asf": "wmv2",
+    "gif": "gif",
+    "3gp": "mpeg4",
+    "3g2": "mpeg4",
+}
+WRITTEN_AS = {"f4v": "mp4", "qt": "mov", "3gpp": "3gp", "divx": "avi", "m2p": "mpg", "ogm": "ogv"}
+WRITTEN_AS |= dict.fromkeys(("mts", "m2ts", "m2t"), "ts")
+
+
+@pytest.mark.parametrize("ending", VIDEO_ENDINGS)
+def test_what_a_walk_finds_is_decoded(ending: str, tmp_path: Path) -> None:
+    written = WRITTEN_AS.get(ending, ending)
+    made = write_video(
+        tmp_path / f"v.{written}",
+        30,
+        fps=25,
+        codec=CODECS[written],
+        pixel_format="rgb8" if ending == "gif" else "yuv420p",
+        options={"b": "2000000"},
+        size=(128, 96),
+    )
+    made.rename(tmp_path / f"A.{ending.upper()}")
+    assert Inventory(str(tmp_path)).videos == [f"A.{ending.upper()}"]
+    clip = READER.read(tmp_path / f"A.{ending.upper()}")
+    assert clip.mask.all() and len(set(clip.numbers.tolist())) == 4
 
 
 def test_frames_too_large_are_refused_before_they_are_decoded(tmp_path: Path) -> None:

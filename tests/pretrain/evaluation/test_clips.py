@@ -15,7 +15,7 @@ from stillreel.configs import RequestError
 from stillreel.configs.stream import DataSettings
 from stillreel.pretrain.data import ClipLoader, Share
 from stillreel.pretrain.data.together import Together
-from stillreel.pretrain.data.tokens import tokenize
+from stillreel.pretrain.data.tokens import CLIPS_OWN
 from stillreel.pretrain.evaluation import Matches, evaluate_retrieval, evaluator, held_out_evaluator
 from stillreel.pretrain.evaluation.held_out import choose_samples
 from stillreel.pretrain.model.normalize import normalize
@@ -118,7 +118,7 @@ def whole_set(case: str, home: Path) -> tuple[Tensor, list[str]]:
 def in_one_go(case: str, frames: Tensor, captions: list[str]) -> dict[str, Any]:
     """All captions with all clips in one matrix; captions of equal tokens are one."""
     kind, settings, _ = CASES[case]
-    ids = tokenize(captions, settings.get("context_length", 32))
+    ids = CLIPS_OWN(captions, settings.get("context_length", 32))
     scores = copy.deepcopy(shaken(kind)).double().score(normalize(frames, dtype=torch.float64), None, ids, None)
     names = [tuple(row) for row in ids.tolist()]
     labels = torch.tensor([names.index(one) for one in names])

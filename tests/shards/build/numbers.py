@@ -27,6 +27,7 @@ from stillreel.shards.format.record import REJECTED, WRITTEN, Record
 from stillreel.shards.format.writer import ShardWriter
 
 PATIENCE_S = 60.0
+WAIT_S = 6.0  # longer than making a shard takes
 
 
 class NumberJob(NamedTuple):
@@ -61,6 +62,9 @@ def _fail(job: NumberJob) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if job.way == "refuses":
         raise RequestError("this host cannot make it")
+    if job.way == "waits":
+        time.sleep(WAIT_S)
+        return
     if job.way == "hangs":
         time.sleep(PATIENCE_S)
     raise OSError("no luck\nthis time")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -40,11 +42,12 @@ def test_the_data_are_the_same_for_any_workers(undisturbed: dict[str, str], tmp_
     assert data_digests(tmp_path / "out") == undisturbed
     assert not check(tmp_path / "out").problems
     assert read_manifest(Folder(str(tmp_path / "out"))) == manifest
-    assert manifest.totals | {"bytes": 0} == {"planned": 12, "written": 12, "rejected": {}, "shards": 3, "bytes": 0}
+    totals = manifest.totals
+    assert (totals.planned, totals.written, totals.rejected, totals.shards) == (12, 12, {}, 3)
     assert len(undisturbed) == 10
 
 
-@pytest.mark.parametrize(("workers", "way"), [(1, "raises"), (2, "raises"), (2, "dies")])
+@pytest.mark.parametrize(("workers", "way"), [(1, "raises"), (2, "raises"), (1, "dies"), (2, "dies")])
 def test_a_shard_that_fails_is_tried_again(
     undisturbed: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture, workers: int, way: str
 ) -> None:
@@ -53,7 +56,7 @@ def test_a_shard_that_fails_is_tried_again(
     assert data_digests(out) == undisturbed
     attempts = [read_receipt(Folder(str(out)), name).attempt for name in finished(out)]
     assert attempts == [1, 3, 1], "a worker that dies takes no other's shard along"
-    why = "OSError: this time" if way == "raises" else "BrokenProcessPool: "
+    why = "OSError: this time" if way == "raises" else "BrokenProcessPool: its worker was ended by SIGKILL"
     assert [f"numbers-000001: attempt {one} of 3 failed: {why}" in caplog.text for one in (1, 2, 3)] == [
         True,
         True,
@@ -77,6 +80,22 @@ def test_a_shard_that_always_fails_is_failed_and_named_and_the_next_run_makes_it
     assert data_digests(out) == undisturbed
 
 
+@pytest.mark.parametrize("ray", ["off", "local"])
+def test_a_shard_that_is_late_is_named_once_and_not_ended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, ray: str
+) -> None:
+    monkeypatch.setattr("stillreel.shards.build.late._AT_LEAST_S", 2.0)
+    monkeypatch.setattr("stillreel.shards.build.late._TIMES", 1)
+    run(tmp_path / "out", NumberJob(fails=2, times=1, way="waits"), ray=ray)
+    told = [line for line in caplog.text.splitlines() if "numbers-000002 has run for" in line]
+    assert len(told) == 1, caplog.text
+    host = re.escape(socket.gethostname())
+    assert re.search(
+        rf"numbers-000002 has run for \d+ s, \d+ times the median of others, in process \d+ of {host}$", told[0]
+    )
+    assert not check(tmp_path / "out").problems
+
+
 def test_what_a_resume_finds_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     out = tmp_path / "out"
@@ -96,7 +115,7 @@ def test_too_many_rejects_stop_it_with_the_reasons(tmp_path: Path, workers: int)
     assert not (out / "manifest.json").exists()
     assert "numbers-000000" not in finished(out), "one shard alone was over the budget of all"
     manifest = run(out, job, workers=workers, max_rejects=0.5)
-    assert manifest.totals["rejected"] == {"corrupt": 6}
+    assert manifest.totals.rejected == {"corrupt": 6}
     line = describe_totals(manifest, Folder(str(out)))
     assert line.startswith("planned 12 = written 6 + rejected 6 (corrupt 6); 3 shards, ")
 
@@ -105,7 +124,7 @@ def test_without_a_limit_all_may_be_rejected_even_in_one_large_shard(tmp_path: P
     count = 10_001  # more than a budget is judged after
     job = NumberJob(rejected=frozenset(range(count)))
     manifest = run(tmp_path / "out", job, count=count, size=count, max_rejects=1)
-    assert manifest.totals["rejected"] == {"corrupt": count}
+    assert manifest.totals.rejected == {"corrupt": count}
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -1,0 +1,1 @@
+for (const one of document.querySelectorAll("[data-style]")) one.style.cssText = one.dataset.style;

@@ -1,1 +1,0 @@
-"""checkpoints: which model is meant, whoever wrote it (weights)."""

@@ -1,0 +1,44 @@
+"""What a run starts from: `init` or towers by name; and what goes with them where the user says nothing of it."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from stillreel.configs import RequestError
+from stillreel.configs.model import ModelSettings
+from stillreel.configs.settings import Settings
+from stillreel.configs.train import TrainSettings
+from stillreel.pretrain.data.tokens import CLIPS_WORDS, fixed_length
+from stillreel.pretrain.run.opening import Described, describe, describe_fresh, model_folder
+
+Run = TypeVar("Run", bound=TrainSettings)
+Asked = TypeVar("Asked", bound=Settings)
+
+
+def resolve_start(settings: Run) -> tuple[Run, Described]:
+    """Settings with `init` as the folder that it means, its model unless another one is asked for, and `fit_clips`; and what
+    the run starts from. RequestError where there is no such model."""
+    if settings.init:
+        settings = settings.model_copy(update={"init": model_folder(settings.init)})
+        described = describe(settings.init)
+        if "model" not in settings.model_fields_set or settings.model == ModelSettings():
+            settings = settings.model_copy(update={"model": described.settings})
+    else:
+        described = describe_fresh(settings.model)
+    return fit_clips(settings, described), described
+
+
+def fit_clips(settings: Asked, described: Described) -> Asked:
+    """Settings with the frames, the size and the tokens of the model, where they are not given."""
+    longest = fixed_length(described.towers) or described.towers["text_cfg"].get("context_length", CLIPS_WORDS)
+    told: dict[str, Any] = {"size": described.size, "frames": described.frames}
+    told["context_length"] = min(getattr(settings, "context_length", 0), longest)
+    update = {key: value for key, value in told.items() if value and key not in settings.model_fields_set}
+    return settings.model_copy(update={key: value for key, value in update.items() if hasattr(settings, key)})
+
+
+def check_size(size: int, towers: dict[str, Any]) -> None:
+    """RequestError where frames are not of the towers' size."""
+    expected = towers["vision_cfg"].get("image_size", 224)
+    if size != expected and [size, size] != list(expected if isinstance(expected, list | tuple) else [expected]):
+        raise RequestError(f"size={size}: the model's image tower reads {expected}; set size={expected}")
