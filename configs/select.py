@@ -21,7 +21,7 @@ class CopySettings(RunSettings):
 
 
 class ReshardSettings(CopySettings):
-    shard_size: int = Field(ge=1, le=100_000, description="samples per shard of the copy")
+    shard_size: int = Field(1000, ge=1, le=100_000, description="samples per shard")
 
 
 class SelectSettings(CopySettings):

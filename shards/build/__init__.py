@@ -6,4 +6,5 @@ executors     where shards are made: in this process, in a pool of processes, on
 isolated      after a worker died: which of its samples ends processes
 late          shards that take far longer than others
 libraries     the versions that bytes depend on
+where         an expression over a table's columns, and which rows it is true of
 """

@@ -98,8 +98,8 @@ def _check_alike(sets: Sequence[ClipSet]) -> None:
 
 def _check_header(where: str, header: PlanHeader, first: PlanHeader, grammars: dict[str, Any]) -> None:
     settings, presets = header.settings, header.presets
-    if "kind" in settings:
-        raise RequestError(f"{where} holds frames of videos, stored by `finetune prepare=true`; it holds no clips")
+    if "store" not in settings:  # as of frames of videos that `finetune prepare=true` stored
+        raise RequestError(f"{where} holds no clips: `stillreel animate` did not make it")
     names = ("store",) if settings["store"] == "recipe" else ("store", "frames", "size", "fps")
     other = [
         f"{name}={settings[name]}, not {first.settings[name]}"

@@ -41,6 +41,18 @@ def fetched(url: str, home: Path) -> Path:
     return home
 
 
+def test_samples_are_copied_out_of_a_bucket_and_into_one(bucket: str, built: dict[str, Path], tmp_path: Path) -> None:
+    Folder(bucket).fs.put(str(built["recipe"]), f"{bucket}/whole", recursive=True)
+    for clips, out in ((f"{bucket}/whole", f"{bucket}/some"), (built["recipe"], tmp_path / "some")):
+        said = stillreel("select", clips, out, "where=fold < 0.6", "unique=exact", "shard_size=4")
+        assert said.returncode == 0, said.stderr
+    assert not check(f"{bucket}/some").problems
+    there, here = data_digests(fetched(f"{bucket}/some", tmp_path / "fetched")), data_digests(tmp_path / "some")
+    assert {name for name in there if there[name] != here.get(name)} == {"plan-000.parquet"}, (
+        "which says where CLIPS lie"
+    )
+
+
 def test_build_into_a_bucket_and_resume_there(
     bucket: str, stills: Path, built: dict[str, Path], tmp_path: Path
 ) -> None:

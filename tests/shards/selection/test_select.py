@@ -39,6 +39,7 @@ from tests.making import (
     rows_of,
     stillreel,
 )
+from tests.shards.build import numbers
 from tests.streaming import read_steps, settings_of
 
 
@@ -118,7 +119,7 @@ def test_what_is_taken_depends_neither_on_workers_nor_on_the_order_of_the_sets(
     reshard(b, tmp_path / "b", shard_size=4)
     outs = {name: tmp_path / name for name in ("one", "two", "turned", "other shards")}
     select(f"{a},{b}", outs["one"], **choice)
-    select(f"{a},{b}", outs["two"], workers=2, **choice)
+    select(f"{a},{b}", outs["two"], workers=4 if choice.get("unique") else 2, **choice)
     select(f"{b},{a}", outs["turned"], **choice)
     select(f"{tmp_path / 'b'},{a}", outs["other shards"], **choice)
     assert data_digests(outs["one"]) == data_digests(outs["two"])
@@ -234,6 +235,7 @@ def test_samples_of_a_set_that_was_built_again_from_others_are_not_mixed_in(
         ("{frames},{a}", {}, "has store=recipe, not frames as the first of CLIPS"),
         ("{frames}", {"unique": "exact"}, "which store=frames does not keep; use unique=near distance=0"),
         ("{out}", {}, "lie in each other"),
+        ("{numbers}", {}, "holds no clips: `stillreel animate` did not make it"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_written(
@@ -241,7 +243,8 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
 ) -> None:
     out = tmp_path / "out"
     shutil.copytree(sets["b"], out / "inner")
-    given = clips.format(**sets, frames=built["frames"], out=out / "inner")
+    numbers.run(tmp_path / "numbers")
+    given = clips.format(**sets, numbers=tmp_path / "numbers", frames=built["frames"], out=out / "inner")
     with pytest.raises(RequestError, match=why):
         select(given, out, **settings)
     assert {path.name for path in out.iterdir()} <= {"inner", ".lock"}
@@ -302,9 +305,11 @@ def test_the_commands_print_the_sum_and_what_is_left_out(sets: dict[str, Path], 
     assert done.stdout.startswith("planned 4 = written 4 + rejected 0; 1 shards, ")
     assert "left out of CLIPS: not_sampled 15, not_an_image 1\n" in done.stdout
     assert stillreel("verify", tmp_path / "out").returncode == 0
-    refused = stillreel("reshard", sets["a"], tmp_path / "more")
-    assert refused.returncode == 2 and "shard_size= is missing: samples per shard of the copy" in refused.stderr
-    assert not (tmp_path / "more").exists()
+    done = stillreel("reshard", sets["a"], tmp_path / "more", "shard_size=15")
+    assert done.stdout.startswith("planned 19 = written 19 + rejected 0; 2 shards, "), done.stderr
+    refused = stillreel("select", sets["a"], tmp_path / "none", "where=width >")
+    assert refused.returncode == 2 and "it cannot be read at its end" in refused.stderr
+    assert not (tmp_path / "none").exists()
 
 
 def test_all_stores_are_copied(built: dict[str, Path], tmp_path: Path) -> None:
