@@ -39,6 +39,7 @@ def run_case(case: str) -> subprocess.CompletedProcess[str]:
         *(f"corpus/{folder.name}" for folder in sorted((FIELD / "corpus").glob("[0-9]*"))),
         "video/01-annexb-named-mp4",
         "video/02-gif-in-folder",
+        "video/03-checkpoint-lightning",
         "video/08-short-run-stays-in-warmup",
         "video/09-mp4-beside-webm",
         "video/11-one-frame-clip2video",
