@@ -229,3 +229,32 @@ def test_published_tables_are_read(tmp_path: Path) -> None:
         table = convert_table(lists, name, tmp_path / "o.parquet", DownloadSettings())
         assert table.rows + table.left_out.total() >= count
         assert table.rows >= count
+
+
+def test_a_folder_of_tables_is_one_table(server: Server, tmp_path: Path) -> None:
+    """As LAION, COYO and DataComp lie: Parquet files with other names of columns than ours, and no end of columns."""
+    for part in range(2):
+        rows = [
+            {
+                "TEXT": None if number == 1 else f"picture {part} {number}",
+                "URL": f"{server.url}/{number}.jpg",
+                "pwatermark": 0.5,
+            }
+            for number in range(3)
+        ]
+        (tmp_path / "tables" / "sub").mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "tables" / "sub" / f"part-{part:05d}.parquet")
+    server.there = {0, 2}
+    words = ("download", tmp_path / "tables", tmp_path / "images", "shard_size=10", "processes=1", "progress=off")
+    said = stillreel(*words)
+    assert said.returncode == 0, said.stderr
+    assert "rows without a caption 2" in said.stderr
+    assert "4 of 4 pictures (100.0%)" in said.stdout
+    assert "4 of 4 pictures" in stillreel(*words).stdout
+    (tmp_path / "tables" / "more.tsv").write_text("x\thttp://localhost/1.jpg\n")
+    for other, message in (
+        (tmp_path / "tables", "tables of 2 kinds"),
+        (tmp_path / "images" / "_stillreel", "lie in each other"),
+    ):
+        refused = stillreel("download", other, tmp_path / "images" if "_" in other.name else tmp_path / "o")
+        assert refused.returncode == 2 and message in refused.stderr
