@@ -38,7 +38,7 @@ def open_or_write_plans(
     """
     if not plans:
         return [_write(folder, plans, source, stage, settings, _listing(source))]
-    if any(plan.header.source["kind"] == COPIED for plan in plans):
+    if any(plan.header.source.get("kind") == COPIED for plan in plans):
         raise RequestError(
             f"OUT {folder.url} holds samples that `stillreel select` copied; choose another OUT, and merge them"
         )

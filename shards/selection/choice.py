@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.select import SelectSettings
-from stillreel.configs.system.claims import read_parquet
 from stillreel.configs.system.progress import tally
 from stillreel.shards.build.where import Where
 from stillreel.shards.format.index import open_index
 from stillreel.shards.format.receipt import Receipt, part_file
-from stillreel.shards.format.record import SCHEMA, WRITTEN
+from stillreel.shards.format.record import SCHEMA, WRITTEN, read_table
 from stillreel.shards.format.sample import read_samples
 from stillreel.shards.selection.clips import ClipSet
 from stillreel.shards.selection.near import survivors
@@ -168,7 +167,9 @@ def _read(
     table = table.filter(pc.equal(table["status"], WRITTEN))
     table = table.append_column("number", pa.array(np.arange(len(table), dtype=np.int32)))
     if "caption" in asked:
-        table = table.append_column("caption", pc.list_element(table["captions"], 0))
+        # Padded: a table that was edited may hold a sample without captions.
+        first = pc.list_slice(table["captions"], 0, 1, return_fixed_size_list=True)
+        table = table.append_column("caption", pc.list_element(first, 0))
     if "fold" in asked:
         table = table.append_column("fold", folds(settings.seed, table))
     if where is not None:
@@ -190,7 +191,7 @@ def _read_table(one: ClipSet, receipt: Receipt, columns: set[str]) -> pa.Table:
     data = one.folder.read(name)
     if hashlib.sha256(data).hexdigest() != receipt.files["parquet"].digest:
         raise DataError(f"{one.folder.url}/{name} does not hash to what its receipt says; run `stillreel verify`")
-    table = read_parquet(data)
+    table = read_table(data, f"{one.folder.url}/{name}")
     for field in SCHEMA:
         if field.name not in table.schema.names:
             table = table.append_column(field, pa.nulls(len(table), field.type))

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import pyarrow.compute as pc
 
 from stillreel.configs import DataError
-from stillreel.configs.system.claims import read_parquet
+from stillreel.configs.system.claims import checked_name
 from stillreel.configs.system.storage import Folder, Range
 from stillreel.shards.build.executors import ShardTask
 from stillreel.shards.format.index import Entry, open_index
-from stillreel.shards.format.plan import PlannedSample
+from stillreel.shards.format.plan import PlannedSample, shard_name
 from stillreel.shards.format.receipt import Receipt, part_file, read_receipt
-from stillreel.shards.format.record import WRITTEN, Record
+from stillreel.shards.format.record import WRITTEN, Record, read_table
 from stillreel.shards.format.sample import split_sample
 from stillreel.shards.format.writer import ShardWriter
 
@@ -55,7 +55,7 @@ class _Sets:
 
     def __init__(self, described: Sequence[dict[str, Any]], urls: Sequence[str]) -> None:
         self._shards = [
-            (folder, f"{name}-{number:06d}", frozenset(one["plans"]))
+            (folder, shard_name(name, number), frozenset(one["plans"]))
             for one, folder in zip(described, map(Folder, urls), strict=True)
             for name, first, count in one["shards"]
             for number in range(first, first + count)
@@ -81,6 +81,7 @@ class _Sets:
         """Some samples of a shard, whose table and index are what its receipt says, and that what its plan says."""
         folder, name, plans = self._shards[shard]
         try:
+            checked_name(name, folder, "shards/{}.tar", "shards/{}.parquet", "shards/{}.idx", "shards/{}.json")
             receipt = read_receipt(folder, name)
         except (FileNotFoundError, ValueError) as error:
             raise DataError(f"{folder.url}, {name}: its receipt cannot be believed: {error}") from None
@@ -92,7 +93,7 @@ class _Sets:
                 raise DataError(
                     f"{folder.url}/{part_file(name, part)} is not what its receipt says; run `stillreel verify`"
                 )
-        table = read_parquet(data["parquet"])
+        table = read_table(data["parquet"], f"{folder.url}/{part_file(name, 'parquet')}")
         rows = table.filter(pc.equal(table["status"], WRITTEN)).take(numbers).to_pylist()
         entries = open_index(data["idx"]).pick(numbers)
         return [Origin(row, entry, part_file(name, "tar")) for row, entry in zip(rows, entries, strict=True)]

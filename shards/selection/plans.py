@@ -13,6 +13,7 @@ import pyarrow as pa
 from stillreel.configs import RequestError
 from stillreel.configs.select import SelectSettings
 from stillreel.configs.settings import canonical_json
+from stillreel.configs.system.claims import damage_of
 from stillreel.configs.system.progress import tally
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.build.libraries import library_versions
@@ -30,17 +31,19 @@ def open_or_write_plans(
 ) -> list[Plan]:
     """The plans in OUT, or those that are missing of them. RequestError where OUT holds another selection, or something else."""
     asked = {"choice": settings.choice(), "clips": [_unplaced(one.describe()) for one in sets]}
+    missing = not plans
     for plan in plans:
         source = plan.header.source
         if source.get("kind") != KIND:
             raise RequestError(f"OUT {folder.url} holds samples that were built there; choose another OUT")
-        if {"choice": source["choice"], "clips": [*map(_unplaced, source["clips"])]} != asked:
+        with damage_of(f"{folder.url}/{plan.file}"):
+            told = {"choice": source["choice"], "clips": [_unplaced(one) for one in source["clips"]]}
+            missing = int(source["plans"]) > len(plans)
+        if told != asked:
             raise RequestError(
                 f"OUT {folder.url} was begun with other CLIPS or settings; repeat those, or choose another OUT"
             )
-    if plans and len(plans) == plans[0].header.source["plans"]:
-        return plans
-    return _write(folder, plans, sets, settings)
+    return _write(folder, plans, sets, settings) if missing else plans
 
 
 def _unplaced(described: dict[str, Any]) -> dict[str, Any]:
@@ -53,28 +56,31 @@ def _write(folder: Folder, plans: list[Plan], sets: Sequence[ClipSet], settings:
     rows, left_out = choose(sets, settings)
     first = sets[0].plans[0].header
     name = settings.name or first.name
-    headers = [plan.header for one in sets for plan in one.plans for _ in plan.shard_numbers]  # of each shard
-    ways = [_way(header) for header in headers]
-    firsts = np.array([ways.index(way) for way in ways])  # of each shard, the first that was built in its way
-    chosen = firsts[rows["shard"].to_numpy()]
+    headers: dict[bytes, PlanHeader] = {}
+    ways: list[int] = []  # of each shard, the number of the way that it was built in
+    for plan in (plan for one in sets for plan in one.plans):
+        headers.setdefault(_way(plan.header), plan.header)
+        ways += [list(headers).index(_way(plan.header))] * plan.shards
+    chosen = np.array(ways)[rows["shard"].to_numpy()]
     taken = np.unique(chosen).tolist()
     counted: dict[int, Counter[str]] = {way: Counter() for way in taken}
-    for way, reasons in zip(firsts.tolist(), left_out, strict=True):
+    for way, reasons in zip(ways, left_out, strict=True):
         counted[way if way in counted else taken[0]] += reasons  # of a way of which nothing is left, somewhere
     source = {"kind": KIND, "choice": settings.choice(), "clips": [one.describe() for one in sets], "plans": len(taken)}
     if plans:  # as it says, though the sets may lie elsewhere by now
         source = plans[0].header.source
     written = list(plans)
     for at, way in list(enumerate(taken))[len(plans) :]:
+        built = list(headers.values())[way]
         header = PlanHeader(
             number=at,
             name=name,
             settings={
-                **headers[way].settings,
+                **built.settings,
                 "name": name,
                 "shard_size": settings.shard_size or first.settings["shard_size"],
             },
-            presets=headers[way].presets,
+            presets=built.presets,
             libraries=library_versions(_LIBRARIES),
             source=source,
             first_shard=sum(plan.shards for plan in written),

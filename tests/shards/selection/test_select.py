@@ -85,9 +85,9 @@ def test_samples_are_copied_as_they_are(sets: dict[str, Path], tmp_path: Path) -
         sets["a"], out, where="width == 240 and not endswith(source_key, '3.jpg')", shard_size=5, name="some"
     )
     assert not check(out).problems
-    assert manifest.totals["planned"] == manifest.totals["written"] == 17
-    assert manifest.plans[0]["left_out"] == {"not_an_image": 1, "where": 2}
-    assert [line["written"] for line in manifest.shards] == [5, 5, 5, 2]
+    assert manifest.totals.planned == manifest.totals.written == 17
+    assert manifest.plans[0].left_out == {"not_an_image": 1, "where": 2}
+    assert [line.written for line in manifest.shards] == [5, 5, 5, 2]
     before = {row["source_key"]: row for row in rows_of(sets["a"])}
     members, parents = members_of_tars(out), members_of_tars(sets["a"])
     for number, row in enumerate(rows_of(out)):
@@ -137,10 +137,10 @@ def test_what_is_taken_depends_neither_on_workers_nor_on_the_order_of_the_sets(
 def test_of_duplicates_the_largest_is_taken(sets: dict[str, Path], tmp_path: Path) -> None:
     clips = f"{sets['b']},{sets['a']}"
     manifest = select(clips, tmp_path / "exact", unique="exact")
-    left_out = sum((Counter(plan["left_out"]) for plan in manifest.plans), Counter())
+    left_out = sum((Counter(plan.left_out) for plan in manifest.plans), Counter())
     assert left_out == {"duplicate": 5, "not_an_image": 1}
     manifest = select(clips, tmp_path / "near", unique="near")
-    left_out = sum((Counter(plan["left_out"]) for plan in manifest.plans), Counter())
+    left_out = sum((Counter(plan.left_out) for plan in manifest.plans), Counter())
     assert left_out == {"near_duplicate": 10, "not_an_image": 1}
     kept = {str(key) for _, key in sources_of(tmp_path / "near")}
     assert {key for key in kept if "near" in key} == set(), "smaller than the ones they were made of"
@@ -167,10 +167,10 @@ def test_folds_are_uniform() -> None:
 def test_sets_that_were_filmed_otherwise_are_merged_and_read_as_one(sets: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     manifest = select(f"{sets['a']},{sets['b']}", out, shard_size=7)
-    assert [plan["settings"]["grammar"] for plan in manifest.plans] == ["film", "zoom"]
-    assert [plan["samples"] for plan in manifest.plans] == [19, 15]
+    assert [plan.settings["grammar"] for plan in manifest.plans] == ["film", "zoom"]
+    assert [plan.samples for plan in manifest.plans] == [19, 15]
     digests = [[plan.digest for plan in read_plans(Folder(str(sets[name])))] for name in "ab"]
-    assert [one["plans"] for one in manifest.plans[1]["source"]["clips"]] == digests
+    assert [one["plans"] for one in manifest.plans[1].source["clips"]] == digests
     assert not check(out).problems
     batches, _ = read_steps(out, settings_of(fresh=True), batch=34, steps=1)
     assert len({line.split()[0] for line in batches[0]}) == 34
@@ -254,6 +254,9 @@ def test_an_out_that_holds_something_else_is_left_as_it_is(sets: dict[str, Path]
     shutil.copytree(sets["b"], tmp_path / "built")
     with pytest.raises(RequestError, match="holds samples that were built there"):
         select(sets["a"], tmp_path / "built")
+    numbers.run(tmp_path / "numbers")
+    with pytest.raises(RequestError, match="was planned with other settings"):
+        animate(stills, tmp_path / "numbers")
     select(sets["a"], tmp_path / "out", sample=3)
     for other in ({"sample": 4}, {"sample": 3, "seed": 1}, {"sample": 3, "shard_size": 2}):
         with pytest.raises(RequestError, match="was begun with other CLIPS or settings"):
@@ -290,7 +293,7 @@ def test_a_data_set_of_before_there_were_hashes_is_read_proven_extended_and_copi
     plans = read_plans(folder)
     assert collect(folder, plans, survey(folder, plans, full=True))["written"] == 19
     manifest = select(f"{old},{sets['b']}", tmp_path / "exact", unique="exact")
-    assert sum((Counter(plan["left_out"]) for plan in manifest.plans), Counter())["duplicate"] == 5
+    assert sum((Counter(plan.left_out) for plan in manifest.plans), Counter())["duplicate"] == 5
     with pytest.raises(RequestError, match="old was built before tables had phash; build it anew, or use unique=exact"):
         select(f"{sets['b']},{old}", tmp_path / "near", unique="near")
     assert animate(picture_folder(tmp_path / "more", 5), old, extend="new", shard_size=8) == 0
