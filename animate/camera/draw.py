@@ -19,7 +19,7 @@ from stillreel.animate.camera.windows import advance, project, windows
 from stillreel.animate.camera.words import speaks_of_sides
 from stillreel.configs.grammar import MOVES, Grammar
 from stillreel.configs.looks import Look
-from stillreel.configs.system.dice import Dice, between, pick
+from stillreel.configs.system.dice import Dice, between
 
 MAX_ASPECT = 5.0  # longer pictures are not filmed
 
@@ -381,3 +381,13 @@ def _draw_steps(look: Look, dice: Dice, which: str) -> tuple[LookStep, ...]:
 
 def _sign(unit: float) -> float:
     return -1.0 if unit < 0.5 else 1.0
+
+
+def pick(weights: Sequence[float], unit: float) -> int:
+    """Index drawn in proportion to `weights`, of which at least one is positive."""
+    left = unit * sum(weights)
+    for index, weight in enumerate(weights):
+        left -= weight
+        if left < 0:
+            return index
+    return max(index for index, weight in enumerate(weights) if weight > 0)  # rounding at the very end

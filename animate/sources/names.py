@@ -59,8 +59,10 @@ class Names:
         if self._nearest_left <= 0 or len(self._sizes) > _SEARCHED:
             return ""
         self._nearest_left -= 1
-        near = difflib.get_close_matches(name, self._sizes, 1, 0.75)
-        return f"; the nearest name is {near[0]}" if near else ""
+        near = difflib.get_close_matches(name, self._sizes, 3, 0.75)
+        # Names that differ in their numbers alone are of other pictures.
+        meant = [other for other in near if re.sub(r"\d", "0", other) != re.sub(r"\d", "0", name)]
+        return f"; the nearest name is {meant[0]}" if meant else ""
 
     @cached_property
     def _by_composed(self) -> dict[str, list[str]]:

@@ -125,4 +125,4 @@ def _said(error: Exception) -> str:
     """The first line of what a parser says."""
     text = str(error).strip().partition("\n")[0] or type(error).__name__
     text = f"lacks {text}" if isinstance(error, KeyError) else text
-    return text if len(text) <= 200 else f"{text[:200]} ..."
+    return text if len(text) <= 400 else f"{text[:400]} ..."

@@ -17,19 +17,19 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from stillreel import __version__
 from stillreel.configs import DataError
 from stillreel.configs.settings import canonical_json
-from stillreel.configs.system.claims import Count, checked_name, damage_of, parse_json, read_record, shortened
+from stillreel.configs.system.claims import STRICT, Count, checked_name, damage_of, parse_json, read_record, shortened
 from stillreel.configs.system.progress import amount
 from stillreel.configs.system.storage import PART_SUFFIX, Folder, fsync
 from stillreel.pretrain.model import VideoTextModel
@@ -188,14 +188,24 @@ def _read_state(path: Path) -> tuple[Checkpoint, dict[str, FileStamp]]:
         raise ValueError(f"{STATE} is of {', '.join(map(shortened, state.files))}")
     for name in state.files:
         checked_name(name, Folder(str(path)))
-    return Checkpoint(path, State(**state.stream), state.settings, state.metrics), state.files
+    return Checkpoint(path, State(**asdict(state.stream)), state.settings, state.metrics), state.files
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where its run stood in the data, as `State` has it."""
+
+    __pydantic_config__ = STRICT
+    samples: Count
+    steps: Count
+    fingerprint: Annotated[int, Field(ge=0, lt=1 << 64)]
 
 
 @dataclass(frozen=True)
 class _State:
     """What a checkpoint is read back from."""
 
-    stream: dict[Literal["samples", "steps", "fingerprint"], Count]
+    stream: _Place
     settings: dict[str, Any]
     metrics: dict[str, float | None]
     files: dict[str, FileStamp]

@@ -10,7 +10,7 @@ import torch
 
 from stillreel.cli import main
 from stillreel.configs.prompts import ENSEMBLES
-from stillreel.pretrain.data.tokens import tokenize
+from stillreel.pretrain.data.tokens import CLIPS_OWN
 from stillreel.pretrain.evaluation.evaluator import _ensemble
 from stillreel.pretrain.model import load_model
 from stillreel.pretrain.model.features import pick_rows, unit
@@ -279,7 +279,7 @@ def test_an_ensemble_of_prompts_compares_the_mean_of_their_vectors(
     assert len(ranks("clip28")) == 12 and other != one
     model, texts = load_model(finished / "final").eval(), [f"it goes {way}" for way in ("left", "right")]
     with torch.no_grad():
-        text = model.encode_text(tokenize([*texts, "now left", "now right"], 16))
+        text = model.encode_text(CLIPS_OWN([*texts, "now left", "now right"], 16))
         chosen = pick_rows(text, torch.tensor([0, 2, 1, 3]))
         found = _ensemble(model, chosen, 2).pooled
     expected = torch.stack([(unit(text.pooled[n]) + unit(text.pooled[n + 2])) / 2 for n in (0, 1)])

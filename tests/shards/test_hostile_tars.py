@@ -141,8 +141,8 @@ def test_what_tarfile_writes_is_read_as_tarfile_reads_it(kind: int) -> None:
     with tarfile.open(fileobj=io.BytesIO(blob)) as tar:
         expected = [(one.name, one.offset_data, one.size) for one in tar if one.isreg()]
     found = list(read_members(io.BytesIO(blob), len(blob)))
-    assert [one.name for one in found if isinstance(one, Damage)] == ["link.jpg"]  # which leads nowhere
     members = [one for one in found if not isinstance(one, Damage)]
+    assert len(members) == len(found)
     assert [(one.name, one.start, one.size) for one in members if one.name] == expected
 
 
