@@ -49,6 +49,7 @@ from stillreel.shards.format.writer import ShardWriter
 _SHARD_SIZE = 100  # videos
 _QUALITY = 95  # of JPEGs
 _MOST_DRAWS = 10  # clips that are stored of a video for training, where the sampler draws
+_NOT_NOW = ("missing", "unreadable")
 _DRAWING = ("segments", "clip2video")
 # Whatever decides the bytes of a sample.
 _LIBRARIES = ("av", "numpy", "pillow", "pyarrow", "simplejpeg", "stillreel")
@@ -144,6 +145,8 @@ def make_shard(task: ShardTask) -> Receipt:
                 width, height, members = decode(clip, video, plan.header.settings)
                 writer.write(Record.of(planned, WRITTEN)._replace(width=width, height=height), members)
             except (VideoError, Rejection) as trouble:
+                if trouble.reason in _NOT_NOW:  # it was there when it was planned: that is no fault of the video's
+                    raise
                 writer.reject(Record.of(planned, REJECTED, trouble.reason, trouble.detail))
         return writer.publish(task.attempt, {"total": perf_counter() - start})
 
