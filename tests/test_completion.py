@@ -70,7 +70,7 @@ def terminal(tmp_path: Path) -> Iterator[Callable[[str], Terminal]]:
             pytest.skip(f"no {shell} here")
         (tmp_path / "script").write_text(completion_script(shell))
         (tmp_path / "clips").mkdir()
-        (tmp_path / "pictures.tsv").touch()
+        (tmp_path / "table.tsv").touch()
         opened.append(Terminal(shell, tmp_path))
         return opened[-1]
 
@@ -96,7 +96,7 @@ def test_a_tab_completes_commands_settings_values_presets_and_files(
         ("stillreel finetune msrv", "msrvtt"),
         ("stillreel finetune msrvtt preset=stan-did", "preset=stan-didemo"),
         ("stillreel pretrain cc3m model=mug", "model=mug-b32"),
-        ("stillreel animate pic", r"pictures\.tsv"),
+        ("stillreel animate tab", r"table\.tsv"),
         ("stillreel pretrain cc3m data=cli", "data=clips/"),
         ("stillreel pretrain cc3m --fresh rend", "--fresh render="),
         ("stillreel pretrain --h", "--help"),
