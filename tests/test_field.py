@@ -36,7 +36,7 @@ def run_case(case: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "case",
     [
-        *(f"corpus/{folder.name}" for folder in sorted((FIELD / "corpus").glob("[0-9]*"))),
+        *(f"{kind}/{one.name}" for kind in ("corpus", "hostile") for one in sorted((FIELD / kind).glob("[0-9]*"))),
         "video/01-annexb-named-mp4",
         "video/02-gif-in-folder",
         "video/03-checkpoint-lightning",
