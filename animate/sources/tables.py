@@ -51,11 +51,13 @@ def open_table(file: IO[bytes], name: str, where: str, known: Sequence[str], is_
     head = file.read(_HEAD)
     file.seek(0)
     encoding = _encoding(head, where)
-    text = io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline="")
+    # Of UTF-16 no bad byte can be kept apart.
+    errors = "replace" if encoding.startswith("utf-16") else "surrogateescape"
+    text = io.TextIOWrapper(file, encoding=encoding, errors=errors, newline="")
     separator = _separator(head.decode(encoding, "replace"), name, known)
     # Tabs part what is not quoted (CC3M's captions hold stray quotes); the others need quotes.
     quoting: Any = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
-    rows = (row for row in csv.reader(text, delimiter=separator, quoting=quoting) if row)
+    rows = _sound((row for row in csv.reader(text, delimiter=separator, quoting=quoting) if row), where)
     first = next(rows, None)
     if first is None:
         return Table((), iter(()))
@@ -63,6 +65,12 @@ def open_table(file: IO[bytes], name: str, where: str, known: Sequence[str], is_
         return Table((), chain([first], rows))
     columns = tuple(field.strip() for field in first)
     return Table(columns, ([*row, *[None] * (len(columns) - len(row))] for row in rows))
+
+
+def _sound(rows: Iterator[list[str]], where: str) -> Iterator[list[str]]:
+    """The rows; Damaged where they cannot be told apart."""
+    with damage_of(f"{where} cannot be read"):
+        yield from rows
 
 
 def read_json(file: IO[bytes], where: str) -> Any:

@@ -15,6 +15,7 @@ from stillreel.configs.system.claims import STRICT, Count, checked_path, damage_
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.format.manifest import MANIFEST, read_manifest
 from stillreel.shards.format.receipt import part_file
+from stillreel.shards.format.tar import BLOCK
 
 CATALOG = "catalog.json"
 CATALOG_SCHEMA_VERSION = 1
@@ -97,6 +98,12 @@ def open_corpus(url: str) -> Corpus:
         )
     if not corpus.samples:
         raise DataError(f"{folder.url} holds no samples")
+    crowded = next((shard for shard in corpus.shards if shard.samples * BLOCK > shard.bytes), None)
+    if crowded:  # a sample has a header, at least; an order of what no tar can hold would fill the memory
+        raise DataError(
+            f"{folder.url} is damaged or was edited: {crowded.tar} of {crowded.bytes:,} bytes cannot hold "
+            f"{crowded.samples:,} samples"
+        )
     return corpus
 
 

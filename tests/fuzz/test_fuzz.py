@@ -17,6 +17,8 @@ from tests.making import animate, check, jpeg, picture_folder, rows_of, write_ta
 FOUND = {
     "parquet": (18, 71, 90, 103),
     "captions.json": (43,),
+    "captions.csv": (694, 1172, 1576),
+    "catalog": (1414,),
     "tars": (45, 46),
     "captions.parquet": (51,),
     "search index": (10000017, 10000067, 20000206),  # headers of .npy that end within brackets; a generation of -1
