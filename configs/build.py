@@ -134,7 +134,7 @@ class BuildSettings(RunSettings):
     max_rejects: Fraction = Field(0.1, description="stop when more than this fraction is rejected; 1: no limit")
 
 
-class ChoiceSettings(Settings):
+class FilterSettings(Settings):
     """Which samples of a source are wanted; the others are rejected, each with its reason, and do not count as bad."""
 
     where: str = Field(
@@ -146,7 +146,7 @@ class ChoiceSettings(Settings):
     blocklist: str = Field("", description="file of keys, URLs or sha256 of samples that are not taken, one a line")
 
 
-class AnimateSettings(BuildSettings, ChoiceSettings, ClipSettings):
+class AnimateSettings(BuildSettings, FilterSettings, ClipSettings):
     """What is built, from which samples of which source, and how it is run."""
 
     source: SourceSettings = SourceSettings()
@@ -154,9 +154,9 @@ class AnimateSettings(BuildSettings, ChoiceSettings, ClipSettings):
         "no", description="add to a finished build: new: samples it lacks; rejects: its rejected rows, again"
     )
 
-    def choice(self) -> ChoiceSettings:
+    def filter(self) -> FilterSettings:
         """The part that decides which samples are taken."""
-        return ChoiceSettings(**{key: getattr(self, key) for key in ChoiceSettings.model_fields})
+        return FilterSettings(**{key: getattr(self, key) for key in FilterSettings.model_fields})
 
     def clip(self) -> ClipSettings:
         """The part that decides the bytes."""

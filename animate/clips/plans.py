@@ -158,6 +158,12 @@ def _check_label(plans: Sequence[Plan], source: Source) -> None:
 
 def _what_differs(folder: Folder, plans: Sequence[Plan], source: Source) -> str:
     urls = [plan.header.source["url"] for plan in plans]
+    planned = [plan.header.source.get("filter", {}) for plan in plans]
+    if source.folder.url in urls and source.filter.record() not in planned:
+        return (
+            f"OUT {folder.url} was planned with other where=, scores= or blocklist= ({planned[0] or 'none'}); repeat "
+            "those, or use another OUT"
+        )
     if source.folder.url in urls:
         files = dict(chain.from_iterable(plan.header.source.get("files", {}).items() for plan in plans))
         lost = [name for name, size in files.items() if source.files().get(name) != size]

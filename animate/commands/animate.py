@@ -8,7 +8,7 @@ from stillreel.animate.clips.clip import Stage, make_shard
 from stillreel.animate.clips.plans import open_or_write_plans
 from stillreel.animate.sources import open_source
 from stillreel.configs.build import AnimateSettings
-from stillreel.configs.system.storage import Folder, check_apart
+from stillreel.configs.system.storage import Folder, refuse_overlap
 from stillreel.shards.build.engine import Build, describe_totals, run_build
 from stillreel.shards.build.survey import Task
 
@@ -17,8 +17,8 @@ def run(source_url: str, out_url: str, settings: AnimateSettings) -> int:
     """Build, or go on building, the clip shards of SOURCE in OUT; returns the exit code."""
     stage = Stage.of_settings(settings.clip())
     folder = Folder(out_url)
-    check_apart(Folder(source_url), folder)
-    source = open_source(source_url, settings.source, settings.choice())
+    refuse_overlap(Folder(source_url), folder)
+    source = open_source(source_url, settings.source, settings.filter())
     fingerprint = cache(source.fingerprint)  # it lists the source
 
     def source_of(task: Task) -> str:

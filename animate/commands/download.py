@@ -37,7 +37,7 @@ from stillreel.configs.build import DownloadSettings
 from stillreel.configs.system.claims import damage_of, parse_json
 from stillreel.configs.system.interrupt import stoppable
 from stillreel.configs.system.progress import Progress, tally
-from stillreel.configs.system.storage import Folder, check_apart
+from stillreel.configs.system.storage import Folder, refuse_overlap
 
 _log = logging.getLogger(__name__)
 _OWN = "_stillreel"
@@ -104,7 +104,7 @@ def _tables(table: str, out: Folder) -> tuple[Folder, list[str]]:
     """Where the table lies, or the tables of a folder (as LAION's, COYO's and DataComp's lie), in the order of their names."""
     given = Folder(table)
     if given.is_folder():
-        check_apart(given, out)
+        refuse_overlap(given, out)
         names = [name for name in given.listing().sizes if name.removesuffix(".gz").endswith(TABLE_ENDINGS)]
         kinds = {name.removesuffix(".gz").rpartition(".")[2] for name in names}
         if len(kinds) != 1:
@@ -155,7 +155,7 @@ def _finished_shards(folder: Folder) -> set[int]:
 
 def _read(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     with damage_of(f"{folder.url}/{name} is damaged"):
-        return pq.read_table(folder.locate(name), columns=columns)
+        return pq.ParquetFile(folder.locate(name)).read(columns=columns, use_threads=False)
 
 
 def _outcomes(folder: Folder) -> Iterator[pa.Table]:

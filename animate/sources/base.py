@@ -11,9 +11,9 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any, ClassVar
 
-from stillreel.animate.sources.choice import Choice
+from stillreel.animate.sources.sample_filter import SampleFilter
 from stillreel.configs import DataError
-from stillreel.configs.build import ChoiceSettings, SourceSettings
+from stillreel.configs.build import FilterSettings, SourceSettings
 from stillreel.configs.settings import canonical_json
 from stillreel.configs.system.storage import Folder, Listing
 from stillreel.shards.format.plan import Listed, PlannedSample
@@ -39,7 +39,7 @@ class Source(ABC):
     kind: ClassVar[str]
 
     def __init__(self, folder: Folder, settings: SourceSettings, found: Listing | None = None) -> None:
-        self.choice = Choice(ChoiceSettings())  # everything
+        self.filter = SampleFilter(FilterSettings())  # everything
         self.folder = folder
         self.settings = settings
         self._found = found
@@ -107,8 +107,8 @@ class Source(ABC):
 
     def fingerprint(self) -> str:
         """Equal for equal contents, wherever they lie, of which the same are wanted."""
-        chosen = filter(None, [self.choice.record()])
-        return hashlib.sha256(canonical_json([self.kind, self.settings.identity(), self.parts(), *chosen])).hexdigest()
+        wanted = [record] if (record := self.filter.record()) else []
+        return hashlib.sha256(canonical_json([self.kind, self.settings.identity(), self.parts(), *wanted])).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """What a plan keeps of its source; `source_of_plan` turns it back into one."""
@@ -118,7 +118,7 @@ class Source(ABC):
             "settings": self.settings.identity(),
             "fingerprint": self.fingerprint(),
             "files": self.files(),
-            **({"choice": self.choice.record()} if self.choice.record() else {}),
+            **({"filter": record} if (record := self.filter.record()) else {}),
         }
 
     def relative(self, source: str) -> str:

@@ -140,12 +140,15 @@ def find_column(names: Sequence[str], asked: str, usual: Sequence[str], setting:
 
 
 def find_caption_column(names: Sequence[str], asked: str, where: str) -> str:
-    """`find_column` of the captions; where others could be meant, too, it is said which was taken."""
-    taken = find_column(names, asked, CAPTION_COLUMNS, "source.caption", where)
+    """`find_column` of the captions."""
+    return find_column(names, asked, CAPTION_COLUMNS, "source.caption", where)
+
+
+def tell_caption_column(names: Sequence[str], taken: str, where: str) -> None:
+    """Say which column captions are taken from without being asked, where others could be meant, too."""
     others = [name for name in names if name != taken and re.search("caption", name, re.IGNORECASE)]
-    if others and not asked:
+    if others:
         _log.warning(f"{where}: captions are taken from {taken!r}; source.caption= names another: {', '.join(others)}")
-    return taken
 
 
 def check_caption_type(kind: pa.DataType, column: str, where: str) -> None:

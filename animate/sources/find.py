@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Mapping
 
 from stillreel.animate.sources.base import Source
-from stillreel.animate.sources.choice import Choice
 from stillreel.animate.sources.parquet import ROW_ENDINGS, ParquetSource
 from stillreel.animate.sources.pictures import PictureSource, SidecarSource, beside_texts, is_picture, tables_in
+from stillreel.animate.sources.sample_filter import SampleFilter
 from stillreel.animate.sources.tables import TABLE_ENDINGS
 from stillreel.animate.sources.tars import TarSource
 from stillreel.configs import RequestError
-from stillreel.configs.build import ChoiceSettings, SourceSettings
+from stillreel.configs.build import FilterSettings, SourceSettings
 from stillreel.configs.system.progress import tally
 from stillreel.configs.system.storage import Folder, Listing
 from stillreel.shards.format.foreign import tar_names
@@ -32,11 +32,11 @@ _SPLIT = re.compile(r"(?:^|[-_./])(train|training|test|testing|val|valid|validat
 _NAMED = 8
 
 
-def open_source(url: str, settings: SourceSettings, wanted: ChoiceSettings | None = None) -> Source:
+def open_source(url: str, settings: SourceSettings, wanted: FilterSettings | None = None) -> Source:
     """The source at a path or URL: a folder, or one tar, Parquet file or captions table. RequestError when it is none."""
     source = _find(url, settings)
     if wanted:
-        source.choice = Choice(wanted)
+        source.filter = SampleFilter(wanted)
     return source
 
 
@@ -44,6 +44,10 @@ def _find(url: str, settings: SourceSettings) -> Source:
     folder = Folder(url)
     if not folder.exists():
         raise RequestError(f"SOURCE {url}: no such file or folder")
+    if settings.split and (settings.captions or not folder.is_folder()):
+        raise RequestError(
+            f"source.split={settings.split} chooses among the files of a folder, and SOURCE names one file or table"
+        )
     if not folder.is_folder():
         return _checked(_of_file(folder, url, settings), settings)
     if settings.captions:

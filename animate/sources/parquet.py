@@ -14,7 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillreel.animate.sources.base import MAX_FILE_BYTES, Source
-from stillreel.animate.sources.captions import KEY_COLUMNS, check_caption_type, clean, find_caption_column, values_of
+from stillreel.animate.sources.captions import (
+    KEY_COLUMNS,
+    check_caption_type,
+    clean,
+    find_caption_column,
+    tell_caption_column,
+    values_of,
+)
 from stillreel.animate.sources.img2dataset import finished
 from stillreel.animate.sources.names import within
 from stillreel.configs import RequestError
@@ -101,9 +108,10 @@ class ParquetSource(Source):
         return {name: size for name, size in self.sizes.items() if name.endswith(ROW_ENDINGS)}
 
     def listing(self) -> Iterator[Listed]:
+        told: set[str] = set()  # by what columns, for a thousand files of a set are alike
         for name in finished(self.files(), self.sizes, self.left_out):
             with self.folder.open(name) as file, damage_of(f"{self.folder.url}/{name} is damaged"):
-                yield from self._list_file(name, _open(self.folder, name, file))
+                yield from self._list_file(name, _open(self.folder, name, file), told)
 
     def pictures(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
         for source, group in groupby(samples, key=lambda one: one.source):
@@ -125,7 +133,7 @@ class ParquetSource(Source):
             return next((data for data in found if data is not None), None)
         return self._picture(table, value.get("bytes"))
 
-    def _list_file(self, name: str, rows: Rows) -> Iterator[Listed]:
+    def _list_file(self, name: str, rows: Rows, told: set[str]) -> Iterator[Listed]:
         where = f"{self.folder.url}/{name}"
         names = rows.schema.names
         picture = _picture_column(rows.schema, self.settings)
@@ -134,6 +142,9 @@ class ParquetSource(Source):
                 f"{where}: no column of pictures among {', '.join(names)}; name one with source.picture="
             )
         caption = find_caption_column(names, self.settings.caption, where)
+        if not self.settings.caption and caption not in told:
+            told.add(caption)
+            tell_caption_column(names, caption, where)
         check_caption_type(rows.schema.field(caption).type, caption, where)
         key = self.settings.key or next((known for known in KEY_COLUMNS if known in names), "")
         if key and key not in names:
@@ -149,9 +160,9 @@ class ParquetSource(Source):
         listed = [
             Listed(f"{self.label}/{name}", keys[row], row, 1, *clean(all_words)) for row, all_words in together.items()
         ]
-        columns = sorted(self.choice.columns & set(names))
+        columns = sorted(self.filter.columns & set(names))
         table = pa.Table.from_batches(rows.batches(columns)) if columns else pa.table({})
-        yield from self.choice.judge(listed, table.take(pa.array(list(together), pa.int64())) if columns else table)
+        yield from self.filter.judge(listed, table.take(pa.array(list(together), pa.int64())) if columns else table)
 
     def _failed(self, rows: Rows) -> set[int]:
         """Rows that img2dataset could not download, counted."""

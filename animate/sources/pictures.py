@@ -21,11 +21,12 @@ from stillreel.animate.sources.captions import (
     fields_of,
     find_caption_column,
     find_column,
+    tell_caption_column,
     too_long,
 )
-from stillreel.animate.sources.choice import rows_of
 from stillreel.animate.sources.img2dataset import downloaded, finished_folders
 from stillreel.animate.sources.names import Names
+from stillreel.animate.sources.sample_filter import rows_of
 from stillreel.animate.sources.tables import TABLE_ENDINGS, json_rows, open_table, read_json
 from stillreel.configs import RequestError
 from stillreel.configs.system.storage import Folder, Range
@@ -87,7 +88,7 @@ class PictureSource(FileSource):
             missing = problems.get(path)
             size = None if missing else names.size(path)
             listed.append(self._listed(path, size, text, missing or problem_of_text))
-        yield from self.choice.judge(listed, rows_of(list(columns.values()), self.choice.columns))
+        yield from self.filter.judge(listed, rows_of(list(columns.values()), self.filter.columns))
         for how, count in names.otherwise.items():
             _log.warning(f"{folder.url}/{table}: {count:,} names of files are written {how}; the files are taken")
         strangers = sum(is_picture(file) and file not in captions for file in self.sizes)
@@ -123,10 +124,13 @@ class PictureSource(FileSource):
         picture = table.columns.index(
             find_column(table.columns, asked.picture, PICTURE_COLUMNS, "source.picture", where)
         )
-        caption = table.columns.index(find_caption_column(table.columns, asked.caption, where))
+        spoken = find_caption_column(table.columns, asked.caption, where)
+        if not asked.caption:
+            tell_caption_column(table.columns, spoken, where)
+        caption = table.columns.index(spoken)
         if table.schema is not None:
-            check_caption_type(table.schema.field(table.columns[caption]).type, table.columns[caption], where)
-        others = {name: place for place, name in enumerate(table.columns) if name in self.choice.columns}
+            check_caption_type(table.schema.field(spoken).type, spoken, where)
+        others = {name: place for place, name in enumerate(table.columns) if name in self.filter.columns}
         for row in table.rows:
             given = row[picture]
             if isinstance(given, bytes):
@@ -185,8 +189,8 @@ class SidecarSource(FileSource):
                 if problem and (long := [name for name in names if sizes.get(name, 0) > LONGEST]):
                     problem = too_long(long[0], sizes[long[0]])
                 listed.append(self._listed(picture, sizes[picture], captions, problem))
-                columns.append(fields_of(js) if self.choice.columns else {})
-            yield from self.choice.judge(listed, rows_of(columns, self.choice.columns))
+                columns.append(fields_of(js) if self.filter.columns else {})
+            yield from self.filter.judge(listed, rows_of(columns, self.filter.columns))
         for table in (name for name in sizes if name.endswith(".parquet")):
             downloaded(self.folder, table, self.left_out)
 

@@ -17,7 +17,6 @@ from stillreel.animate.sources.captions import values_of
 from stillreel.configs import RequestError
 from stillreel.configs.system.claims import damage_of, parse_json
 
-SEPARATED = (".tsv", ".csv", ".txt")
 JSON_LINES = (".jsonl", ".ndjson")
 TABLE_ENDINGS = (".tsv", ".csv", ".parquet", *JSON_LINES, ".json")
 

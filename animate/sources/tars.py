@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from stillreel.animate.sources.base import MAX_FILE_BYTES, PICTURE_ENDINGS, Source, SourceError
 from stillreel.animate.sources.captions import LONGEST, captions_of, fields_of, too_long
-from stillreel.animate.sources.choice import rows_of
 from stillreel.animate.sources.img2dataset import columns_by_key, downloaded, finished
+from stillreel.animate.sources.sample_filter import rows_of
 from stillreel.configs.system.storage import Range
 from stillreel.shards.format.foreign import Damage, read_members, split_name, tar_names
 from stillreel.shards.format.plan import Listed, PlannedSample
@@ -114,11 +114,11 @@ class TarSource(Source):
                 "missing: its table has it as downloaded, the tar does not hold it",
             )
         in_order = [listed[key] for key in sorted(listed)]
-        return self.choice.judge(in_order, self._rows(name, in_order, scan)), left_out
+        return self.filter.judge(in_order, self._rows(name, in_order, scan)), left_out
 
     def _rows(self, name: str, listed: Sequence[Listed], scan: Scan) -> pa.Table:
         """Columns that are looked at, of img2dataset's table beside a tar, or else of the samples' JSON."""
-        columns = self.choice.columns
+        columns = self.filter.columns
         beside = f"{name[: -len('.tar')]}.parquet"
         if columns and self.folder.size(beside) is not None:
             return columns_by_key(self.folder, beside, [one.source_key for one in listed], columns)

@@ -258,7 +258,7 @@ class Draft:
         fsync(final.parent)
 
 
-def check_apart(source: Folder, out: Folder) -> None:
+def refuse_overlap(source: Folder, out: Folder) -> None:
     """RequestError when one of them lies in the other, or both are one: what is written would be taken for what is read; or when
     either is in the memory of this process alone."""
     for one in (source, out):

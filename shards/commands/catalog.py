@@ -23,7 +23,7 @@ from stillreel.configs import DataError, RequestError
 from stillreel.configs.stream import CatalogSettings
 from stillreel.configs.system.claims import parse_json
 from stillreel.configs.system.progress import Progress, amount, tally
-from stillreel.configs.system.storage import Folder, check_apart
+from stillreel.configs.system.storage import Folder, refuse_overlap
 from stillreel.shards.format.foreign import Damage, Member, read_members, split_name, tar_names
 from stillreel.shards.format.index import Entry, encode_index
 from stillreel.shards.format.manifest import MANIFEST
@@ -47,7 +47,9 @@ class TarScan(NamedTuple):
 def run(tars: str, out: str, settings: CatalogSettings) -> int:
     """`stillreel catalog TARS OUT`: 0 when all is well, 1 when some of the tars are damaged (what is whole is listed)."""
     source, folder = Folder(tars), Folder(out)
-    _check_apart(source, folder)
+    refuse_overlap(source, folder)
+    if folder.exists(MANIFEST):
+        raise RequestError(f"OUT {folder.url} is a data set of stillreel's; choose a folder for the catalog alone")
     names, problems = _finished(source)
     folder.remove_unfinished("index")
     if folder.exists(CATALOG):
@@ -76,12 +78,6 @@ def _report(corpus: Corpus, kinds: Counter[str], problems: list[str]) -> int:
     found = f"{len(corpus.shards):,} tars, {corpus.samples:,} samples ({tally(kinds)}), {amount(corpus.bytes)}"
     print(f"{found}; {f'{len(problems):,} problems' if problems else 'all is well'}", flush=True)
     return 1 if problems else 0
-
-
-def _check_apart(source: Folder, folder: Folder) -> None:
-    check_apart(source, folder)
-    if folder.exists(MANIFEST):
-        raise RequestError(f"OUT {folder.url} is a data set of stillreel's; choose a folder for the catalog alone")
 
 
 def _finished(source: Folder) -> tuple[list[str], list[str]]:

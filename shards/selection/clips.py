@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from stillreel.configs import RequestError
-from stillreel.configs.system.storage import Folder
+from stillreel.configs.system.storage import Folder, refuse_overlap
 from stillreel.shards.build.survey import survey
 from stillreel.shards.format.manifest import MANIFEST, read_manifest
 from stillreel.shards.format.plan import Plan, PlanHeader, read_plans
@@ -47,9 +47,7 @@ def open_clip_sets(clips: str, out: Folder) -> list[ClipSet]:
     for at, one in enumerate(sets):
         if any(one.folder.url == other.folder.url for other in sets[:at]):
             raise RequestError(f"CLIPS names {one.folder.url} twice; each sample is taken once")
-        inner, outer = f"{out.url}/", f"{one.folder.url}/"
-        if inner.startswith(outer) or outer.startswith(inner):
-            raise RequestError(f"OUT {out.url} and CLIPS {one.folder.url} lie in each other; choose a folder beside it")
+        refuse_overlap(one.folder, out)
     _check_alike(sets)
     return sets
 

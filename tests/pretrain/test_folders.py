@@ -215,3 +215,17 @@ def test_a_folder_without_one_says_what_would_be(tmp_path: Path) -> None:
     (tmp_path / "latest").write_text("../elsewhere")
     with pytest.raises(DataError, match="no folder beside it"):
         read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [("x",), (-1, 4), (1 << 70,), 7, ((2, 2), 3)])
+def test_shapes_that_none_could_have_are_damage_of_the_folder(
+    shape: object, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    folder = write_zero3(tmp_path / "zero", state)
+    for path in folder.glob("*model_states.pt"):
+        body = torch.load(path, weights_only=False)
+        for group in body["param_shapes"]:
+            group[next(iter(group))] = shape
+        torch.save(body, path)
+    with pytest.raises(DataError, match=f"^{folder}: "):
+        read_checkpoint(folder)

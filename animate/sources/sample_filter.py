@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from stillreel.animate.sources.captions import KEY_COLUMNS
 from stillreel.configs import RequestError
-from stillreel.configs.build import ChoiceSettings
+from stillreel.configs.build import FilterSettings
 from stillreel.configs.system.claims import damage_of, read_parquet
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.build.where import Where
@@ -20,10 +20,10 @@ from stillreel.shards.format.plan import Listed
 _NAMED_BY = ("url", "sha256", "uid")  # columns whose values a list of unwanted samples may hold, beside their keys
 
 
-class Choice:
+class SampleFilter:
     """What the settings want of a source. Nothing is read until a sample is judged."""
 
-    def __init__(self, settings: ChoiceSettings) -> None:
+    def __init__(self, settings: FilterSettings) -> None:
         self._settings = settings
         self._where = Where.parse(settings.where) if settings.where else None
         self._scores = _Scores(settings.scores) if settings.scores else None
