@@ -15,7 +15,7 @@ from stillreel.animate.sources.sample_filter import SampleFilter
 from stillreel.configs import DataError
 from stillreel.configs.build import FilterSettings, SourceSettings
 from stillreel.configs.settings import canonical_json
-from stillreel.configs.system.storage import Folder, Listing
+from stillreel.configs.system.storage import Folder, Listing, Range
 from stillreel.shards.format.plan import Listed, PlannedSample
 
 # A larger file is no photograph; it is read up to one byte beyond this, and rejected for its size.
@@ -120,6 +120,21 @@ class Source(ABC):
             "files": self.files(),
             **({"filter": record} if (record := self.filter.record()) else {}),
         }
+
+    def of_file(self, name: str, size: int | None, key: str, captions: tuple[str, ...], problem: str | None) -> Listed:
+        """A picture that is a file of `size` bytes (None: it is not there) as a sample."""
+        if size is not None and size > MAX_FILE_BYTES:
+            problem = f"too_large: a file of {size} bytes; {MAX_FILE_BYTES} are read at most"
+        return Listed(f"{self.label}/{name}", key, 0, -1 if size is None else size, captions, problem)
+
+    def read_files(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
+        """Bytes of pictures that are files."""
+        whole = [Range(self.relative(one.source), 0, -1) for one in samples]
+        for one, data in zip(samples, self.folder.read_ranges(whole, MAX_FILE_BYTES + 1), strict=True):
+            # An older plan (-1) did not look whether it is there. Without the folder nothing is.
+            if one.length >= 0 or (data is None and not self.folder.exists()):
+                check_length(one.source, None if data is None else len(data), one.length)
+            yield data
 
     def relative(self, source: str) -> str:
         """A sample's `source`, which begins with the label, as a name in the folder."""
