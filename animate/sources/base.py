@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, ClassVar
 
 from stillreel.animate.sources.sample_filter import SampleFilter
@@ -25,6 +25,7 @@ PICTURE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "a
 
 _log = logging.getLogger(__name__)
 _NAMED = 5  # files that a message names
+_AT_ONCE = 1000  # samples whose pictures are looked at together
 
 
 class SourceError(DataError):
@@ -53,6 +54,22 @@ class Source(ABC):
     @abstractmethod
     def listing(self) -> Iterator[Listed]:
         """Every sample, in an order that depends on nothing but the source's contents."""
+
+    def wanted(self) -> Iterator[Listed]:
+        """`listing`, with the bytes of each picture looked at where only they tell whether it is wanted."""
+        listing = self.listing()
+        while some := list(islice(listing, _AT_ONCE)):
+            if not self.filter.reads_pictures:
+                yield from some
+                continue
+            sound = [one for one in some if not one.problem]
+            pictures = self.pictures(
+                [
+                    PlannedSample("", one.source, one.source_key, 0, 0, one.offset, one.length, one.captions, None)
+                    for one in sound
+                ]
+            )
+            yield from (one if one.problem else self.filter.judge_picture(one, next(pictures)) for one in some)
 
     @abstractmethod
     def files(self) -> dict[str, int]:
