@@ -30,10 +30,10 @@ from PIL import Image
 
 from benchmarks.command import begin
 from stillreel.configs.video import VideoSettings
-from stillreel.finetune.video.container import OpenVideo
-from stillreel.finetune.video.decode import FrameDecoder
-from stillreel.finetune.video.pixels import FrameShaper
-from stillreel.finetune.video.samplers import sample
+from stillreel.pretrain.video.container import OpenVideo
+from stillreel.pretrain.video.decode import FrameDecoder
+from stillreel.pretrain.video.pixels import FrameShaper
+from stillreel.pretrain.video.samplers import sample
 
 Pixels = NDArray[np.uint8]
 Method = Callable[[Path, list[int]], list[Pixels]]

@@ -18,11 +18,11 @@ from stillreel.configs.stream import DataSettings
 from stillreel.configs.system.storage import Folder
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.benchmarks.files import Inventory
-from stillreel.finetune.containers import VIDEO_ENDINGS
 from stillreel.finetune.search.store import Entry
-from stillreel.finetune.video import VideoError, VideoReader
-from stillreel.finetune.video.errors import Flaw
 from stillreel.pretrain.data.film import Filmer, View
+from stillreel.pretrain.video import VideoError, VideoReader
+from stillreel.pretrain.video.errors import Flaw
+from stillreel.shards.format.containers import VIDEO_ENDINGS
 from stillreel.shards.format.manifest import MANIFEST
 from stillreel.shards.format.sample import decode_members
 from stillreel.shards.stream.corpus import CATALOG, Corpus, open_corpus

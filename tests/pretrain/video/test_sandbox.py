@@ -16,7 +16,7 @@ from tests.making import ROOT
 _CHILD = """
 import json, os, socket, subprocess, sys
 from stillreel.configs.video import VideoSettings
-from stillreel.finetune.video.sandbox import _limit, _shut_in
+from stillreel.pretrain.video.sandbox import _limit, _shut_in
 
 def fails(work):
     try:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from stillreel.configs.system.dice import Dice
 from stillreel.configs.video import VideoSettings
-from stillreel.finetune.video.container import OpenVideo
-from stillreel.finetune.video.crop import DrawnCrop
-from stillreel.finetune.video.decode import FrameDecoder
-from stillreel.finetune.video.errors import Flaw, VideoError, reading
-from stillreel.finetune.video.pixels import FrameShaper
-from stillreel.finetune.video.samplers import sample
-from stillreel.finetune.video.timeline import Span
+from stillreel.pretrain.video.container import OpenVideo
+from stillreel.pretrain.video.crop import DrawnCrop
+from stillreel.pretrain.video.decode import FrameDecoder
+from stillreel.pretrain.video.errors import Flaw, VideoError, reading
+from stillreel.pretrain.video.pixels import FrameShaper
+from stillreel.pretrain.video.samplers import sample
+from stillreel.pretrain.video.timeline import Span
 
 Pixels = NDArray[np.uint8]
 

@@ -1,6 +1,6 @@
 """Decode a stranger's file in a process of its own, which may hang, swell or die of it without taking this one along.
 
-    python -m stillreel.finetune.video.sandbox FILE SETTINGS       SETTINGS: of VideoSettings, as JSON
+    python -m stillreel.pretrain.video.sandbox FILE SETTINGS       SETTINGS: of VideoSettings, as JSON
         stdout: a line of JSON, {"frames": shape} or {"error": what is wrong}, then the frames' and the mask's bytes
 
 The child can open no more than a few files, start no process, write no file, and has limits on memory and CPU time. Where the
@@ -40,7 +40,7 @@ Clip = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 def decode_sandboxed(file: Path, settings: VideoSettings) -> Clip:
     """Frames uint8 (T, H, W, 3) and mask (T,) of a video or a picture. DataError where it is neither, or costs too much."""
     seconds = settings.max_seconds + _PATIENCE_S
-    command = [sys.executable, "-m", "stillreel.finetune.video.sandbox", str(file), settings.model_dump_json()]
+    command = [sys.executable, "-m", "stillreel.pretrain.video.sandbox", str(file), settings.model_dump_json()]
     try:
         done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, cwd=_home())
     except subprocess.TimeoutExpired:
@@ -95,8 +95,8 @@ def _shut_in(file: str) -> None:
 
 def _main(file: str, settings: VideoSettings) -> None:
     # After its own libraries are there, before a byte of the file is looked at.
-    from stillreel.finetune.video.picture import frames_of_picture, is_picture
-    from stillreel.finetune.video.reader import VideoReader
+    from stillreel.pretrain.video.picture import frames_of_picture, is_picture
+    from stillreel.pretrain.video.reader import VideoReader
 
     _limit(settings)
     _shut_in(file)
