@@ -129,10 +129,10 @@ def opencv_seeking(path: Path, numbers: list[int]) -> list[Pixels]:
 
 
 def opencv_seeking_resized(path: Path, numbers: list[int]) -> list[Pixels]:
-    return [_transformed(frame) for frame in opencv_seeking(path, numbers)]
+    return [transformed(frame) for frame in opencv_seeking(path, numbers)]
 
 
-def _transformed(frame: Pixels) -> Pixels:
+def transformed(frame: Pixels) -> Pixels:
     """torchvision's Resize(224, bicubic) and CenterCrop(224) on a PIL image."""
     height, width = frame.shape[:2]
     scale = _SIZE / min(height, width)
@@ -204,7 +204,7 @@ def judge(methods: dict[str, Method], wanted: dict[Path, list[int]]) -> dict[str
         for name, method in methods.items():
             frames = _attempt(method, path, numbers)
             failed[name] += len(frames) < len(numbers)
-            expected = list(map(_transformed, reference)) if name in _RESIZED else reference
+            expected = list(map(transformed, reference)) if name in _RESIZED else reference
             for frame, right in zip(frames, expected, strict=False):
                 seen[name] += 1
                 same = frame.shape == right.shape
