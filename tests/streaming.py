@@ -60,9 +60,13 @@ def settings_of(**values: object) -> DataSettings:
 
 
 def digest_of(batch: ClipBatch) -> list[str]:
-    """A line a clip: its key, its caption and the sha256 of its frames, or of what the device would render them from."""
+    """A line a clip: its key, its caption and the sha256 of its frames, with its mask, or of what the device would render them
+    from."""
     if batch.frames is not None:
         clips: list[Any] = [batch.frames[at].numpy() for at in range(len(batch.keys))]
+        if batch.mask is not None:
+            masks = batch.mask.numpy().view(np.uint8)
+            clips = [np.append(clip, mask) for clip, mask in zip(clips, masks, strict=True)]
     else:
         assert batch.stills is not None
         # Pictures are padded to the largest of the rank's share, which is no part of a clip.

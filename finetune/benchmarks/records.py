@@ -21,7 +21,7 @@ from stillreel.configs import DataError
 from stillreel.configs.system.claims import parse_json
 from stillreel.finetune.benchmarks.benchmark import Span
 from stillreel.finetune.benchmarks.files import AnnotationFile, Content, parse
-from stillreel.finetune.containers import VIDEO_ENDINGS
+from stillreel.shards.format.containers import VIDEO_ENDINGS
 
 _log = logging.getLogger(__name__)
 

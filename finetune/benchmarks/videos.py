@@ -16,7 +16,7 @@ from stillreel.finetune.benchmarks.assemble import some
 from stillreel.finetune.benchmarks.benchmark import Benchmark, Split, SplitName, Video
 from stillreel.finetune.benchmarks.files import ANNOTATION_ENDINGS, Inventory, ending_of
 from stillreel.finetune.benchmarks.records import composed, id_of
-from stillreel.finetune.containers import VIDEO_ENDINGS
+from stillreel.shards.format.containers import VIDEO_ENDINGS
 
 
 @dataclass(frozen=True)

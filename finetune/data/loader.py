@@ -27,9 +27,9 @@ from stillreel.finetune.benchmarks import Located, SplitName
 from stillreel.finetune.benchmarks.classes import plain
 from stillreel.finetune.data.clips import Clip, Draws, empty_clips, fill_clip
 from stillreel.finetune.data.store import FrameStore, open_source
-from stillreel.finetune.video import Span, VideoError
 from stillreel.pretrain.data import BatchDataset, BatchLoader, BatchMaker, ClipBatch, Share, View
 from stillreel.pretrain.data.tokens import CLIPS_OWN, Tokenizer, count_cut
+from stillreel.pretrain.video import Span, VideoError
 from stillreel.shards.stream.faults import BadSample, Budget, fill_slots
 from stillreel.shards.stream.order import Ints, permutation
 from stillreel.shards.stream.stream import State, slots_of

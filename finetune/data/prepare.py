@@ -29,13 +29,13 @@ from stillreel.finetune.benchmarks import SPLITS, Opened
 from stillreel.finetune.data.clips import Clip, dice_of
 from stillreel.finetune.data.loader import clips_of, instants_of
 from stillreel.finetune.data.store import KIND, kept_settings, positions_in
-from stillreel.finetune.video import VideoError
-from stillreel.finetune.video.container import OpenVideo
-from stillreel.finetune.video.decode import FrameDecoder
-from stillreel.finetune.video.errors import reading
-from stillreel.finetune.video.pixels import FrameShaper
-from stillreel.finetune.video.reader import shown_instead
-from stillreel.finetune.video.samplers import sample
+from stillreel.pretrain.video import VideoError
+from stillreel.pretrain.video.container import OpenVideo
+from stillreel.pretrain.video.decode import FrameDecoder
+from stillreel.pretrain.video.errors import reading
+from stillreel.pretrain.video.pixels import FrameShaper
+from stillreel.pretrain.video.reader import shown_instead
+from stillreel.pretrain.video.samplers import sample
 from stillreel.shards.build.engine import Build, describe_totals, run_build
 from stillreel.shards.build.executors import ShardTask
 from stillreel.shards.build.isolated import Isolated

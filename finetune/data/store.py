@@ -24,10 +24,10 @@ from stillreel.configs.system.claims import Damaged, damage_of, parse_json
 from stillreel.configs.system.storage import Folder
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.data.clips import AT_TEST, Clip, ClipSource, Draws, FileSource, dice_of
-from stillreel.finetune.video import VideoClip, VideoError, View
-from stillreel.finetune.video.errors import TROUBLES, Flaw
-from stillreel.finetune.video.pixels import cropped, square
-from stillreel.finetune.video.reader import filled, shuffled
+from stillreel.pretrain.video import VideoClip, VideoError, View
+from stillreel.pretrain.video.errors import TROUBLES, Flaw
+from stillreel.pretrain.video.pixels import cropped, square
+from stillreel.pretrain.video.reader import filled, shuffled
 from stillreel.shards.format.receipt import part_file
 from stillreel.shards.format.record import WRITTEN, read_table
 from stillreel.shards.stream.corpus import Corpus, open_corpus

@@ -16,11 +16,11 @@ from stillreel.finetune.benchmarks import Located, Split, SplitName
 from stillreel.finetune.data.clips import Clip, ClipSource, empty_clips
 from stillreel.finetune.data.loader import class_text, clips_of, instants_of
 from stillreel.finetune.data.store import FrameStore, open_source
-from stillreel.finetune.video import VideoError, View
 from stillreel.pretrain.data.together import Together
 from stillreel.pretrain.data.tokens import count_cut
 from stillreel.pretrain.data.workers import load_batches
 from stillreel.pretrain.evaluation import EvalBatch, EvalProtocol, Evaluator, Matches
+from stillreel.pretrain.video import VideoError, View
 from stillreel.shards.stream.order import permutation
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stillreel.configs.system.dice import Dice
-from stillreel.finetune.video.crop import DrawnCrop, draw_crop
-from stillreel.finetune.video.pixels import cropped
+from stillreel.pretrain.video.crop import DrawnCrop, draw_crop
+from stillreel.pretrain.video.pixels import cropped
 
 SIDES = st.integers(16, 4000)
 

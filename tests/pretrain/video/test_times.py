@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from stillreel.configs.video import VideoSettings
-from stillreel.finetune.video import VideoClip, VideoReader
-from tests.finetune.video.making import frame_of, write_video
+from stillreel.pretrain.video import VideoClip, VideoReader
+from tests.pretrain.video.making import frame_of, write_video
 
 HOUR = 3_600_000
 EVEN = [number * 40 for number in range(60)]

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stillreel.configs.video import VideoSettings
-from stillreel.finetune.video import Span, VideoReader
-from stillreel.finetune.video.container import OpenVideo
-from stillreel.finetune.video.decode import FrameDecoder
-from stillreel.finetune.video.pixels import FrameShaper, turned
-from stillreel.finetune.video.samplers import segments
-from tests.finetune.video.making import frame_of, number_of, write_video
+from stillreel.pretrain.video import Span, VideoReader
+from stillreel.pretrain.video.container import OpenVideo
+from stillreel.pretrain.video.decode import FrameDecoder
+from stillreel.pretrain.video.pixels import FrameShaper, turned
+from stillreel.pretrain.video.samplers import segments
 from tests.making import SHARED, needs_shared, picture
+from tests.pretrain.video.making import frame_of, number_of, write_video
 
 Pixels = NDArray[np.uint8]
 
@@ -79,7 +79,7 @@ def test_only_what_is_needed_is_decoded(tmp_path: Path) -> None:
 def test_a_stream_too_large_to_keep_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_video(tmp_path / "v.mp4", 61, **_CODECS["mp4"])  # type: ignore[arg-type]
     kept = some_frames(file, [5, 33, 60])
-    monkeypatch.setattr("stillreel.finetune.video.container._KEPT_BYTES", 1000)
+    monkeypatch.setattr("stillreel.pretrain.video.container._KEPT_BYTES", 1000)
     again = some_frames(file, [5, 33, 60])
     assert all(np.array_equal(kept[number], again[number]) for number in (5, 33, 60))
 

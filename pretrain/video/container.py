@@ -17,10 +17,10 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
-from stillreel.finetune.containers import CONTAINERS
-from stillreel.finetune.video.boxes import claimed_samples
-from stillreel.finetune.video.errors import Flaw, VideoError
-from stillreel.finetune.video.timeline import Timeline
+from stillreel.pretrain.video.boxes import claimed_samples
+from stillreel.pretrain.video.errors import Flaw, VideoError
+from stillreel.pretrain.video.timeline import Timeline
+from stillreel.shards.format.containers import CONTAINERS
 
 _PROTOCOLS = "file"
 _FORMATS = ",".join(CONTAINERS)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from stillreel.configs.system.dice import Dice
 from stillreel.configs.video import VideoSettings
-from stillreel.finetune.video.container import OpenVideo
-from stillreel.finetune.video.samplers import every_second, extracted, sample, segments, thinned
-from stillreel.finetune.video.timeline import Span, Timeline
-from tests.finetune.video.making import write_video
+from stillreel.pretrain.video.container import OpenVideo
+from stillreel.pretrain.video.samplers import every_second, extracted, sample, segments, thinned
+from stillreel.pretrain.video.timeline import Span, Timeline
+from tests.pretrain.video.making import write_video
 
 counts = st.integers(1, 2000)
 rates = st.sampled_from([0.5, 5.0, 12.0, 23.976, 25.0, 29.97, 30.0, 59.94])

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from stillreel.configs.system.dice import Dice
 from stillreel.configs.video import VideoSettings
-from stillreel.finetune.video.container import OpenVideo
-from stillreel.finetune.video.crop import DrawnCrop
-from stillreel.finetune.video.decode import FrameDecoder
-from stillreel.finetune.video.errors import Flaw, VideoError, reading
-from stillreel.finetune.video.pixels import FrameShaper
-from stillreel.finetune.video.samplers import sample
-from stillreel.finetune.video.timeline import Span
+from stillreel.pretrain.video.container import OpenVideo
+from stillreel.pretrain.video.crop import DrawnCrop
+from stillreel.pretrain.video.decode import FrameDecoder
+from stillreel.pretrain.video.errors import Flaw, VideoError, reading
+from stillreel.pretrain.video.pixels import FrameShaper
+from stillreel.pretrain.video.samplers import sample
+from stillreel.pretrain.video.timeline import Span
 
 Pixels = NDArray[np.uint8]
 
@@ -48,6 +48,7 @@ class VideoClip(NamedTuple):
     times: NDArray[np.float64]
     flaws: tuple[Flaw, ...]
     end: float  # when the last frame of the video goes, in seconds
+    total: int = 0  # frames of the whole video; 0: nobody says
 
 
 class VideoReader:
@@ -57,29 +58,37 @@ class VideoReader:
         self._settings = settings
 
     def read(
-        self, file: str | Path, span: Span | None = None, dice: Dice | None = None, view: View = MIDDLE
+        self,
+        file: str | Path,
+        span: Span | None = None,
+        dice: Dice | None = None,
+        view: View = MIDDLE,
+        name: str = "",
     ) -> VideoClip:
         """The clip of a video, or of a span of it; with dice a sampler that draws in training draws, without as at test.
+        `name` is the video's, where the file's is not.
 
         Raises VideoError, and nothing else, when the file gives no frame at all.
         """
-        return self.read_views(file, span, dice, (view,))[0]
+        return self.read_views(file, span, dice, (view,), name)[0]
 
     def read_views(
-        self, file: str | Path, span: Span | None, dice: Dice | None, views: Sequence[View]
+        self, file: str | Path, span: Span | None, dice: Dice | None, views: Sequence[View], name: str = ""
     ) -> list[VideoClip]:
         """A clip for each of several views of the same instant, whose frames are decoded once."""
         with reading(file):
-            return self._read(file, span, dice, views)
+            return self._read(file, span, dice, views, name or Path(file).name)
 
-    def _read(self, file: str | Path, span: Span | None, dice: Dice | None, views: Sequence[View]) -> list[VideoClip]:
+    def _read(
+        self, file: str | Path, span: Span | None, dice: Dice | None, views: Sequence[View], name: str
+    ) -> list[VideoClip]:
         settings = self._settings
         (instant,) = {view.instant for view in views}
         video = OpenVideo(Path(file), settings.max_pixels)
         decoder = FrameDecoder(video, settings.max_seconds)
         numbers = sample(settings, decoder.timeline, span, dice, instant)
         if settings.order == "shuffled":
-            numbers = shuffled(numbers, dice, Path(file).name)
+            numbers = shuffled(numbers, dice, name)
         if not len(numbers):
             raise VideoError(
                 str(file), "outside", f"no frame to take in {span or 'it'}; it has {decoder.timeline.frames}"
@@ -92,8 +101,10 @@ class VideoReader:
             raise VideoError(str(file), "no_frames", why)
         shown = [shaped[shown_instead(number, shaped)] for number in numbers.tolist()]
         times, end, flaws = decoder.timeline.times[numbers], decoder.timeline.end, tuple(decoder.flaws)
+        total = decoder.timeline.frames
         return [
-            VideoClip(*filled(settings, pictures), numbers, times, flaws, end) for pictures in zip(*shown, strict=True)
+            VideoClip(*filled(settings, pictures), numbers, times, flaws, end, total)
+            for pictures in zip(*shown, strict=True)
         ]
 
 

@@ -1,6 +1,6 @@
 """Videos whose headers are changed at random: each gives a clip or a trouble by name, within bounds of time and memory.
 
-    python -m tests.finetune.video.test_mutations FOLDER SEED FIRST LAST      the child that decodes; a line of JSON a file
+    python -m tests.pretrain.video.test_mutations FOLDER SEED FIRST LAST      the child that decodes; a line of JSON a file
 
 `decode_mutants` may be called for any count; a mutant is known by seed and number, and `mutant` makes it again.
 """
@@ -36,14 +36,14 @@ class Outcome(NamedTuple):
 
     @property
     def is_fault(self) -> bool:
-        from stillreel.finetune.video import TROUBLES
+        from stillreel.pretrain.video import TROUBLES
 
         named = self.said == "ok" or self.said in TROUBLES
         return not named or self.seconds > MOST_SECONDS or self.peak > MOST_MIB
 
 
 def write_originals(folder: Path) -> None:
-    from tests.finetune.video.making import write_video
+    from tests.pretrain.video.making import write_video
 
     options = {"mp4": {"movflags": "faststart"}, "frag.mp4": {"movflags": "frag_keyframe+empty_moov"}}
     for kind in _KINDS:
@@ -87,7 +87,7 @@ def decode_mutants(count: int, seed: int = 0) -> list[Outcome]:
 
 
 def _decode_from(folder: str, seed: int, first: int, last: int) -> list[Outcome]:
-    words = ["-m", "tests.finetune.video.test_mutations", folder, str(seed), str(first), str(last)]
+    words = ["-m", "tests.pretrain.video.test_mutations", folder, str(seed), str(first), str(last)]
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True) as child,
@@ -108,7 +108,7 @@ def _decode(folder: Path, seed: int, numbers: range) -> None:
     import resource
 
     from stillreel.configs.video import VideoSettings
-    from stillreel.finetune.video import VideoError, VideoReader
+    from stillreel.pretrain.video import VideoError, VideoReader
 
     reader = VideoReader(VideoSettings(frames=4, size=64))
     for number in numbers:

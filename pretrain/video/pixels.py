@@ -17,8 +17,8 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
-from stillreel.finetune.video.crop import DrawnCrop
-from stillreel.finetune.video.hdr import TRANSFERS, to_sdr
+from stillreel.pretrain.video.crop import DrawnCrop
+from stillreel.pretrain.video.hdr import TRANSFERS, to_sdr
 
 Pixels = NDArray[np.uint8]
 

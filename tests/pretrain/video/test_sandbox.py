@@ -15,8 +15,7 @@ from tests.making import ROOT
 
 _CHILD = """
 import json, os, socket, subprocess, sys
-from stillreel.configs.video import VideoSettings
-from stillreel.finetune.video.sandbox import _limit, _shut_in
+from stillreel.pretrain.video.sandbox import limit_process, shut_in
 
 def fails(work):
     try:
@@ -32,9 +31,9 @@ def fork():
     os.waitpid(child, 0)
 
 file, other, shuts = sys.argv[1:]
-_limit(VideoSettings())
+limit_process()
 if shuts == "yes":
-    _shut_in(file)
+    shut_in(file)
 print(json.dumps({
     "read it": fails(lambda: open(file, "rb").read()),
     "write it": fails(lambda: open(file, "r+b").write(b"abcd")),

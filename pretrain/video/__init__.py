@@ -15,8 +15,8 @@
 Knows no torch and no annotations. Decoding is PyAV's: benchmarks/video.py says why.
 """
 
-from stillreel.finetune.video.errors import TROUBLES, VideoError
-from stillreel.finetune.video.reader import MIDDLE, VideoClip, VideoReader, View
-from stillreel.finetune.video.timeline import Span, Timeline
+from stillreel.pretrain.video.errors import TROUBLES, VideoError
+from stillreel.pretrain.video.reader import MIDDLE, VideoClip, VideoReader, View
+from stillreel.pretrain.video.timeline import Span, Timeline
 
 __all__ = ["MIDDLE", "TROUBLES", "Span", "Timeline", "VideoClip", "VideoError", "VideoReader", "View"]

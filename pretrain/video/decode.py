@@ -14,9 +14,9 @@ from typing import Any
 import av.error
 import numpy as np
 
-from stillreel.finetune.video.container import OpenVideo
-from stillreel.finetune.video.errors import Flaw, VideoError
-from stillreel.finetune.video.timeline import Timeline
+from stillreel.pretrain.video.container import OpenVideo
+from stillreel.pretrain.video.errors import Flaw, VideoError
+from stillreel.pretrain.video.timeline import Timeline
 
 # Decoders whose skip_frame=NONREF leaves out just the frames that no other refers to. (Of HEVC's, lower layers may.)
 _SKIPPING = {"h264", "mpeg4", "mpeg2video", "mpeg1video"}

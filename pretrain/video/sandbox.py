@@ -1,6 +1,6 @@
 """Decode a stranger's file in a process of its own, which may hang, swell or die of it without taking this one along.
 
-    python -m stillreel.finetune.video.sandbox FILE SETTINGS       SETTINGS: of VideoSettings, as JSON
+    python -m stillreel.pretrain.video.sandbox FILE SETTINGS       SETTINGS: of VideoSettings, as JSON
         stdout: a line of JSON, {"frames": shape} or {"error": what is wrong}, then the frames' and the mask's bytes
 
 The child can open no more than a few files, start no process, write no file, and has limits on memory and CPU time. Where the
@@ -28,19 +28,19 @@ from stillreel.configs import DataError
 from stillreel.configs.system.pool import ending
 from stillreel.configs.video import VideoSettings
 
-_MEMORY = 2 << 30  # bytes of address space, libraries included
+MEMORY = 2 << 30  # bytes of address space, libraries included
 _FILES = 32
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446  # system calls, of the same number everywhere
 _ALL_OF_FILES, _READ, _LIST, _ALL_OF_TCP, _NO_NEW_PRIVILEGES = (1 << 13) - 1, 1 << 2, 1 << 3, 3, 38
-_PATIENCE_S = 10.0  # beside the decoding itself, which max_seconds limits: starting, reading, resizing
+PATIENCE_S = 10.0  # beside the decoding itself, which max_seconds limits: starting, reading, resizing
 
 Clip = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
 
 def decode_sandboxed(file: Path, settings: VideoSettings) -> Clip:
     """Frames uint8 (T, H, W, 3) and mask (T,) of a video or a picture. DataError where it is neither, or costs too much."""
-    seconds = settings.max_seconds + _PATIENCE_S
-    command = [sys.executable, "-m", "stillreel.finetune.video.sandbox", str(file), settings.model_dump_json()]
+    seconds = settings.max_seconds + PATIENCE_S
+    command = [sys.executable, "-m", "stillreel.pretrain.video.sandbox", str(file), settings.model_dump_json()]
     try:
         done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, cwd=_home())
     except subprocess.TimeoutExpired:
@@ -63,18 +63,17 @@ def _home() -> Path:
     return Path(__file__).resolve().parents[2]
 
 
-def _limit(settings: VideoSettings) -> None:
-    seconds = math.ceil(settings.max_seconds + _PATIENCE_S)
+def limit_process() -> None:
+    """From here on this process has little address space, opens few files, writes none and leaves no core."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, _FILES))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # root may nevertheless; but Landlock leaves it nothing to start
 
 
-def _shut_in(file: str) -> None:
-    """From here on only this file and modules can be opened, for reading, if the kernel can do that."""
+def shut_in(*files: str) -> None:
+    """From here on only these files and modules can be opened, for reading, if the kernel can do that."""
     call = ctypes.CDLL(None, use_errno=True).syscall
     version = call(_LANDLOCK_CREATE, None, 0, 1)
     if version < 1:
@@ -82,7 +81,7 @@ def _shut_in(file: str) -> None:
     rules = struct.pack("=QQ", _ALL_OF_FILES, _ALL_OF_TCP)[: 16 if version >= 4 else 8]
     ruleset = call(_LANDLOCK_CREATE, rules, len(rules), 0)
     for path in filter(
-        os.path.exists, (file, *sys.path)
+        os.path.exists, (*files, *sys.path)
     ):  # PyAV imports some of its modules when it meets what needs them
         allowed = os.open(path, os.O_RDONLY)
         rights = _READ | _LIST if Path(path).is_dir() else _READ
@@ -95,11 +94,13 @@ def _shut_in(file: str) -> None:
 
 def _main(file: str, settings: VideoSettings) -> None:
     # After its own libraries are there, before a byte of the file is looked at.
-    from stillreel.finetune.video.picture import frames_of_picture, is_picture
-    from stillreel.finetune.video.reader import VideoReader
+    from stillreel.pretrain.video.picture import frames_of_picture, is_picture
+    from stillreel.pretrain.video.reader import VideoReader
 
-    _limit(settings)
-    _shut_in(file)
+    seconds = math.ceil(settings.max_seconds + PATIENCE_S)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    limit_process()
+    shut_in(file)
     try:
         if is_picture(Path(file)):
             frames, mask = frames_of_picture(Path(file).read_bytes(), settings)
@@ -110,7 +111,7 @@ def _main(file: str, settings: VideoSettings) -> None:
         _answer({"error": str(error).removeprefix(f"{file}: ")})
         return
     except MemoryError:
-        _answer({"error": f"decoding it needs more than {_MEMORY >> 30} GiB"})
+        _answer({"error": f"decoding it needs more than {MEMORY >> 30} GiB"})
         return
     _answer({"frames": frames.shape}, frames.tobytes() + mask.tobytes())
 

@@ -15,13 +15,13 @@ import pytest
 
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.benchmarks.files import Inventory
-from stillreel.finetune.containers import VIDEO_ENDINGS
-from stillreel.finetune.video import TROUBLES, VideoError, VideoReader
-from stillreel.finetune.video.boxes import claimed_samples
-from stillreel.finetune.video.errors import reading
-from stillreel.finetune.video.hdr import to_sdr
-from tests.finetune.video.making import write_video
+from stillreel.pretrain.video import TROUBLES, VideoError, VideoReader
+from stillreel.pretrain.video.boxes import claimed_samples
+from stillreel.pretrain.video.errors import reading
+from stillreel.pretrain.video.hdr import to_sdr
+from stillreel.shards.format.containers import VIDEO_ENDINGS
 from tests.making import ROOT, SHARED, needs_shared
+from tests.pretrain.video.making import write_video
 
 READER = VideoReader(VideoSettings(sampler="segments", frames=4, size=64))
 
@@ -265,7 +265,7 @@ _CLIP = """
 import json, sys, time
 from pathlib import Path
 from stillreel.configs.video import VideoSettings
-from stillreel.finetune.video import VideoReader, VideoError
+from stillreel.pretrain.video import VideoReader, VideoError
 reader = VideoReader(VideoSettings(sampler="segments", frames=12))
 for file in sys.argv[1:]:
     start = time.process_time()  # not the clock's: others may be at work on this machine

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stillreel.configs.system.dice import Dice
 from stillreel.configs.video import VideoSettings
-from stillreel.finetune.video.timeline import Span, Timeline
+from stillreel.pretrain.video.timeline import Span, Timeline
 
 Numbers = NDArray[np.int64]
 
