@@ -58,8 +58,8 @@ class BenchmarkSettings(Settings):
     )
     variant: str = Field(
         "",
-        description="published split: MSR-VTT 1ka-9k, 1ka-7k, 1kb or full; VATEX hgr or clip2video; HMDB51 and UCF101 1, 2 or 3; "
-        "empty: the first of these",
+        description="published split: MSR-VTT 1ka-9k, 1ka-7k, 1kb, full or mc (multi-choice); LSMDC mc; VATEX hgr or "
+        "clip2video; HMDB51 and UCF101 1, 2 or 3; empty: the first of these, of LSMDC retrieval",
     )
     allow_missing: bool = Field(
         False,

@@ -23,6 +23,7 @@ from stillreel.finetune.evaluation.results import (
     table_of,
 )
 from stillreel.pretrain.data.together import Together
+from stillreel.pretrain.data.tokens import tokenizer_of
 from stillreel.pretrain.engine.distributed import init_distributed
 from stillreel.pretrain.engine.doubts import of_untrained
 from stillreel.pretrain.engine.parallel import autocast_of
@@ -58,6 +59,7 @@ def run(name: str, settings: EvaluateSettings) -> int:
             benchmark_evaluator,
             opened.located,
             settings=settings,
+            tokenizer=tokenizer_of(described.towers),
             together=Together(ranks.ranks, _PATIENCE_S),
             batch=settings.batch,
             workers=settings.workers,

@@ -68,7 +68,8 @@ class FrameJob(NamedTuple):
 def run(opened: Opened, settings: FinetuneSettings) -> int:
     """Store the frames of all videos that were found, or go on storing them. Returns 0 when all shards are there."""
     benchmark, located = opened.benchmark, opened.located
-    clips = [clip for name in SPLITS if name in benchmark.splits for clip in clips_of(located, name) if clip.file]
+    found = [clip for name in SPLITS if name in benchmark.splits for clip in clips_of(located, name) if clip.file]
+    clips = list(dict.fromkeys(found))  # of a video that is asked several questions one
 
     def job_of(task: Task) -> FrameJob:
         first = (task.shard - task.plan.header.first_shard) * _SHARD_SIZE
