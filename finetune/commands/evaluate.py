@@ -97,7 +97,7 @@ def run(name: str, settings: EvaluateSettings) -> int:
 
 def _described(settings: EvaluateSettings) -> Described:
     if settings.checkpoint:
-        return describe(settings.checkpoint, settings.peer)
+        return describe(settings.checkpoint, settings.peer, settings.model.towers.pretrained)
     towers = settings.model.towers
     if not towers.pretrained and not towers.name.startswith(("local-dir:", "hf-hub:")):
         raise RequestError(

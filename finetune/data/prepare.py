@@ -33,7 +33,7 @@ from stillreel.finetune.video import VideoError
 from stillreel.finetune.video.container import OpenVideo
 from stillreel.finetune.video.decode import FrameDecoder
 from stillreel.finetune.video.errors import reading
-from stillreel.finetune.video.pixels import FrameShaper
+from stillreel.finetune.video.pixels import Fit, FrameShaper
 from stillreel.finetune.video.reader import shown_instead
 from stillreel.finetune.video.samplers import sample
 from stillreel.shards.build.engine import Build, describe_totals, run_build
@@ -174,7 +174,8 @@ def _frames_of(clip: Clip, path: Path, video: VideoSettings, stored: Mapping[str
     wanted = np.unique(np.concatenate([*test, *train])).tolist()
     if not all(map(len, (*test, *train))):
         raise VideoError(str(path), "outside", f"no frame to take in {clip.span or 'it'}")
-    shaper = FrameShaper(video.size, file.sample_aspect if video.square_pixels else None)
+    aspect = file.sample_aspect if video.square_pixels else None
+    shaper = FrameShaper(video.size, aspect, fit=Fit.asked(video))
     shaped = {number: shaper.whole(frame) for number, frame in decoder.frames(wanted)}
     if not shaped:
         why = "; ".join(map(str, decoder.flaws)) or "the decoder gave none"

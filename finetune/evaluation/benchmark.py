@@ -42,6 +42,11 @@ def benchmark_evaluator(
     RequestError where a querybank is asked for and there are no training captions, or options where there are none.
     """
     views = settings.views
+    if views.crops > 1 and settings.video.resize != "shortest":
+        raise RequestError(
+            f"views.crops={views.crops} takes parts along the longer side, and video.resize={settings.video.resize} shows all of "
+            "a frame at once; set one of them otherwise"
+        )
     places = [0.0, 0.5, 1.0] if views.crops == 3 else [0.5]
     chosen = [View(*one) for one in product(instants_of(views), places)]
     clips = [clip._replace(view=view) for clip in clips_of(located, split) for view in chosen]
@@ -149,7 +154,9 @@ def _bank(train: Split | None, count: int) -> list[str]:
 def _described(located: Located, split: SplitName, settings: ProtocolSettings, selection: str, cut: str) -> str:
     video, views = settings.video_settings(), settings.views
     shuffled = ", shuffled" if video.order == "shuffled" else ""
-    seen = f"{video.frames} frames by {video.sampler}{shuffled}, {video.size} px, {settings.context_length} tokens{cut}"
+    how = "" if video.resize == "shortest" else f" ({video.resize})"
+    how += "" if video.interpolation == "bicubic" else f", {video.interpolation}"
+    seen = f"{video.frames} frames by {video.sampler}{shuffled}, {video.size} px{how}, {settings.context_length} tokens{cut}"
     asked = len(templates_of(settings.prompt))
     if asked > 1 and located.benchmark.protocol.task == "recognition":
         seen += f", {asked} prompts a class"

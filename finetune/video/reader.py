@@ -15,7 +15,7 @@ from stillreel.finetune.video.container import OpenVideo
 from stillreel.finetune.video.crop import DrawnCrop
 from stillreel.finetune.video.decode import FrameDecoder
 from stillreel.finetune.video.errors import Flaw, VideoError, reading
-from stillreel.finetune.video.pixels import FrameShaper
+from stillreel.finetune.video.pixels import Fit, FrameShaper
 from stillreel.finetune.video.samplers import sample
 from stillreel.finetune.video.timeline import Span
 
@@ -85,7 +85,8 @@ class VideoReader:
                 str(file), "outside", f"no frame to take in {span or 'it'}; it has {decoder.timeline.frames}"
             )
         aspect = video.sample_aspect if settings.square_pixels else None
-        shapers = [FrameShaper(settings.size, aspect, view.place, view.crop) for view in views]
+        fit = Fit.asked(settings)
+        shapers = [FrameShaper(settings.size, aspect, view.place, view.crop, fit) for view in views]
         shaped = {number: [shaper(frame) for shaper in shapers] for number, frame in decoder.frames(numbers.tolist())}
         if not shaped:
             why = "; ".join(map(str, decoder.flaws)) or "the decoder gave none"

@@ -8,6 +8,7 @@ from stillreel.configs import RequestError
 from stillreel.configs.model import ModelSettings
 from stillreel.configs.settings import Settings
 from stillreel.configs.train import TrainSettings
+from stillreel.configs.video import VideoOptions
 from stillreel.pretrain.data.tokens import CLIPS_WORDS, fixed_length
 from stillreel.pretrain.run.opening import Described, describe, describe_fresh, model_folder
 
@@ -29,12 +30,25 @@ def resolve_start(settings: Run) -> tuple[Run, Described]:
 
 
 def fit_clips(settings: Asked, described: Described) -> Asked:
-    """Settings with the frames, the size and the tokens of the model, where they are not given."""
+    """Settings with the frames, the size and the tokens of the model, and how its towers' pixels are resized, where they are not
+    given."""
     longest = fixed_length(described.towers) or described.towers["text_cfg"].get("context_length", CLIPS_WORDS)
     told: dict[str, Any] = {"size": described.size, "frames": described.frames}
     told["context_length"] = min(getattr(settings, "context_length", 0), longest)
-    update = {key: value for key, value in told.items() if value and key not in settings.model_fields_set}
+    if isinstance(video := getattr(settings, "video", None), VideoOptions):
+        told["video"] = _resized_as(video, described.preprocess)
+    update = {
+        key: value for key, value in told.items() if value and (key == "video" or key not in settings.model_fields_set)
+    }
     return settings.model_copy(update={key: value for key, value in update.items() if hasattr(settings, key)})
+
+
+def _resized_as(video: VideoOptions, preprocess: dict[str, Any]) -> VideoOptions:
+    """How frames are resized, where that is not given, as open_clip's `preprocess_cfg` says; "random" is bicubic in a test."""
+    told = {"resize": preprocess.get("resize_mode"), "interpolation": preprocess.get("interpolation")}
+    known = {"resize": ("shortest", "squash", "longest"), "interpolation": ("bicubic", "bilinear")}
+    update = {key: value for key, value in told.items() if value in known[key] and key not in video.model_fields_set}
+    return video.model_copy(update=update)
 
 
 def check_size(size: int, towers: dict[str, Any]) -> None:
