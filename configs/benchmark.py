@@ -25,6 +25,8 @@ BenchmarkName = Literal[
     "folder",
 ]
 BENCHMARKS: tuple[str, ...] = get_args(BenchmarkName)
+# What a benchmark is published with, where nothing else is given: paragraphs by CLIP4Clip's max_words and max_frames.
+USUAL: dict[str, dict[str, int]] = {name: {"context_length": 64, "frames": 64} for name in ("didemo", "activitynet")}
 
 
 class FileSettings(Settings):

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from stillreel.configs import RequestError
+from stillreel.configs.benchmark import USUAL
 from stillreel.configs.finetune import EvaluateSettings
 from stillreel.configs.system.storage import Folder
 from stillreel.finetune.data.asked import open_asked, store_asked
@@ -42,7 +43,7 @@ def run(name: str, settings: EvaluateSettings) -> int:
     if settings.compare:
         read_results(settings.compare)  # fails before hours of work, not behind them
     described = _described(settings)
-    settings = fit_clips(settings, described)
+    settings = fit_clips(settings, described, USUAL.get(name, {}))
     check_size(settings.size, described.towers)
     store = store_asked(settings)
     opened = open_asked(name, settings, (settings.split,), store)

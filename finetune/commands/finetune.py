@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from stillreel.configs import RequestError
+from stillreel.configs.benchmark import USUAL
 from stillreel.configs.finetune import FinetuneSettings
 from stillreel.finetune.benchmarks import Located, Opened, Split, SplitName
 from stillreel.finetune.data import prepare
@@ -46,7 +47,7 @@ _CHOSEN_BY = {"retrieval": "t2v_r1", "recognition": "top1", "choice": "accuracy"
 
 def run(name: str, settings: FinetuneSettings) -> int:
     """Train to the last step, from the latest checkpoint in OUT if there is one; choose; test. Returns 0 when that is done."""
-    settings, described = resolve_start(settings)
+    settings, described = resolve_start(settings, USUAL.get(name, {}))
     check_size(settings.size, described.towers)
     store = store_asked(settings)
     opened = open_for_training(name, settings, store)

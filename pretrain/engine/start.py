@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from stillreel.configs import RequestError
@@ -14,9 +16,10 @@ from stillreel.pretrain.run.opening import Described, describe, describe_fresh, 
 
 Run = TypeVar("Run", bound=TrainSettings)
 Asked = TypeVar("Asked", bound=Settings)
+NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
-def resolve_start(settings: Run) -> tuple[Run, Described]:
+def resolve_start(settings: Run, usual: Mapping[str, int] = NOTHING) -> tuple[Run, Described]:
     """Settings with `init` as the folder that it means, its model unless another one is asked for, and `fit_clips`; and what
     the run starts from. RequestError where there is no such model."""
     if settings.init:
@@ -26,15 +29,15 @@ def resolve_start(settings: Run) -> tuple[Run, Described]:
             settings = settings.model_copy(update={"model": described.settings})
     else:
         described = describe_fresh(settings.model)
-    return fit_clips(settings, described), described
+    return fit_clips(settings, described, usual), described
 
 
-def fit_clips(settings: Asked, described: Described) -> Asked:
+def fit_clips(settings: Asked, described: Described, usual: Mapping[str, int] = NOTHING) -> Asked:
     """Settings with the frames, the size and the tokens of the model, and how its towers' pixels are resized, where they are not
-    given."""
+    given. `usual` are frames and tokens of the data, where the model says nothing of the former, and can read the latter."""
     longest = fixed_length(described.towers) or described.towers["text_cfg"].get("context_length", CLIPS_WORDS)
-    told: dict[str, Any] = {"size": described.size, "frames": described.frames}
-    told["context_length"] = min(getattr(settings, "context_length", 0), longest)
+    told: dict[str, Any] = {"size": described.size, "frames": described.frames or usual.get("frames")}
+    told["context_length"] = min(usual.get("context_length") or getattr(settings, "context_length", 0), longest)
     if isinstance(video := getattr(settings, "video", None), VideoOptions):
         told["video"] = _resized_as(video, described.preprocess)
     update = {
