@@ -65,12 +65,11 @@ def pairs_of(located: Located, name: SplitName, prompt: str) -> list[Pair]:
     return pairs
 
 
-def describe_cut(pairs: Sequence[Pair], words: int) -> str:
+def describe_cut(pairs: Sequence[Pair], words: int, tokenizer: Tokenizer) -> str:
     """How many of their captions are cut at the context length."""
     captions = [pair.caption for pair in pairs]
-    return (
-        f"train: {count_cut(captions, words):,} of {len(captions):,} captions are longer than {words} tokens, and cut"
-    )
+    cut = count_cut(captions, words, tokenizer)
+    return f"train: {cut:,} of {len(captions):,} captions are longer than {words} tokens, and cut"
 
 
 def draws_of(settings: FinetuneSettings) -> Draws:
