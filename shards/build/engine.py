@@ -146,7 +146,8 @@ class Schedule:
             self._running[number, task.shard] = task
             self._late.begin(number, task.shard)
             where, job = (self._folder.url, number, task.plan.digest, task.shard), self._build.job(task)
-            executor.submit(ShardTask(*where, attempt, self._budget.allowed, job, isolated))
+            rows = task.plan.locate(task.shard)
+            executor.submit(ShardTask(*where, attempt, self._budget.allowed, job, isolated, rows))
 
     def _take(self, outcome: Outcome) -> int:
         """Book what became of a task; returns how many samples it finished."""

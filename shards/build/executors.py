@@ -22,6 +22,7 @@ from stillreel.configs import RequestError
 from stillreel.configs.system.pool import ending, exit_code_of, process_pool, stop_pool
 from stillreel.configs.system.storage import Folder, writing
 from stillreel.shards.build.libraries import check_libraries
+from stillreel.shards.format.footer import GroupAt
 from stillreel.shards.format.plan import Plan, open_plan
 from stillreel.shards.format.receipt import Receipt
 
@@ -36,7 +37,8 @@ _WARMED, _WARM_UP_S = 64, 60.0  # workers at most, seconds at most
 class ShardTask:
     """One shard to be made, and all that a worker is told of it: it reads the rest from the plan. `max_rejected` is a count for
     the whole build; `job` is what the function that makes the shard needs besides, small and picklable. `isolated`: a worker
-    died of this shard, so one of its samples may be what ends processes (see `Isolated`)."""
+    died of this shard, so one of its samples may be what ends processes (see `Isolated`). `rows` say where its rows lie in the
+    plan; without them the whole footer of the plan is read."""
 
     out: str
     plan: int
@@ -46,11 +48,12 @@ class ShardTask:
     max_rejected: int
     job: Any = None
     isolated: bool = False
+    rows: GroupAt | None = None
 
     def open_plan(self) -> Plan:
         """Its plan. RequestError when the libraries here are not the plan's."""
         with writing(self.out):
-            plan = open_plan(Folder(self.out), self.plan, self.plan_digest)
+            plan = open_plan(Folder(self.out), self.plan, self.plan_digest, self.rows)
         check_libraries(plan.header.libraries)
         return plan
 
