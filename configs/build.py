@@ -1,4 +1,4 @@
-"""Settings of `stillreel animate`, `verify`, `stats`, `preview`, `download` and `demo`."""
+"""Settings of `stillreel animate`, `verify`, `status`, `stats`, `preview`, `download` and `demo`."""
 
 from __future__ import annotations
 
@@ -195,6 +195,10 @@ class VerifySettings(Settings):
 
 class StatsSettings(Settings):
     json_output: bool = Field(False, alias="json", description="JSON on standard output, not a table")
+
+
+class StatusSettings(Settings):
+    json_output: bool = Field(False, alias="json", description="JSON on standard output, not lines to read")
 
 
 class DemoSettings(Settings):

@@ -44,6 +44,12 @@ COMMANDS = {
         ("OUT",),
         "prove that nothing is missing and every byte is as written",
     ),
+    "status": Command(
+        "shards.commands.status",
+        "build.StatusSettings",
+        ("OUT",),
+        "how far a build is, and what failed: from any machine, while it runs and after",
+    ),
     "preview": Command(
         "animate.commands.preview", "build.PreviewSettings", ("OUT",), "a page that shows what was made"
     ),

@@ -62,12 +62,14 @@ MakeShard = Callable[[ShardTask], Receipt]  # of a module, so that it can be sen
 
 
 class Outcome(NamedTuple):
-    """What became of a task: a receipt, or why there is none; `died`: its worker did."""
+    """What became of a task, and on which host (empty where that is not known): a receipt, or why there is none; `died`: its
+    worker did."""
 
     task: ShardTask
     receipt: Receipt | None
     error: BaseException | None
     died: bool = False
+    host: str = ""
 
 
 class Executor(Protocol):
@@ -122,10 +124,10 @@ class InProcess(Executor):
     def wait(self, seconds: float) -> Outcome | None:
         task = self._running.popleft()
         try:
-            return Outcome(task, self._make_shard(task), None)
+            return Outcome(task, self._make_shard(task), None, host=socket.gethostname())
         # As in a worker, whatever a task dies of is one failed attempt; the driver decides what it means.
         except Exception as error:
-            return Outcome(task, None, error)
+            return Outcome(task, None, error, host=socket.gethostname())
 
     def whereabouts(self, plan: int, shard: int) -> str:
         return _in_this_process()
@@ -164,10 +166,12 @@ class InPool(Executor):
         future = done.pop()
         pool, task = self._running.pop(future)
         error = future.exception()
+        host = socket.gethostname()
         if isinstance(error, BrokenProcessPool):
-            return Outcome(task, None, BrokenProcessPool(f"its worker {ending(exit_code_of(pool))}"), died=True)
+            error = BrokenProcessPool(f"its worker {ending(exit_code_of(pool))}")
+            return Outcome(task, None, error, died=True, host=host)
         self._idle.append(pool)
-        return Outcome(task, None if error else future.result(), error)
+        return Outcome(task, None if error else future.result(), error, host=host)
 
     def whereabouts(self, plan: int, shard: int) -> str:
         pool = next(pool for pool, task in self._running.values() if (task.plan, task.shard) == (plan, shard))
@@ -228,9 +232,10 @@ class OnRay(Executor):
             return None
         task = self._running.pop(ready[0])
         try:
-            return Outcome(task, self._ray.get(ready[0]), None)
+            receipt, host = self._ray.get(ready[0])
+            return Outcome(task, receipt, None, host=host)
         except self._ray.exceptions.RayTaskError as error:
-            return Outcome(task, None, error.cause if isinstance(error.cause, Exception) else error)
+            return Outcome(task, None, error.cause if isinstance(error.cause, Exception) else error, host=error.ip)
         except self._ray.exceptions.RayError as error:
             return Outcome(task, None, error, died=isinstance(error, self._ray.exceptions.WorkerCrashedError))
 
@@ -242,14 +247,14 @@ class OnRay(Executor):
         return told.decode() if told else "waiting for a worker"
 
 
-def make_announced(make_shard: MakeShard, task: ShardTask) -> Receipt:
-    """Runs in a worker of Ray's; says where that is while it does, on the cluster's board."""
+def make_announced(make_shard: MakeShard, task: ShardTask) -> tuple[Receipt, str]:
+    """Runs in a worker of Ray's; says where that is: while it does, on the cluster's board, and then beside the receipt."""
     from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
 
     key = _board(task.out, task.plan, task.shard)
     _internal_kv_put(key, _in_this_process(), namespace=_BOARD)
     try:
-        return make_shard(task)
+        return make_shard(task), socket.gethostname()
     finally:
         _internal_kv_del(key, namespace=_BOARD)
 

@@ -175,9 +175,8 @@ class Plan:
                 rows = _rows(table)
                 if any(row.offset < 0 or row.length < -1 for row in rows):
                     raise ValueError("an offset before the beginning of a file")
-                for row in rows:
-                    if row.problem is None:
-                        checked_path(row.source)
+                for source in {row.source for row in rows if row.problem is None}:
+                    checked_path(source)
                 yield rows
 
 

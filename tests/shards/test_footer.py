@@ -47,7 +47,9 @@ def test_what_a_task_is_told_does_not_grow(tmp_path: Path) -> None:
 def test_groups_of_any_shape_are_cut_as_pyarrow_reads_them() -> None:
     """With statistics, nulls and pages of other encodings, so that one group's shape is not the next one's."""
     sink = io.BytesIO()
-    schema = pa.schema([("number", pa.int64()), ("text", pa.string()), ("flag", pa.bool_()), ("list", pa.list_(pa.float64()))])
+    schema = pa.schema(
+        [("number", pa.int64()), ("text", pa.string()), ("flag", pa.bool_()), ("list", pa.list_(pa.float64()))]
+    )
     dice = random.Random(1)
     tables = []
     with pq.ParquetWriter(sink, schema, compression="zstd", write_statistics=True) as writer:
