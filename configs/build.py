@@ -1,4 +1,4 @@
-"""Settings of `stillreel animate`, `verify`, `status`, `stats`, `preview`, `download` and `demo`."""
+"""Settings of `stillreel animate`, `verify`, `repair`, `status`, `stats`, `preview`, `download` and `demo`."""
 
 from __future__ import annotations
 
@@ -195,6 +195,17 @@ class VerifySettings(Settings):
 
 class StatsSettings(Settings):
     json_output: bool = Field(False, alias="json", description="JSON on standard output, not a table")
+
+
+class RepairSettings(BuildSettings):
+    """How shards are made anew; what they hold stands in the plans."""
+
+    check: Literal["sizes", "full"] = Field(
+        "full", description="how shards are looked at. full: every byte is hashed; sizes: of files, against receipts"
+    )
+    source: str = Field("", description="where SOURCE lies now, if it has moved; its last part must be what it was")
+    retry_rejects: bool = Field(False, description="then try rejected samples again, as an extension")
+    max_rejects: Fraction = Field(1, description="stop when more than this fraction is rejected; 1: no limit")
 
 
 class StatusSettings(Settings):

@@ -44,6 +44,12 @@ COMMANDS = {
         ("OUT",),
         "prove that nothing is missing and every byte is as written",
     ),
+    "repair": Command(
+        "animate.commands.repair",
+        "build.RepairSettings",
+        ("OUT",),
+        "make damaged, missing and failed shards anew, and no others",
+    ),
     "status": Command(
         "shards.commands.status",
         "build.StatusSettings",
