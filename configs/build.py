@@ -154,6 +154,11 @@ class AnimateSettings(BuildSettings, FilterSettings, ClipSettings):
         "no", description="add to a finished build: new: samples it lacks; rejects: its rejected rows, again"
     )
 
+    dry_run: bool = Field(
+        False,
+        description="build nothing: say what it would come to, by a hundred samples that are made, and if it fits",
+    )
+
     def filter(self) -> FilterSettings:
         """The part that decides which samples are taken."""
         return FilterSettings(**{key: getattr(self, key) for key in FilterSettings.model_fields})

@@ -15,7 +15,7 @@ _KEYS = 34  # columns of `key=default`; a longer one has a line of its own
 # The settings that people change, of commands with more than these.
 COMMON = {
     "animate": (
-        "store grammar frames size seed name source.captions max_side fps quality shard_size looks extend workers ray"
+        "store grammar frames size seed name source.captions max_side fps quality shard_size looks extend dry_run workers ray"
     ),
     "stream": "frames size context_length grammar fresh seed keys simulate steps batch ranks nodes workers start cache",
     "pretrain": (
