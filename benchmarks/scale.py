@@ -15,6 +15,7 @@ Each line is a process of its own; `peak` is its resident memory, of which the i
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import pickle
 import resource
@@ -309,6 +310,7 @@ def resume_in_a_bucket(home: Path, shards: int) -> Figures:
     """A server of S3's protocol (moto) in this process, so that its time is counted, too."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # which tells of every request
     build_beside(home, shards * 10, 10, False)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

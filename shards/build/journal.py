@@ -16,8 +16,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.format.receipt import Receipt
@@ -38,6 +37,7 @@ class Journal:
         self._begun = False
         self._refused = False
         self._lines: list[str] = []  # in a bucket: all; on a disk: none
+        self._file: IO[str] | None = None  # on a disk
         self._put = -_PUT_S
 
     def __enter__(self) -> Self:
@@ -53,6 +53,9 @@ class Journal:
         else:
             self._write("ended", how="failed", error=one_line(error))
         self._flush()
+        if self._file is not None:
+            with _Forgiven(self):
+                self._file.close()
 
     def begin(self, **told: object) -> None:
         """The first event of a run; without it there is no last one."""
@@ -96,10 +99,9 @@ class Journal:
             self.beat()
             return
         with _Forgiven(self):
-            path = Path(self._folder.locate(EVENTS))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(f"{line}\n")
+            if self._file is None:
+                self._file = open(self._folder.locate(EVENTS), "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+            self._file.write(f"{line}\n")
 
     def _flush(self) -> None:
         if self._lines:
