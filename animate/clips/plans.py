@@ -114,7 +114,7 @@ def _write(
 def _listing(source: Source) -> Iterator[Listed]:
     """What a source lists. RequestError says that it cannot, lest its trouble pass for one of OUT's."""
     try:
-        yield from source.listing()
+        yield from source.wanted()
     except StillreelError:
         raise
     except Exception as error:

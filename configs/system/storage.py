@@ -24,6 +24,7 @@ from stillreel.configs import RequestError, StorageRefused
 PART_SUFFIX = ".part"
 _FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
+_WITH_BUCKETS = {"s3", "gs", "abfs"}  # fsspec's names of stores in which a folder needs nothing but a bucket
 _BATCH = 32  # ranges asked of a bucket at once, and read ahead of the consumer
 
 
@@ -274,6 +275,23 @@ def refuse_overlap(source: Folder, out: Folder) -> None:
             f"OUT {out.url} and the source {source.url} lie in each other: what is written would be taken for source, by this "
             "tool or another. Choose a folder beside it"
         )
+
+
+def check_bucket(folder: Folder) -> None:
+    """RequestError when the bucket that a folder would lie in is not there. One that may not be listed may yet be written to."""
+    if folder.is_local:
+        return
+    kinds = {folder.fs.protocol} if isinstance(folder.fs.protocol, str) else {*folder.fs.protocol}
+    if kinds & _WITH_BUCKETS:
+        bucket = folder.path.partition("/")[0]
+        try:
+            folder.fs.info(bucket)
+        except FileNotFoundError:
+            raise RequestError(
+                f"OUT {folder.url}: there is no bucket {bucket}. Make it first, or mend its name"
+            ) from None
+        except PermissionError:
+            pass
 
 
 @contextmanager
