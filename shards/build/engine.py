@@ -71,8 +71,11 @@ def run_build(folder: Folder, build: Build, settings: BuildSettings) -> Manifest
             _log.info("nothing to do: every planned shard is finished")
         with Journal(folder) as journal:
             schedule = Schedule(folder, build, plans, found, settings, journal)
-            schedule.work_off()
-            folder.remove_unfinished("shards")
+            try:
+                schedule.work_off()
+            finally:
+                with suppress(Exception):  # what is left is removed by the next run
+                    folder.remove_unfinished("shards")
             schedule.check_failed()
             with writing(folder.url):
                 return _publish_manifest(folder, plans, schedule.receipts)
