@@ -49,7 +49,8 @@ GROUPS = {
     "Optimization": "batch micro_batch epochs steps optimizer ema wise_ft_alpha",
     "Evaluation": "eval select prompt dual_softmax querybank rerank weight compare k faiss",
     "Run": (
-        "out name shard_size resume extend check dry_run keys simulate measure save_every keep_last keep_every best_metric "
+        "out name shard_size resume extend retry_rejects check dry_run keys simulate measure save_every keep_last keep_every "
+        "best_metric "
         "log_every tracker tensorboard progress page results json towers dtype"
     ),
     "Machine": (
