@@ -123,6 +123,11 @@ class FinetuneRun:
 
     def work(self) -> EvaluationResult:
         """Train to the last step, save the model that is chosen, test it."""
+        self.train()
+        return self._test()
+
+    def train(self) -> None:
+        """Train to the last step, save the model that is chosen."""
         settings, selection = self.settings, self.opened.benchmark.selection
         training = Training(
             seed=settings.seed,
@@ -136,7 +141,6 @@ class FinetuneRun:
             chooses=bool(selection),
         )
         run_training(self.session, settings, training)
-        return self._test()
 
     def _feed(self, state: State, steps: int) -> Iterator[DeviceBatch]:
         ranks = self.session.ranks
