@@ -133,7 +133,7 @@ class FinetuneRun:
             seed=settings.seed,
             samples=len(self.pairs),
             order=("seed",),
-            start=start_state(self.pairs, settings.seed),
+            start=start_state(self.pairs, settings.seed, settings.together),
             feed=self._feed,
             description=f"{self.opened.report()}\n{describe_cut(self.pairs, settings.context_length)}",
             evaluate_every=settings.eval.every or settings.save_every,

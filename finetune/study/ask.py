@@ -63,5 +63,4 @@ def finetune_and_ask(settings: StudySettings, asked: FinetuneSettings, cell: Cel
         videos = videos_of_split(settings.world, "test")
         ids = [video.id for video in whole.benchmark.splits["test"].videos]
         assert ids == [video.id for video in videos], "the tables were written from these"
-        answers = answers_of(model, encoded("test"), encoded("validation"), videos, settings.candidates)
-    return answers
+        return answers_of(model, encoded("test"), encoded("validation"), videos, settings.candidates)

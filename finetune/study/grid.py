@@ -19,6 +19,7 @@ from stillreel.configs.model import ModelSettings, RerankSettings, StanSettings
 from stillreel.configs.pretrain import PretrainSettings
 from stillreel.configs.settings import canonical_json
 from stillreel.configs.study import NONE, GridSettings, StageSettings, StudySettings
+from stillreel.finetune.study.world import GROUP
 from stillreel.finetune.study.write import CLIPS, FRAMES, IMAGES, LEAKED, SHUFFLED, table_of_split
 
 SCHEMA_VERSION = 1
@@ -129,6 +130,7 @@ def finetune_settings(settings: StudySettings, out: Path, cell: Cell) -> Finetun
     begun = str(out / "pretrained" / f"{cell.pretrained}-s{cell.seed}" / "final")
     values |= {"out": str(out / "cells" / cell.name), "init": start_of(settings, out) if cell.data == NONE else begun}
     real = settings.real
+    together = {"together": 1 if real.benchmark else GROUP}
     if real.benchmark:
         where: dict[str, Any] = {"data": real.data, "videos": real.videos, "prepared": real.prepared}
     else:
@@ -137,7 +139,7 @@ def finetune_settings(settings: StudySettings, out: Path, cell: Cell) -> Finetun
         train |= {SHUFFLED: table_of_split(SHUFFLED, cell.pairs), LEAKED: table_of_split(LEAKED)}
         files = {"train": train[cell.check], "validation": table_of_split("validation"), "test": table_of_split("test")}
         where = {"data": str(world), "prepared": str(world / FRAMES), "files": files}
-    return FinetuneSettings.resolve({**values, **where, "select": "last", "dual_softmax": False})
+    return FinetuneSettings.resolve({**values, **where, **together, "select": "last", "dual_softmax": False})
 
 
 def start_of(settings: StudySettings, out: Path) -> str:

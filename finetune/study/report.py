@@ -158,7 +158,8 @@ def _loss(study: Study, arm: Arm, out: Path) -> list[Point]:
 def _settings(settings: StudySettings) -> str:
     changes = settings.changes()
     rows = "".join(
-        f"<tr><th>{escape(one.path)}</th><td>{escape(str(changes[one.path]))}</td><td class=soft>{escape(str(one.default))}</td></tr>"
+        f"<tr><th>{escape(one.path)}</th><td>{escape(str(changes[one.path]))}</td>"
+        f"<td class=soft>{escape(str(one.default))}</td></tr>"
         for one in settings_of(type(settings))
         if one.path in changes
     )

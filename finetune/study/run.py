@@ -1,6 +1,7 @@
 """The run of a study: draw the world, train the image model, make every cell that has no result, report.
 
-It may be killed at any moment: what is finished is found again by its result's digest, what was begun goes on from its checkpoint.
+It may be killed at any moment: what is finished is found again by its result's digest, what was begun goes on from its
+checkpoint.
 """
 
 from __future__ import annotations

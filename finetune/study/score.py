@@ -71,7 +71,7 @@ def answers_of(
 
 def _rivals(kinds: Sequence[str], captions: Sequence[str]) -> Tensor:
     """bool (Q, Q): of each query its own video, and those of its kind that another caption tells of."""
-    kind = torch.tensor([KINDS.index(one) for one in kinds])  # type: ignore[arg-type]
+    kind = torch.tensor([KINDS.index(one) for one in kinds])
     numbers = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
     told = torch.tensor([numbers[caption] for caption in captions])
     apart = told[:, None] != told[None]

@@ -1,9 +1,9 @@
 """How far a figure of the study may be chance: intervals over seeds and over queries at once, paired differences, and power.
 
-Outcomes are (S seeds, Q queries) between 0 and 1. Both are drawn again, with replacement (the hierarchical bootstrap of Davison and
-Hinkley, 1997, 3.8): a seed with all of its outcomes, and of the queries whole groups, since the four of a group are of one scene.
-What is resampled has (S - 1) / S of the variance between seeds, which with five seeds matters: so the seeds' deviations from their
-mean are stretched by sqrt(S / (S - 1)). One seed says nothing of others: then the interval is over queries only.
+Outcomes are (S seeds, Q queries) between 0 and 1. Both are drawn again, with replacement (the hierarchical bootstrap of Davison
+and Hinkley, 1997, 3.8): a seed with all of its outcomes, and of the queries whole groups, since the four of a group are of one
+scene. What is resampled has (S - 1) / S of the variance between seeds, which with five seeds matters: so the seeds' deviations
+from their mean are stretched by sqrt(S / (S - 1)). One seed says nothing of others: then the interval is over queries only.
 """
 
 from __future__ import annotations
@@ -119,5 +119,5 @@ def _by_group(outcomes: Floats, groups: Ints) -> tuple[Floats, Floats]:
     """Sums (S, G) of the outcomes of each group, and its size (G,)."""
     names, members = np.unique(groups, return_inverse=True)
     members = members.reshape(-1)
-    sums = np.stack([np.bincount(members, row, len(names)) for row in outcomes])
+    sums: Floats = np.stack([np.bincount(members, row, len(names)) for row in outcomes]).astype(np.float64)
     return sums, np.bincount(members, minlength=len(names)).astype(np.float64)

@@ -50,8 +50,8 @@ def _answers(study: Study) -> Table:
         rows.append((*map(Entry, words), told, Entry(one.answer)))
     note = (
         "Differences in points of R@1, with 95 % intervals over seeds and queries. yes: the interval is above 0; no: it leaves "
-        f"no room for a gain of {points / 2:g} points; undecided: neither. Of several data (any), each interval is at Bonferroni's "
-        "level, and the best one is shown."
+        f"no room for a gain of {points / 2:g} points; undecided: neither. Of several data (any), each interval is at "
+        "Bonferroni's level, and the best one is shown."
     )
     return Table(
         "Answers", note, ("question", "model", "pairs", "queries", "seeds", "difference", "answer"), tuple(rows)
@@ -69,8 +69,8 @@ def _recalls(study: Study) -> Table:
 
 def _pairs(study: Study) -> Table:
     note = (
-        "Percent of queries that prefer their video to its reverse. Both have the same frames, so chance is 50, and a mean of frames "
-        "cannot do better."
+        "Percent of queries that prefer their video to its reverse. Both have the same frames, so chance is 50, and a mean of "
+        "frames cannot do better."
     )
     kinds = TEMPORAL if study.kinds else ()
     return _by_arm(study, "Told from its reverse", note, kinds, lambda arm, kind: study.figure(arm, kind, "pair"))
