@@ -21,7 +21,7 @@ class WorldSettings(Settings):
     """What is drawn: pictures to pretrain on, videos to finetune and to test on."""
 
     seed: int = Field(0, ge=0, lt=2**63, description="random seed of all that is drawn")
-    size: int = Field(64, ge=32, le=512, description="H = W of a frame, in pixels")
+    size: int = Field(64, ge=48, le=512, description="H = W of a frame, in pixels")
     frames: int = Field(6, ge=4, le=64, multiple_of=2, description="T, frames per clip and per video, an even number")
     images: int = Field(4000, ge=50, description="pictures that the image model is trained on")
     clips: int = Field(4000, ge=50, description="other pictures, which pretraining films")

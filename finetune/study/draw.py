@@ -50,7 +50,7 @@ def _draw_frame(plan: Plan, dice: Dice, time: float, size: int) -> Pixels:
     if faint:
         without = _draw(plan, dice, [state.thing for state in states if state.presence == 1], side)
         share = faint[0].presence
-        canvas = cv2.addWeighted(canvas, share, without, 1 - share, 0.0)
+        canvas = np.asarray(cv2.addWeighted(canvas, share, without, 1 - share, 0.0), np.uint8)
     return _look(canvas, plan, time, size)
 
 

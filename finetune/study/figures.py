@@ -186,7 +186,7 @@ class Study:
 
     def _place(self, arm: Arm) -> tuple[int, int, int]:
         grids = (self.settings.main, self.settings.wide)
-        models = list(dict.fromkeys(name for grid in grids for name in grid.models))
+        models: list[str] = list(dict.fromkeys(name for grid in grids for name in grid.models))
         data = list(dict.fromkeys(name for grid in grids for name in grid.data))
         places = [
             names.index(name) if name in names else len(names)
