@@ -11,7 +11,16 @@ import numpy as np
 
 from stillreel.configs.study import NONE, StudySettings
 from stillreel.finetune.study.grid import Cell, Check
-from stillreel.finetune.study.statistics import Figure, Floats, Ints, answer_of, any_answer, figure_of, power_of
+from stillreel.finetune.study.statistics import (
+    Figure,
+    Floats,
+    Ints,
+    answer_of,
+    any_answer,
+    figure_of,
+    power_of,
+    within_bounds,
+)
 from stillreel.finetune.study.world import KINDS, TEMPORAL
 from stillreel.finetune.study.write import videos_of_split
 
@@ -60,8 +69,8 @@ class Study:
     def _queries(self) -> tuple[Any, Ints]:
         """The kind of each test query, and its group."""
         if self.settings.real.benchmark:
-            count = len(next(iter(self.results.values()))["answers"]["coarse"]["all"])
-            return np.full(count, EVERY), np.arange(count)
+            clusters = np.array(next(iter(self.results.values()))["answers"]["coarse"]["clusters"])
+            return np.full(len(clusters), EVERY), clusters
         videos = videos_of_split(self.settings.world, "test")
         return np.array([video.kind for video in videos]), np.array([video.group for video in videos])
 
@@ -92,7 +101,7 @@ class Study:
     def figure(self, arm: Arm, kind: str, measure: str = "", stage: str = "", check: Check = "") -> Figure:
         seeds = [0] if check else self.seeds(arm)
         outcomes = self.outcomes(arm, seeds, kind, measure or self.measure, stage, check)
-        return figure_of(outcomes, self._queries[1][self._chosen(kind)])
+        return within_bounds(figure_of(outcomes, self._queries[1][self._chosen(kind)]))
 
     def gains(self, arm: Arm, than: Arm, kind: str, measure: str = "", stage: str = "") -> Floats:
         """(S, Q): outcomes of an arm less those of another, of the seeds that both have."""

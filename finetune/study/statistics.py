@@ -72,6 +72,11 @@ def figure_of(outcomes: Floats, groups: Ints, *, level: float = 0.95) -> Figure:
     return Figure(100 * float(outcomes.mean()), float(low), float(high), seeds, outcomes.shape[1])
 
 
+def within_bounds(share: Figure) -> Figure:
+    """Of a share: what is stretched may reach below 0 or above 100."""
+    return share._replace(low=max(share.low, 0.0), high=min(share.high, 100.0))
+
+
 def power_of(outcomes: Floats, groups: Ints, points: float) -> Power:
     """What brings the 95 % interval of a difference, whose outcomes (S, Q) these are, to a width of so many points.
 

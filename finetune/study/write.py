@@ -51,7 +51,8 @@ _log = logging.getLogger(__name__)
 
 def write_world(folder: Path, settings: WorldSettings, pairs: Sequence[int], *, workers: int, progress: str) -> None:
     """Draw the world into a folder, or what is missing of it, with training splits of so many pairs."""
-    how = {"ray": "off", "workers": workers or 1, "progress": progress}
+    # What is drawn here crashes no decoder, and a process more takes seconds to start.
+    how = {"ray": "off" if workers > 1 else "inline", "workers": workers, "progress": progress}
     first = 0
     for name, count in (("images", settings.images), ("clips", settings.clips)):
         _draw_stills(folder / name, settings, range(first, first + count), workers)
@@ -117,8 +118,13 @@ def _draw_stills(folder: Path, settings: WorldSettings, numbers: range, workers:
     folder.mkdir(parents=True, exist_ok=True)
     _log.info(f"draw {len(numbers):,} pictures into {folder}")
     batches = [numbers[at : at + _BATCH] for at in range(0, len(numbers), _BATCH)]
-    with process_pool(workers or 1) as pool:
-        list(pool.map(partial(_draw_batch, folder, settings), batches))
+    draw = partial(_draw_batch, folder, settings)
+    if workers > 1:
+        with process_pool(workers) as pool:
+            list(pool.map(draw, batches))
+    else:
+        for batch in batches:
+            draw(batch)
     Folder(str(folder)).publish("captions.tsv", table.encode())
 
 

@@ -79,7 +79,7 @@ def test_every_cell_has_a_result_and_every_figure_its_runs(study: Path, preset: 
         assert (f"## {title}\n" in text) == (title != "Less still"), title
     links = set(re.findall(r"\(#([^)]+)\)", text))
     assert links and links <= set(re.findall(r'<a id="([^"]+)">', text))
-    assert "http" not in re.sub(r"https?://www\.w3\.org\S*", "", page)
+    assert not re.search(r"https?:", page)
 
 
 @pytest.mark.long
