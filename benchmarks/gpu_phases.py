@@ -203,7 +203,7 @@ def report_renderer(options: Options, blend: Blend, phase: Phase) -> None:
     size, cpu, differences = options.size, Renderer(), []
     told = first_stills(blend, min(_JUDGED, options.pictures))
     prepared = [prepare_still(recipe, load, size.frames, size.pixels) for recipe, load in told]
-    clips = render_stills(batch_stills(prepared).to(options.device), size.pixels).cpu().numpy().astype(int)
+    clips = render_stills(batch_stills(prepared), options.device).cpu().numpy().astype(int)
     for clip, (recipe, load) in zip(clips, told, strict=True):
         differences.append(np.abs(clip - cpu.film(recipe, load, size.frames, size.pixels)))
     every = np.concatenate([one.ravel() for one in differences])
@@ -221,9 +221,9 @@ def report_renderer(options: Options, blend: Blend, phase: Phase) -> None:
 def report_rendering(clips: ClipBatch, size: Size, options: Options, step_s: float, phase: Phase) -> None:
     """A batch of the shards, alone on the device."""
     assert clips.stills is not None
-    stills = clips.stills.to(options.device)
-    frames = render_stills(stills, size.pixels)
-    rendering = seconds_of(lambda: render_stills(stills, size.pixels), options)
+    stills = clips.stills
+    frames = render_stills(stills, options.device)
+    rendering = seconds_of(lambda: render_stills(stills, options.device), options)
     normalizing = seconds_of(lambda: normalize(frames), options)
     phase.tell(
         f"  rendering  {1000 * rendering:.1f} ms a batch, {rendering / step_s:.1%} of a step; "

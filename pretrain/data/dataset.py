@@ -45,7 +45,7 @@ class ClipBatch(NamedTuple):
     """A rank's share of a global batch: B clips of T frames.
 
     `sources` are the sources' own keys of the pictures, `token_ids` int64 (B, L) those of the captions (None: context_length=0).
-    `frames` uint8 (B, T, H, W, 3), or `stills`, which `render_stills` makes into frames of `view.size`. `whole` says of each
+    `frames` uint8 (B, T, H, W, 3), or `stills`, of which a device makes them. `whole` says of each
     slot whether its own sample was; `damage` names those that were passed over. `mask` bool (B, T) is False where a clip has
     no frame (None: it has all).
     """

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stillreel.animate.render.device import render_stills
+from stillreel.animate.render.device import render_normalized
 from stillreel.pretrain.data import BatchLoader, ClipBatch
-from stillreel.pretrain.model.normalize import CLIPS_PIXELS, Pixels, normalize
+from stillreel.pretrain.model.normalize import CLIPS_PIXELS, Pixels, affine, normalize
 from stillreel.pretrain.objectives import Batch, Classes, ClassTexts, Identity, identify
 from stillreel.shards.stream.stream import State
 
@@ -61,21 +61,23 @@ class DevicePrefetcher:
             yield DeviceBatch(batch, self._loader.state, clips.keys)
 
     def _batch(self, clips: ClipBatch) -> Batch:
-        if clips.stills is not None:
-            frames = render_stills(clips.stills.to(self._device), clips.view.size)
-        else:
-            assert clips.frames is not None
-            frames = clips.frames.to(self._device, non_blocking=True)
         assert clips.token_ids is not None
         identity = identify(clips.keys, clips.captions, clips.sources, seed=self._seed, step=clips.step)
         return Batch(
-            normalize(frames, *self._pixels, dtype=self._dtype),
+            self._frames(clips),
             None if clips.mask is None else self._moved(clips.mask),
             self._moved(clips.token_ids),
             None,
             Identity(*(self._moved(self._pinned(one)) for one in identity)),
             self._classes(clips.captions),
         )
+
+    def _frames(self, clips: ClipBatch) -> Tensor:
+        if clips.stills is not None:
+            scale, shift = affine(*self._pixels, self._device)
+            return render_normalized(clips.stills, self._device, scale, shift, self._dtype)
+        assert clips.frames is not None
+        return normalize(self._moved(clips.frames), *self._pixels, dtype=self._dtype)
 
     def _classes(self, captions: Sequence[str]) -> Classes | None:
         if self._texts is None:
