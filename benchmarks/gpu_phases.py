@@ -235,7 +235,7 @@ def report_stream(
     trained: TrainState, loader: ClipLoader, size: Size, options: Options, workers: int, phase: Phase
 ) -> None:
     """The loop's steps from shards."""
-    feed = iter(DevicePrefetcher(loader, torch.device(options.device), seed=0, dtype=torch.bfloat16))
+    feed = iter(DevicePrefetcher(loader, torch.device(options.device), dtype=torch.bfloat16))
     for _ in range(2 * workers):  # batches that may have been made before anyone was timed
         trained.take_step(next(feed).batch, 0, STEPS)
     if options.on_cuda:

@@ -23,6 +23,7 @@ from stillreel.animate.render.device import StillBatch, batch_stills
 from stillreel.configs import RequestError, StillreelError
 from stillreel.configs.stream import DataSettings
 from stillreel.pretrain.data.film import Filmer, Told, View, view_at
+from stillreel.pretrain.data.identity import Identity, identify
 from stillreel.pretrain.data.together import Failure
 from stillreel.pretrain.data.tokens import CLIPS_OWN, Tokenizer
 from stillreel.shards.stream.stream import Blend, Slot, State, Stream, slots_of
@@ -60,6 +61,7 @@ class ClipBatch(NamedTuple):
     view: View
     whole: list[bool]
     damage: list[str]
+    identity: Identity
     mask: Tensor | None = None
 
 
@@ -159,16 +161,21 @@ class _ClipMaker:
         frames: Tensor | None = None,
         stills: StillBatch | None = None,
     ) -> ClipBatch:
-        captions = [one.caption for one in told]
+        keys, captions, sources = (
+            [slot.key for slot in slots],
+            [one.caption for one in told],
+            [one.source for one in told],
+        )
         return ClipBatch(
             step,
-            [slot.key for slot in slots],
+            keys,
             captions,
-            [one.source for one in told],
+            sources,
             self._tokenizer(captions, self._settings.context_length) if self._settings.context_length else None,
             frames,
             stills,
             view,
             [not slot.passed for slot in slots],
             [str(damage) for slot in slots for damage in slot.passed],
+            identify(keys, captions, sources, seed=self._settings.seed, step=step),
         )
