@@ -56,4 +56,4 @@ def compare(batch: StillBatch) -> dict[str, int]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps([compare(batch_of("film", 3, 3, "36")), compare(batch_of("film-1shot", 1, 0, ""))]))
+    print(json.dumps([compare(batch_of("film", 3, 3, "36")), compare(batch_of("film-1shot", 1, 0, "0"))]))
