@@ -243,6 +243,12 @@ def main(pictures: Path) -> int:
         f"{len(batch.copies)} filtered copies; pictures {len(batch.pixels) / 1e6:.0f} MB, "
         f"plan {sum(part.nbytes for part in batch[3:]) / 1e6:.1f} MB"
     )
+    straight = batch.straight[:, 2].unique()
+    blurs = {tuple(batch.table[begin : begin + taps].tolist()) for begin, taps in batch.copies[:, 2:4].tolist()}
+    print(
+        f"{len(straight)} different filters of {len(batch.straight):,} straight views, {len(blurs)} of "
+        f"{len(batch.copies)} filtered copies"
+    )
     print(f"planned on a core in {1000 * batch_s:.1f} ms, after {1000 * clips_s:.0f} ms for the clips' own windows")
     told = "" if triton.__version__.startswith(TRITON) else f" (torch 2.11 has {TRITON})"
     print(f"Triton {triton.__version__}{told}, sm_90\n")
