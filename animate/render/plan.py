@@ -218,12 +218,17 @@ def _plan_copies(
     begins = room + np.cumsum(lengths) - lengths - 3 * (boxes[:, 1] * extents[:, 0] + boxes[:, 0])
     sources = np.column_stack([begins, 3 * extents[:, 0], pictures[of, 2:]])
     copies = np.column_stack([of, len(pictures) + np.arange(len(of)), told, boxes]).astype(np.int32)
-    across, down = (-(-extents // TILE)).T
-    copy = np.repeat(np.arange(len(of)), across * down)
-    within = np.arange(len(copy)) - np.repeat(np.cumsum(across * down) - across * down, across * down)
-    begin = boxes[copy, :2] + TILE * np.stack([within % across[copy], within // across[copy]], axis=1)
-    tiles = np.column_stack([copy, begin]).astype(np.int32)
-    return used, _Copies(sources.astype(np.int64), copies, room + int(lengths.sum())), tiles
+    return used, _Copies(sources, copies, room + int(lengths.sum())), _tiles(boxes.astype(np.int32))
+
+
+def _tiles(boxes: Ints) -> Ints:
+    """`StillBatch.tiles` of boxes (C, 4), row by row."""
+    across, down = (-(-(boxes[:, 2:] - boxes[:, :2]) // TILE)).T
+    counts = across * down
+    copy = np.repeat(np.arange(len(boxes), dtype=np.int32), counts)
+    within = np.arange(len(copy), dtype=np.int32) - np.repeat(np.cumsum(counts, dtype=np.int32) - counts, counts)
+    row, column = np.divmod(within, across[copy])
+    return np.column_stack([copy, boxes[copy, 0] + TILE * column, boxes[copy, 1] + TILE * row]).astype(np.int32)
 
 
 def _boxes(
@@ -244,15 +249,14 @@ def _boxes(
 
 def _affine_places(matrices: Array, size: int) -> Ints:
     """`StillBatch.affine_places`, as warpAffine rounds them."""
-    places = np.empty((len(matrices), 4, size), np.int32)
-    none = np.zeros((len(matrices), 2))
-    places[:, :2] = _on_a_line(matrices[:, :2, 0], none, _PARTS, size)
-    places[:, 2:] = _on_a_line(matrices[:, :2, 1], matrices[:, :2, 2], _PARTS, size)
-    return places
+    slopes = matrices[:, [0, 1, 0, 1], [0, 0, 1, 1]]
+    begins = np.zeros_like(slopes)
+    begins[:, 2:] = matrices[:, :2, 2]
+    return _on_a_line(slopes, begins, _PARTS, size)
 
 
 def _on_a_line(slopes: Array, begins: Array, parts: int, size: int) -> Ints:
-    """slope * i + begin (n, 2) for i below `size`, in parts of a pixel: int32 (n, 2, size)."""
+    """slope * i + begin (n, k) for i below `size`, in parts of a pixel: int32 (n, k, size)."""
     # A power of two changes no rounding.
     slope, begin = (parts * slopes).ravel()[:, None], (parts * begins).ravel()[:, None]
     at = np.arange(float(size))
