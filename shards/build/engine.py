@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 from stillreel.configs import DataError, RequestError, StorageRefused
@@ -21,6 +21,7 @@ from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import Progress, amount, duration, tally
 from stillreel.configs.system.storage import Folder, writing
 from stillreel.shards.build.executors import Executor, MakeShard, Outcome, ShardTask, open_executor
+from stillreel.shards.build.hosts import Proof, Witness, proof_in
 from stillreel.shards.build.isolated import GUILTY
 from stillreel.shards.build.late import LateShards
 from stillreel.shards.build.libraries import check_libraries
@@ -36,21 +37,27 @@ _JUDGED_AFTER = 10_000  # samples; before, the rejects of a few bad shards say l
 _BEAT_S = 1.0
 
 
+def _no_witnesses(_task: Task) -> Iterable[Witness]:
+    return ()
+
+
 class Build(NamedTuple):
     """What is built. `open_or_write_plans` is given OUT and the plans that lie in it, and returns those to follow;
     `make_shard` makes and publishes a shard, in any process; `job` is what it is told of one beside the plan; `unit` is what
-    samples are called."""
+    samples are called; `witnesses` are files that a shard is made from, for hosts to show that they see them."""
 
     open_or_write_plans: Callable[[Folder, list[Plan]], list[Plan]]
     make_shard: MakeShard
     job: Callable[[Task], Any]
     unit: str
+    witnesses: Callable[[Task], Iterable[Witness]] = _no_witnesses
 
 
 def run_build(folder: Folder, build: Build, settings: BuildSettings) -> Manifest:
     """Build, or go on building, a data set in OUT. DataError when shards failed or too much was rejected."""
     with sole_writer(folder), stoppable("finished shards are kept. Run the same command again to go on"):
-        folder.remove_unfinished("shards")
+        for place in ("", "shards"):
+            folder.remove_unfinished(place)
         try:
             with writing(folder.url):
                 there = read_plans(folder)
@@ -121,8 +128,7 @@ class Schedule:
         """Make every shard, or set it aside. DataError over the reject budget, RequestError when no worker can work."""
         if not self._waiting:
             return
-        workers = min(self._settings.workers, len(self._waiting))
-        with open_executor(self._build.make_shard, self._settings.ray, workers, self._libraries) as executor:
+        with self._proof() as proof, self._open_executor(proof) as executor:
             start, before = time.monotonic(), self._budget.done
             with Progress(self._total, self._build.unit, self._settings.progress) as progress:
                 progress.skip(before)
@@ -138,6 +144,17 @@ class Schedule:
                         _log.warning(f"{name} {how}, {executor.whereabouts(plan, shard)}")
             spent, made = time.monotonic() - start, self._budget.done - before
             _log.info(f"{made:,} samples in {duration(spent)}, {made / spent:,.1f}/s")
+
+    def _open_executor(self, proof: Proof) -> Executor:
+        workers = min(self._settings.workers, len(self._waiting))
+        return open_executor(self._build.make_shard, self._settings.ray, workers, proof, self._settings.task)
+
+    def _proof(self) -> AbstractContextManager[Proof]:
+        """What hosts have to show, where there may be others than this one."""
+        if self._settings.ray in ("off", "inline"):
+            return nullcontext(Proof())
+        first = {turn.task.plan.header.number: turn.task for turn in reversed(self._waiting)}.values()
+        return proof_in(self._folder, self._libraries, map(self._build.witnesses, first))
 
     def _hand_out(self, executor: Executor) -> None:
         while self._waiting and executor.busy < executor.capacity:
@@ -166,7 +183,7 @@ class Schedule:
             self._budget.check(outcome.error.rejected)
             self._waiting.append(Turn(task, attempt, isolated))
             return 0
-        reason = _one_line(outcome.error)
+        reason = _one_line(outcome.error) + (f", on {outcome.host}" if outcome.host else "")
         _log.warning(f"{task.name}: attempt {attempt} of {self._settings.attempts} failed: {reason}")
         # The attempt that finds a deadly sample is due to every shard.
         if attempt < self._settings.attempts or (outcome.died and not isolated):
