@@ -121,14 +121,15 @@ class Host:
             cwd=ROOT,
         )
 
-    def start_ray(self, log: Path, cpus: int = 1) -> None:
+    def start_ray(self, log: Path) -> None:
         """Returns when its node is up."""
         head = ("--head", f"--port={_PORT}", "--include-dashboard=false", f"--temp-dir={self._temp}")
         where = head if self.number == 0 else (f"--address={ADDRESS}",)
         with log.open("wb") as output:
             self.ray = self.start(
                 *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *where),
-                *(f"--node-ip-address={self.address}", f"--num-cpus={cpus}", "--object-store-memory=80000000"),
+                *(f"--node-ip-address={self.address}", "--num-cpus=1", "--object-store-memory=80000000"),
+                *(() if self.number == 0 else ('--resources={"far": 1}',)),
                 output=output,
             )
         wait_for(lambda: b"Ray runtime started" in log.read_bytes(), self.ray, log)
@@ -146,6 +147,10 @@ class Host:
         """From now on what is begun there, or opens it, finds it empty."""
         self.run("mount", "-t", "tmpfs", "none", str(folder))
 
+    def show(self, place: Path) -> None:
+        """The end of `hide` or `replace`."""
+        self.run("umount", str(place))
+
     def replace(self, file: Path, other: Path) -> None:
         """From now on the host sees another file in its place."""
         self.run("mount", "--bind", str(other), str(file))
@@ -159,9 +164,14 @@ class Host:
         self._anchor.wait()
         if self.ray is not None:
             self.ray.wait()
+        self.ray = None
 
     def power_on(self) -> None:
         self._power_on()
+
+    @property
+    def has_ray(self) -> bool:
+        return self.ray is not None and self.ray.poll() is None and bool(self.processes("raylet/raylet"))
 
 
 @contextmanager
