@@ -70,10 +70,9 @@ class OnRay(Executor):
 
     def _bind(self) -> Any:
         """What is called for each shard. Attempts are counted by the driver, so Ray must not retry on its own."""
-        others = {"ray.io/node-id": f"!in({','.join(sorted(self._ill))})"} if self._ill else None
-        return self._ray.remote(max_retries=0, max_calls=_CALLS_PER_WORKER, label_selector=others, **self._need)(
-            run_errand
-        )
+        others = {"ray.io/node-id": f"!in({','.join(sorted(self._ill))})"}
+        where = {"label_selector": others} if self._ill else {}
+        return self._ray.remote(max_retries=0, max_calls=_CALLS_PER_WORKER, **where, **self._need)(run_errand)
 
     def __exit__(self, *_: object) -> None:
         # Ray ends the workers of a driver that leaves. Cancelling their tasks first would be a race: one that completes
@@ -180,9 +179,9 @@ class OnRay(Executor):
 
     def _look_at_hosts(self) -> None:
         """Which there are; and take back what ran on those that have ended, for which Ray itself may wait many minutes."""
-        before = {node for node in self._nodes if self._is_alive(node)}
+        known = set(filter(self._is_alive, self._nodes))
         self._count_hosts()
-        if any(not self._is_alive(node) for node in before):
+        if not all(map(self._is_alive, known)):
             for reference, task in list(self._running.items()):
                 place = self._place_of(task)
                 if place is not None and not self._is_alive(place.node):

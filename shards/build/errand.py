@@ -38,7 +38,7 @@ def run_errand(key: str, errand: bytes) -> tuple[tuple[str, str, str, int], str,
         proof, make_shard, task = pickle.loads(errand)
     except Exception as error:
         return place, "ill", f"it cannot run stillreel as the driver does: {type(error).__name__}: {error}"
-    _internal_kv_put(key, json.dumps(place), namespace="stillreel")
+    _internal_kv_put(key, json.dumps(place), namespace=BOARD)
     try:
         kind, what = make_if_fit(proof, make_shard, task)
         if kind == "failed":
@@ -48,4 +48,4 @@ def run_errand(key: str, errand: bytes) -> tuple[tuple[str, str, str, int], str,
                 what = RuntimeError(f"{type(what).__name__}: {what}")
         return place, kind, what
     finally:
-        _internal_kv_del(key, namespace="stillreel")
+        _internal_kv_del(key, namespace=BOARD)

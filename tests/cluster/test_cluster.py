@@ -268,7 +268,7 @@ def test_a_host_with_other_libraries_that_joins_late_is_left_out(
     late.power_on()
     late.replace(there, other)
     late.start_ray(out.parent / "late.log")
-    kill(building, signal.SIGCONT)
+    kill([*building, driver.process.pid], signal.SIGCONT)  # which has stopped with what it waits for
     assert_whole(driver, out, expected, faults=1)
     assert (
         driver.said.count("host2 (10.77.0.3) is left out: it has other library versions than the plan: pillow 1.2.3")
