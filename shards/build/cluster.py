@@ -94,7 +94,7 @@ class OnRay(Executor):
 
     def wait(self, seconds: float) -> Outcome | None:
         self._head.check()
-        if time.monotonic() - self._looked > (1.0 if self._suspects else _LOOK_S):
+        if self._head.answers and time.monotonic() - self._looked > (1.0 if self._suspects else _LOOK_S):
             self._look_at_hosts()
         if (judged := self._judge()) is not None:
             return judged

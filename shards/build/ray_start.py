@@ -34,7 +34,7 @@ class HeadWatch(threading.Thread):
         self._patience_s = float(os.environ.get(_RECONNECT, 60)) / 2
         self._ended = threading.Event()
         self._heard = threading.Event()
-        self.is_lost = False
+        self.answers, self.is_lost = True, False
         self.start()
 
     def run(self) -> None:
@@ -44,7 +44,9 @@ class HeadWatch(threading.Thread):
                 host, _, port = self._address.rpartition(":")
                 socket.create_connection((host.strip("[]"), int(port)), timeout=_ASK_S).close()
                 answered = time.monotonic()
+                self.answers = True
             except OSError:
+                self.answers = False  # whoever asks Ray of its nodes now waits for as long as Ray does
                 if time.monotonic() - answered > self._patience_s:
                     break
         else:

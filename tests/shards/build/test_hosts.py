@@ -155,9 +155,8 @@ def test_a_task_that_this_machine_has_no_room_for_is_refused(tmp_path: Path) -> 
         run(tmp_path / "out", ray="local", workers=1, task={"memory": "1e6"})
 
 
-@contextmanager
-def node(log: Path, *words: str, **environment: str) -> Iterator[None]:
-    """A node of a cluster, on this machine."""
+def start(log: Path, *words: str, **environment: str) -> subprocess.Popen[bytes] | None:
+    """A node of a cluster, on this machine; None where it did not start in the thirty seconds that Ray gives it."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", *words],
@@ -171,11 +170,20 @@ def node(log: Path, *words: str, **environment: str) -> Iterator[None]:
             },
             start_new_session=True,
         )
+    while b"Ray runtime started" not in log.read_bytes():
+        if process.poll() is not None:
+            return None
+        time.sleep(0.1)
+    return process
+
+
+@contextmanager
+def node(log: Path, *words: str, **environment: str) -> Iterator[None]:
+    """Within it there is a node."""
+    tried = (start(log, *words, **environment) for _ in range(4))
+    process = next((one for one in tried if one is not None), None)
+    assert process is not None, log.read_text()
     try:
-        end = time.monotonic() + 240
-        while b"Ray runtime started" not in log.read_bytes():
-            assert process.poll() is None and time.monotonic() < end, log.read_text()
-            time.sleep(0.1)
         yield
     finally:
         process.terminate()
