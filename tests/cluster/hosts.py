@@ -23,6 +23,7 @@ from tests.making import ROOT
 _NET = "10.77.0"
 _PATIENCE_S = 240.0
 _STARTS = 4
+_FOLLOW = ("setpriv", "--pdeathsig", "KILL")  # who is killed leaves no host behind
 _PORT = 6379  # a host's own, whatever else runs on the machine
 _TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 ADDRESS = f"{_NET}.1:{_PORT}"
@@ -30,7 +31,7 @@ ADDRESS = f"{_NET}.1:{_PORT}"
 
 def why_not() -> str:
     """Why there can be no such hosts here; empty where there can."""
-    if lacking := [name for name in ("unshare", "nsenter", "ip", "mount") if shutil.which(name) is None]:
+    if lacking := [name for name in ("unshare", "nsenter", "setpriv", "ip", "mount") if shutil.which(name) is None]:
         return f"no {', '.join(lacking)} here"
     inside = "mount -t tmpfs none /mnt && ip link add one type veth peer name two && hostname other"
     tried = subprocess.run(
@@ -46,7 +47,7 @@ class Switch:
     """The bridge that hosts hang on."""
 
     def __init__(self) -> None:
-        self._anchor = subprocess.Popen([*_unshare("--net", "--mount"), "sleep", "infinity"])
+        self._anchor = subprocess.Popen([*_FOLLOW, *_unshare("--net", "--mount"), "sleep", "infinity"])
         wait_for(lambda: _namespace(self._anchor.pid) != _namespace(os.getpid()))
         self.run("ip", "link", "add", "bridge", "type", "bridge")
         self.run("ip", "link", "set", "bridge", "up")
@@ -87,7 +88,7 @@ class Host:
         begin = f"hostname {self.name} && mount -t tmpfs none {self._temp} && ip link set lo up && exec sleep infinity"
         self._anchor = subprocess.Popen(
             [
-                *self._switch.inside(),
+                *(*_FOLLOW, *self._switch.inside()),
                 *("unshare", "--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
                 *("sh", "-c", begin),
             ]
