@@ -70,7 +70,7 @@ class Host:
 
     def __init__(self, switch: Switch, number: int, temp: Path, environment: Mapping[str, str]) -> None:
         self._switch = switch
-        self._temp = temp
+        self.temp = temp
         self.number = number
         self.name = f"host{number}"
         self.address = f"{_NET}.{number + 1}"
@@ -85,7 +85,7 @@ class Host:
         self._power_on()
 
     def _power_on(self) -> None:
-        begin = f"hostname {self.name} && mount -t tmpfs none {self._temp} && ip link set lo up && exec sleep infinity"
+        begin = f"hostname {self.name} && mount -t tmpfs none {self.temp} && ip link set lo up && exec sleep infinity"
         self._anchor = subprocess.Popen(
             [
                 *(*_FOLLOW, *self._switch.inside()),
@@ -125,7 +125,7 @@ class Host:
 
     def start_ray(self, log: Path) -> None:
         """Returns when its node is up. Ray gives each start thirty seconds, which a machine that is busy may not have."""
-        head = ("--head", f"--port={_PORT}", "--include-dashboard=false", f"--temp-dir={self._temp}")
+        head = ("--head", f"--port={_PORT}", "--include-dashboard=false", f"--temp-dir={self.temp}")
         where = head if self.number == 0 else (f"--address={ADDRESS}", '--resources={"far": 1}')
         for turn in range(_STARTS):
             with log.open("wb") as output:

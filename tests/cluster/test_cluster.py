@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import pytest
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.format.receipt import read_receipt
 from tests.cluster.hosts import ADDRESS, Host, hosts, wait_for, why_not
-from tests.making import animate, check, data_digests, picture_folder
+from tests.making import ROOT, animate, check, data_digests, picture_folder
 
 _SHARDS = 200
 _LINES = 20  # on the terminal, a fault
@@ -307,3 +308,29 @@ def test_a_host_ends_under_a_shard_which_loses_no_attempt(
     _ENDS[how](host)
     assert_whole(driver, out, expected, faults=1)
     assert driver.said.count("host2 (10.77.0.3) has ended") <= 1
+
+
+def test_the_batch_recipe_builds_on_nodes_that_start_their_own_ray(
+    machines: Cluster, source: Path, out: Path, expected: dict[str, str]
+) -> None:
+    """The command of configs/cluster/slurm.sh, as `srun` starts it on each node."""
+    script = (ROOT / "configs" / "cluster" / "slurm.sh").read_text().replace("\\\n", " ")
+    command = re.findall(r"^srun --kill-on-bad-exit=1 (.*) &$", script, re.MULTILINE)[0]
+    words = " ".join([str(source), str(out), "progress=off", *(f"{key}={value}" for key, value in _SETTINGS.items())])
+    inside = f"set -- {words}; address={ADDRESS} SLURM_NNODES=3 SLURM_CPUS_PER_TASK=1; {command}"
+    path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}"
+    for machine in machines.machines:
+        machine.power_off()
+        machine.power_on()
+    logs = [out.parent / f"{machine.name}.log" for machine in machines.machines]
+    started = []
+    for machine, log in zip(machines.machines, logs, strict=True):
+        own = ("RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=240", f"RAY_TMPDIR={machine.temp}")
+        with log.open("wb") as output:
+            started.append(machine.start("env", path, *own, "bash", "-c", inside, output=output))
+    for process in started:
+        process.wait(_PATIENCE_S)
+    said = [log.read_text() for log in logs]
+    assert started[0].returncode == 0, said
+    assert data_digests(out) == expected
+    assert not check(out).problems
