@@ -215,9 +215,10 @@ class Folder:
         self.fs.rm_file(self.locate(name))
 
     def remove_unfinished(self, under: str) -> int:
-        """Remove temporary files that killed writers left on a disk; returns how many. Buckets never hold any."""
+        """Remove what killed writers left, and return how many: temporary files on a disk; uploads in parts to S3, which nobody
+        sees, and everybody pays for."""
         if not self.is_local:
-            return 0
+            return _abort_uploads(self.fs, self.locate(under)) if "s3" in self.fs.protocol else 0
         parts = list(Path(self.locate(under)).glob(f".*{PART_SUFFIX}"))
         for part in parts:
             part.unlink(missing_ok=True)
@@ -257,6 +258,17 @@ class Draft:
         fsync(self.path)
         os.replace(self.path, final)
         fsync(final.parent)
+
+
+def _abort_uploads(fs: Any, path: str) -> int:
+    bucket, key, _ = fs.split_path(path)
+    try:
+        found = fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{key}/").get("Uploads", [])
+    except OSError:  # a store that keeps none, or shows them to others alone
+        return 0
+    for upload in found:
+        fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+    return len(found)
 
 
 def refuse_overlap(source: Folder, out: Folder) -> None:
