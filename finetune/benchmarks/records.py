@@ -307,8 +307,8 @@ def _read_stan(content: Content) -> Records:
 
 
 def _is_umt(content: Content) -> bool:
-    keys = keys_of_first(content)
-    return bool(keys & {"video", "image", "video_id"}) and bool(keys & {"caption", "sentence"})
+    keys = keys_of_first(content)  # with an answer they are multi-choice, of whose captions most are wrong
+    return "answer" not in keys and bool(keys & {"video", "image", "video_id"}) and bool(keys & {"caption", "sentence"})
 
 
 def _read_umt(content: Content) -> Records:

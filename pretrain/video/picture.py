@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stillreel.configs import DataError
 from stillreel.configs.video import VideoSettings
+from stillreel.pretrain.video.pixels import Fit, fitted
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*")
@@ -34,6 +35,5 @@ def frames_of_picture(data: bytes, settings: VideoSettings) -> tuple[NDArray[np.
             picture = ImageOps.exif_transpose(opened).convert("RGB")
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
         raise DataError(f"no picture that can be read: {error}") from None
-    side = (settings.size, settings.size)
-    frame = np.asarray(ImageOps.fit(picture, side, Image.Resampling.BICUBIC), np.uint8)
+    frame = fitted(np.asarray(picture, np.uint8), settings.size, Fit.asked(settings))
     return np.repeat(frame[None], settings.frames, axis=0), np.ones(settings.frames, np.bool_)

@@ -15,7 +15,7 @@ from stillreel.pretrain.video.container import OpenVideo
 from stillreel.pretrain.video.crop import DrawnCrop
 from stillreel.pretrain.video.decode import FrameDecoder
 from stillreel.pretrain.video.errors import Flaw, VideoError, reading
-from stillreel.pretrain.video.pixels import FrameShaper
+from stillreel.pretrain.video.pixels import Fit, FrameShaper
 from stillreel.pretrain.video.samplers import sample
 from stillreel.pretrain.video.timeline import Span
 
@@ -94,7 +94,8 @@ class VideoReader:
                 str(file), "outside", f"no frame to take in {span or 'it'}; it has {decoder.timeline.frames}"
             )
         aspect = video.sample_aspect if settings.square_pixels else None
-        shapers = [FrameShaper(settings.size, aspect, view.place, view.crop) for view in views]
+        fit = Fit.asked(settings)
+        shapers = [FrameShaper(settings.size, aspect, view.place, view.crop, fit) for view in views]
         shaped = {number: [shaper(frame) for shaper in shapers] for number, frame in decoder.frames(numbers.tolist())}
         if not shaped:
             why = "; ".join(map(str, decoder.flaws)) or "the decoder gave none"

@@ -18,7 +18,7 @@ from stillreel.configs.video import VideoSettings
 from stillreel.pretrain.video import Span, VideoReader
 from stillreel.pretrain.video.container import OpenVideo
 from stillreel.pretrain.video.decode import FrameDecoder
-from stillreel.pretrain.video.pixels import FrameShaper, turned
+from stillreel.pretrain.video.pixels import Fit, fitted, turned
 from stillreel.pretrain.video.samplers import segments
 from tests.making import SHARED, needs_shared, picture
 from tests.pretrain.video.making import frame_of, number_of, write_video
@@ -163,7 +163,7 @@ def test_resizing_is_pillow_s_bicubic_of_the_whole_frame_then_the_middle() -> No
         left, top = (round((side - 112) / 2) for side in full)
         resized = Image.fromarray(pixels).resize((full[0], full[1]), Image.Resampling.BICUBIC)
         published = np.asarray(resized)[top : top + 112, left : left + 112]
-        away = np.abs(FrameShaper(112, None)._middle(pixels, 1.0).astype(int) - published)
+        away = np.abs(fitted(pixels, 112, Fit()).astype(int) - published)
         assert away.max() <= 4 and away.mean() < 0.3
 
 
