@@ -30,14 +30,14 @@ from benchmarks.gpu_steps import (
     seconds_of,
     wait,
 )
-from stillreel.animate.render.device import batch_stills, prepare_still, render_stills
+from stillreel.animate.render.device import batch_stills, prepare_still, render_normalized, render_stills
 from stillreel.animate.scenes import SIZES as SCENE_SIZES
 from stillreel.configs.stream import DataSettings
 from stillreel.configs.system.hardware import usable_cores
 from stillreel.pretrain.data import ClipBatch, ClipLoader, Share
 from stillreel.pretrain.engine.loop import TrainState
 from stillreel.pretrain.engine.prefetcher import DeviceBatch, DevicePrefetcher
-from stillreel.pretrain.model.normalize import normalize
+from stillreel.pretrain.model.normalize import CLIPS_PIXELS, affine
 from stillreel.pretrain.run import StepValues
 from stillreel.shards.stream.stream import Blend, open_blend
 
@@ -203,7 +203,7 @@ def report_renderer(options: Options, blend: Blend, phase: Phase) -> None:
     size, cpu, differences = options.size, Renderer(), []
     told = first_stills(blend, min(_JUDGED, options.pictures))
     prepared = [prepare_still(recipe, load, size.frames, size.pixels) for recipe, load in told]
-    clips = render_stills(batch_stills(prepared).to(options.device), size.pixels).cpu().numpy().astype(int)
+    clips = render_stills(batch_stills(prepared), options.device).cpu().numpy().astype(int)
     for clip, (recipe, load) in zip(clips, told, strict=True):
         differences.append(np.abs(clip - cpu.film(recipe, load, size.frames, size.pixels)))
     every = np.concatenate([one.ravel() for one in differences])
@@ -219,15 +219,16 @@ def report_renderer(options: Options, blend: Blend, phase: Phase) -> None:
 
 
 def report_rendering(clips: ClipBatch, size: Size, options: Options, step_s: float, phase: Phase) -> None:
-    """A batch of the shards, alone on the device."""
+    """A batch of the shards, alone on the device: what it costs beside being sent, which goes on under a step."""
     assert clips.stills is not None
-    stills = clips.stills.to(options.device)
-    frames = render_stills(stills, size.pixels)
-    rendering = seconds_of(lambda: render_stills(stills, size.pixels), options)
-    normalizing = seconds_of(lambda: normalize(frames), options)
+    stills, device = clips.stills, torch.device(options.device)
+    scale, shift = affine(*CLIPS_PIXELS, device)
+    whole = seconds_of(lambda: render_normalized(stills, device, scale, shift, torch.bfloat16), options)
+    sending = seconds_of(lambda: stills.to(device), options)
     phase.tell(
-        f"  rendering  {1000 * rendering:.1f} ms a batch, {rendering / step_s:.1%} of a step; "
-        f"normalizing {1000 * normalizing:.1f} ms, {normalizing / step_s:.1%}"
+        f"  rendering  {1000 * (whole - sending):.1f} ms a batch of {len(clips.keys)}, normalized, "
+        f"{(whole - sending) / step_s:.1%} of a step of {size.batch}; sending its {stills.pixels.nbytes / 1e6:.0f} MB "
+        f"{1000 * sending:.1f} ms"
     )
 
 
@@ -235,7 +236,7 @@ def report_stream(
     trained: TrainState, loader: ClipLoader, size: Size, options: Options, workers: int, phase: Phase
 ) -> None:
     """The loop's steps from shards."""
-    feed = iter(DevicePrefetcher(loader, torch.device(options.device), seed=0, dtype=torch.bfloat16))
+    feed = iter(DevicePrefetcher(loader, torch.device(options.device), dtype=torch.bfloat16))
     for _ in range(2 * workers):  # batches that may have been made before anyone was timed
         trained.take_step(next(feed).batch, 0, STEPS)
     if options.on_cuda:

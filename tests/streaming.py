@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.manifest import manifest_by_hand
 from stillreel.animate.camera.draw import draw_recipe
+from stillreel.animate.render.device import render_stills
 from stillreel.configs.grammar import load_grammar
 from stillreel.configs.stream import DataSettings
 from stillreel.pretrain.data import ClipBatch, ClipLoader, Share
@@ -60,8 +61,7 @@ def settings_of(**values: object) -> DataSettings:
 
 
 def digest_of(batch: ClipBatch) -> list[str]:
-    """A line a clip: its key, its caption and the sha256 of its frames, with its mask, or of what the device would render them
-    from."""
+    """A line a clip: its key, its caption and the sha256 of its frames, with its mask."""
     if batch.frames is not None:
         clips: list[Any] = [batch.frames[at].numpy() for at in range(len(batch.keys))]
         if batch.mask is not None:
@@ -69,18 +69,8 @@ def digest_of(batch: ClipBatch) -> list[str]:
             clips = [np.append(clip, mask) for clip, mask in zip(clips, masks, strict=True)]
     else:
         assert batch.stills is not None
-        # Pictures are padded to the largest of the rank's share, which is no part of a clip.
-        clips = [
-            np.concatenate(
-                [
-                    batch.stills.pictures[at, : int(size[1]), : int(size[0])].numpy().ravel(),
-                    batch.stills.matrices[at].numpy().view(np.uint8).ravel(),
-                    batch.stills.weights[at].numpy().view(np.uint8).ravel(),
-                    batch.stills.strengths[at].numpy().view(np.uint8).ravel(),
-                ]
-            )
-            for at, size in enumerate(batch.stills.sizes)
-        ]
+        # A plan is of the rank's whole share: only what comes of it is a clip's own.
+        clips = list(render_stills(batch.stills, "cpu").numpy())
     return [
         f"{key} {caption} {hashlib.sha256(clip.tobytes()).hexdigest()[:16]}"
         for key, caption, clip in zip(batch.keys, batch.captions, clips, strict=True)

@@ -62,7 +62,7 @@ def test_a_device_renders_without_the_compiler_of_the_cpu_s_renderer(tmp_path: P
         "from stillreel.shards.stream.stream import open_blend; from stillreel.animate.render.device import render_stills\n"
         "settings = DataSettings(frames=2, size=32, render='device')\n"
         f"(batch,) = ClipLoader(open_blend({str(data)!r}), settings, Share(2), steps=1)\n"
-        "assert render_stills(batch.stills, 32).shape == (2, 2, 32, 32, 3)"
+        "assert render_stills(batch.stills, 'cpu').shape == (2, 2, 32, 32, 3)"
     )
     assert "numba" not in imported_by(code)
 

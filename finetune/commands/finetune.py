@@ -157,8 +157,7 @@ class FinetuneRun:
         )
         dtype, texts = self._autocast or torch.float32, self._class_texts()
         pixels = Pixels.told_by(self.described.preprocess)
-        seed = self.settings.seed
-        return iter(DevicePrefetcher(loader, ranks.device, seed=seed, dtype=dtype, texts=texts, pixels=pixels))
+        return iter(DevicePrefetcher(loader, ranks.device, dtype=dtype, texts=texts, pixels=pixels))
 
     def _class_texts(self) -> ClassTexts | None:
         """None where clips are not told apart by their classes."""

@@ -29,6 +29,7 @@ from stillreel.finetune.benchmarks.classes import plain
 from stillreel.finetune.data.clips import Clip, Draws, empty_clips, fill_clip
 from stillreel.finetune.data.store import FrameStore, open_source
 from stillreel.pretrain.data import BatchDataset, BatchLoader, BatchMaker, ClipBatch, Share, View
+from stillreel.pretrain.data.identity import identify
 from stillreel.pretrain.data.tokens import CLIPS_OWN, Tokenizer, count_cut
 from stillreel.pretrain.video import Span, VideoError
 from stillreel.shards.stream.faults import BadSample, Budget, fill_slots
@@ -176,18 +177,19 @@ class _PairMaker:
         found = [pair for (pair, _), _ in filled]
         whole = [not passed for _, passed in filled]
         damage = [text for (_, flaws), passed in filled for text in (*map(str, passed), *flaws)]
-        captions = [pair.caption for pair in found]
+        keys, captions, sources = zip(*((pair.key, pair.caption, pair.source) for pair in found), strict=True)
         return ClipBatch(
             step,
-            [pair.key for pair in found],
-            captions,
-            [pair.source for pair in found],
+            list(keys),
+            list(captions),
+            list(sources),
             self._tokenizer(captions, self._settings.context_length),
             frames,
             None,
             View("", video.frames, video.size),
             whole,
             damage,
+            identify(keys, captions, sources, seed=self._settings.seed, step=step),
             mask,
         )
 

@@ -32,7 +32,8 @@ from stillreel.pretrain.run.folder import FINAL
 from stillreel.pretrain.run.opening import Described, open_model
 
 _AT_ONCE = 64  # videos that are encoded
-_ASKED: tuple[SplitName, SplitName] = ("test", "validation")
+_TEST: SplitName = "test"
+_ASKED: tuple[SplitName, SplitName] = (_TEST, "validation")
 
 
 def finetune_and_ask(settings: StudySettings, asked: FinetuneSettings, cell: Cell) -> dict[str, Answers]:
@@ -46,7 +47,7 @@ def finetune_and_ask(settings: StudySettings, asked: FinetuneSettings, cell: Cel
     with open_session(tuned) as session:
         model = _model(settings, tuned, described, store, session, cell)
         if settings.real.benchmark:
-            opened = open_asked(name, tuned, ("test",), store)
+            opened = open_asked(name, tuned, (_TEST,), store)
             return _real(settings, tuned, opened, store, session, model)
         opened = open_asked(name, tuned, ("validation", "test"), store)
         evaluator, autocast = (
@@ -113,6 +114,7 @@ def _evaluator(
         opened.located,
         split,
         tuned,
+        tokenizer=CLIPS_OWN,
         together=session.together,
         batch=_AT_ONCE,
         workers=tuned.workers,

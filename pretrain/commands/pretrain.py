@@ -68,7 +68,7 @@ def _feed(
     )
     dtype = autocast_of(settings, ranks.device) or torch.float32
     pixels = Pixels.told_by(described.preprocess)
-    return iter(DevicePrefetcher(loader, ranks.device, seed=settings.seed, dtype=dtype, pixels=pixels))
+    return iter(DevicePrefetcher(loader, ranks.device, dtype=dtype, pixels=pixels))
 
 
 def _evaluator(settings: PretrainSettings, held_out: Blend, session: Session) -> Evaluator:

@@ -2,6 +2,7 @@
 
 In: the stream's samples, by position. Out: batches of clips on the CPU, the same for every number of ranks and workers.
     film -> dataset -> loader      a sample becomes a clip; a rank's share of a batch; what was consumed, is all well
+    identity                       equal captions and pictures, and numbers for draws
     together                       what ranks tell each other before each step
     command                        `stillreel stream`
 """

@@ -23,6 +23,7 @@ from stillreel.animate.render.device import StillBatch, batch_stills
 from stillreel.configs import RequestError, StillreelError
 from stillreel.configs.stream import DataSettings
 from stillreel.pretrain.data.film import Filmer, Told, View, view_at
+from stillreel.pretrain.data.identity import Identity, identify
 from stillreel.pretrain.data.together import Failure
 from stillreel.pretrain.data.tokens import CLIPS_OWN, Tokenizer
 from stillreel.pretrain.video.beside import Shown
@@ -46,7 +47,7 @@ class ClipBatch(NamedTuple):
     """A rank's share of a global batch: B clips of T frames.
 
     `sources` are the sources' own keys of the pictures, `token_ids` int64 (B, L) those of the captions (None: context_length=0).
-    `frames` uint8 (B, T, H, W, 3), or `stills`, which `render_stills` makes into frames of `view.size`. `whole` says of each
+    `frames` uint8 (B, T, H, W, 3), or `stills`, of which a device makes them. `whole` says of each
     slot whether its own sample was; `damage` names those that were passed over. `mask` bool (B, T) is False where a clip has
     no frame (None: it has all).
     """
@@ -61,6 +62,7 @@ class ClipBatch(NamedTuple):
     view: View
     whole: list[bool]
     damage: list[str]
+    identity: Identity
     mask: Tensor | None = None
 
 
@@ -162,18 +164,23 @@ class _ClipMaker:
         frames: Tensor | None = None,
         stills: StillBatch | None = None,
     ) -> ClipBatch:
-        captions = [one.caption for one in told]
+        keys, captions, sources = (
+            [slot.key for slot in slots],
+            [one.caption for one in told],
+            [one.source for one in told],
+        )
         return ClipBatch(
             step,
-            [slot.key for slot in slots],
+            keys,
             captions,
-            [one.source for one in told],
+            sources,
             self._tokenizer(captions, self._settings.context_length) if self._settings.context_length else None,
             frames,
             stills,
             view,
             [not slot.passed for slot in slots],
             [text for slot, one in zip(slots, told, strict=True) for text in _damage_of(slot, one)],
+            identify(keys, captions, sources, seed=self._settings.seed, step=step),
             frame_mask([one.video for one in told], view.frames) if self._masks else None,
         )
 

@@ -1,6 +1,6 @@
 """From the loader to the device: a batch as the model reads it.
 
-    loader -> frames uint8, or pictures and windows -> device -> render -> normalize -> Batch
+    loader -> frames uint8, or pictures and a plan -> device -> render -> normalize -> Batch
 
 On CUDA that happens on a stream of its own. A loop that does not wait for its step asks for the next batch while the device
 still computes, so batches are made one ahead.
@@ -15,10 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stillreel.animate.render.device import render_stills
+from stillreel.animate.render.device import render_normalized
 from stillreel.pretrain.data import BatchLoader, ClipBatch
-from stillreel.pretrain.model.normalize import CLIPS_PIXELS, Pixels, normalize
-from stillreel.pretrain.objectives import Batch, Classes, ClassTexts, Identity, identify
+from stillreel.pretrain.model.normalize import CLIPS_PIXELS, Pixels, affine, normalize
+from stillreel.pretrain.objectives import Batch, Classes, ClassTexts, Identity
 from stillreel.shards.stream.stream import State
 
 
@@ -38,18 +38,16 @@ class DevicePrefetcher:
         loader: BatchLoader,
         device: torch.device,
         *,
-        seed: int,
         dtype: torch.dtype,
         texts: ClassTexts | None = None,
         pixels: Pixels = CLIPS_PIXELS,
     ) -> None:
-        """`seed` is of the samples' random draws; `dtype` and `pixels` are what frames are normalized to; `texts` are of the
-        classes that clips are told apart by, if they are."""
+        """`dtype` and `pixels` are what frames are normalized to; `texts` are of the classes that clips are told apart by, if
+        they are."""
         self._loader = loader
         self._texts = texts
         self._pixels = pixels
         self._device = device
-        self._seed = seed
         self._dtype = dtype
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
 
@@ -61,21 +59,22 @@ class DevicePrefetcher:
             yield DeviceBatch(batch, self._loader.state, clips.keys)
 
     def _batch(self, clips: ClipBatch) -> Batch:
-        if clips.stills is not None:
-            frames = render_stills(clips.stills.to(self._device), clips.view.size)
-        else:
-            assert clips.frames is not None
-            frames = clips.frames.to(self._device, non_blocking=True)
         assert clips.token_ids is not None
-        identity = identify(clips.keys, clips.captions, clips.sources, seed=self._seed, step=clips.step)
         return Batch(
-            normalize(frames, *self._pixels, dtype=self._dtype),
+            self._frames(clips),
             None if clips.mask is None else self._moved(clips.mask),
             self._moved(clips.token_ids),
             None,
-            Identity(*(self._moved(self._pinned(one)) for one in identity)),
+            Identity(*(self._moved(one) for one in clips.identity)),
             self._classes(clips.captions),
         )
+
+    def _frames(self, clips: ClipBatch) -> Tensor:
+        if clips.stills is not None:
+            scale, shift = affine(*self._pixels, self._device)
+            return render_normalized(clips.stills, self._device, scale, shift, self._dtype)
+        assert clips.frames is not None
+        return normalize(self._moved(clips.frames), *self._pixels, dtype=self._dtype)
 
     def _classes(self, captions: Sequence[str]) -> Classes | None:
         if self._texts is None:

@@ -87,7 +87,7 @@ class HeldOutClips:
             return read.frames
         frames = empty_frames(self.batch, self._view).to(device)
         if read.stills is not None:
-            frames[torch.tensor(read.whole, device=device)] = render_stills(read.stills.to(device), self._view.size)
+            frames[torch.tensor(read.whole, device=device)] = render_stills(read.stills, device)
         return frames
 
 

@@ -36,7 +36,7 @@ def normalize(
     dtype: torch.dtype = torch.bfloat16,
 ) -> Tensor:
     """Frames uint8 (..., H, W, 3) as a model eats them, (..., 3, H, W); the defaults are CLIP's."""
-    scale, shift = _affine(tuple(mean), tuple(std), frames.device)
+    scale, shift = affine(tuple(mean), tuple(std), frames.device)
     ready = torch.empty((*frames.shape[:-3], 3, *frames.shape[-3:-1]), dtype=dtype, device=frames.device)
     # Cast, scaled, shifted, turned and cast again in one kernel: frames are the largest thing that a step reads.
     return torch.addcmul(shift, frames.movedim(-1, -3), scale, out=ready)
@@ -60,7 +60,7 @@ def encode_frames(
 
 
 @lru_cache(16)
-def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+def affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """What pixels 0 to 255 are multiplied by, and what is added then, (3, 1, 1) each."""
     scale = torch.tensor([1 / (255 * value) for value in std])
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])

@@ -76,9 +76,9 @@ def _time_stills(frames: int, size: int, device: torch.device) -> tuple[dict[str
     steps = {"decode the picture, one core": time_call(lambda: [stored_pixels(jpeg) for _, jpeg in stills]) / _STILLS}
     loader = steps["decode and render, one core"] = time_call(render) / _STILLS
     if device.type == "cuda":
-        batch = batch_stills(prepare()).to(device)
+        batch = batch_stills(prepare())
         loader = steps["decode and prepare for the device, one core"] = time_call(prepare) / _STILLS
-        steps["render on the device"] = time_call(lambda: render_stills(batch, size)) / _STILLS
+        steps["render on the device"] = time_call(lambda: render_stills(batch, device)) / _STILLS
     return steps, loader
 
 

@@ -9,8 +9,8 @@
 Each rank's loss is the mean over its own rows; the mean over ranks, which DDP takes of the gradients, is the batch's.
 """
 
+from stillreel.pretrain.data.identity import Identity, identify
 from stillreel.pretrain.objectives.classes import Classes, ClassTexts
-from stillreel.pretrain.objectives.identity import Identity, identify
 from stillreel.pretrain.objectives.task import Batch, Encoded, Losses, Task
 
 __all__ = ["Batch", "ClassTexts", "Classes", "Encoded", "Identity", "Losses", "Task", "identify"]

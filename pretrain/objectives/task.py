@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from stillreel.configs import RequestError
 from stillreel.configs.train import ObjectiveSettings
+from stillreel.pretrain.data.identity import Identity
 from stillreel.pretrain.model import VideoTextModel
 from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, in_fp32
 from stillreel.pretrain.model.heads import Dot
@@ -21,7 +22,7 @@ from stillreel.pretrain.objectives.classes import Classes, gather_classes, share
 from stillreel.pretrain.objectives.contrast import info_nce, sigmoid_loss
 from stillreel.pretrain.objectives.distillation import distillation_loss
 from stillreel.pretrain.objectives.gather import gather_features, rank_count
-from stillreel.pretrain.objectives.identity import Identity, Truth, tell_truth
+from stillreel.pretrain.objectives.identity import Truth, tell_truth
 from stillreel.pretrain.objectives.matching import draw_negatives, matching_loss
 
 

@@ -39,12 +39,14 @@ class Reading(NamedTuple):
     clips_per_s: float
     mfu: float | None  # share of the devices' dense peak; None where that is not known
     data_wait: float  # share of time, of the rank that waited longest
+    idle: float | None  # share of time in which a CUDA device had no step to take, of the one that idled longest
     memory: int  # bytes at the peak: of a CUDA device's tensors, on a CPU of the process; of the rank that has most
     left_s: float
 
     def record(self) -> dict[str, float | None]:
         """As metrics.jsonl has it."""
         told = finite({**self.values, "clips_per_s": self.clips_per_s, "data_wait": self.data_wait})
+        told |= {} if self.idle is None else {"idle": self.idle}
         return {"clips": self.clips, "epoch": self.epoch, **told, "mfu": self.mfu, "memory": self.memory}
 
     def line(self) -> str:
@@ -62,7 +64,7 @@ class Reading(NamedTuple):
                 f"logit_scale {values['logit_scale']:.4g}",
                 f"{self.clips_per_s:,.1f} clips/s",
                 f"MFU {'-' if self.mfu is None else f'{self.mfu:.1%}'}",
-                f"data wait {self.data_wait:.1%}",
+                f"data wait {self.data_wait:.1%}" + ("" if self.idle is None else f" (device idle {self.idle:.1%})"),
                 amount(self.memory),
                 f"epoch {self.epoch:.2f}, {self.clips:,} clips",
                 f"{duration(self.left_s)} left",
@@ -84,7 +86,8 @@ class Meter:
         if step % log_every == 0:
             journal.write(meter.read(loader.state, values))
 
-    Waiting is the host's: where the device is still busy meanwhile, less of it is lost than is told.
+    Waiting is the host's: where the device is still busy meanwhile, less of it is lost than is told. What is lost is told beside
+    it: the time on the device's own clock from the end of a step to when the next one's batch is there.
     """
 
     def __init__(self, device: torch.device, steps: int, clips_an_epoch: int) -> None:
@@ -99,11 +102,14 @@ class Meter:
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """For data."""
-        start = time.perf_counter()
+        start, ended = time.perf_counter(), self._mark()
         try:
             yield
         finally:
             self._waited += time.perf_counter() - start
+            begun = self._mark()
+            if ended is not None and begun is not None:
+                self._gaps.append((ended, begun))
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -124,7 +130,8 @@ class Meter:
         """Waits for the device, and tells all since the last reading. All ranks must call it."""
         told = self._told(values)
         seconds = max(time.perf_counter() - self._start - self._aside, 1e-9)
-        wait, memory = self._most([self._waited / seconds, float(self._memory())])
+        idle = sum(ended.elapsed_time(begun) for ended, begun in self._gaps) / 1000 / seconds
+        wait, idle, memory = self._most([self._waited / seconds, idle, float(self._memory())])
         reading = Reading(
             step=state.steps,
             steps=self._steps,
@@ -134,6 +141,7 @@ class Meter:
             clips_per_s=self._clips / seconds,
             mfu=None if self._peak is None else self._flops / seconds / self._peak,
             data_wait=min(wait, 1.0),
+            idle=min(idle, 1.0) if self._gaps else None,
             memory=int(memory),
             left_s=(self._steps - state.steps) * seconds / max(self._counted, 1),
         )
@@ -144,6 +152,15 @@ class Meter:
         self._start = time.perf_counter()
         self._waited = self._aside = self._flops = 0.0
         self._clips = self._counted = 0
+        self._gaps: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def _mark(self) -> torch.cuda.Event | None:
+        """Behind what the device was given to do until now."""
+        if self._device.type != "cuda":
+            return None
+        mark = torch.cuda.Event(enable_timing=True)
+        mark.record(torch.cuda.current_stream(self._device))
+        return mark
 
     def _told(self, values: StepValues) -> dict[str, float]:
         """Means over the ranks, in one sum and one copy from the device."""

@@ -11,7 +11,7 @@ import simplejpeg
 from stillreel.animate.camera.draw import draw_recipe
 from stillreel.animate.camera.recipe import Recipe
 from stillreel.animate.pictures.picture import stored_pixels
-from stillreel.animate.render.cpu import Renderer, are_straight
+from stillreel.animate.render.cpu import Renderer
 from stillreel.configs.grammar import load_grammar
 from stillreel.configs.looks import load_look
 from stillreel.configs.settings import preset_names
@@ -19,8 +19,8 @@ from tests.making import SHARED, jpeg, needs_shared
 
 torch = pytest.importorskip("torch", reason="the device renderer is torch's: pip install '.[train]'")
 
-from stillreel.animate.render.device import Still, batch_stills, prepare_still, render_stills  # noqa: E402
-from stillreel.pretrain.model.normalize import normalize  # noqa: E402
+from stillreel.animate.render.device import batch_stills, prepare_still, render_normalized, render_stills  # noqa: E402
+from stillreel.pretrain.model.normalize import CLIPS_PIXELS, affine, normalize  # noqa: E402
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -35,7 +35,7 @@ def compare(grammar: str, pictures: dict[str, bytes], frames: int, size: int, de
     loads = {key: partial(stored_pixels, data) for key, data in pictures.items()}
     recipes = {key: recipe_of(grammar, key, data) for key, data in pictures.items()}
     stills = [prepare_still(recipes[key], loads[key], frames, size) for key in pictures]
-    clips = render_stills(batch_stills(stills).to(device), size).cpu().numpy()
+    clips = render_stills(batch_stills(stills), device).cpu().numpy()
     renderer = Renderer()
     return [
         np.abs(clip.astype(int) - renderer.film(recipes[key], loads[key], frames, size))
@@ -72,7 +72,7 @@ def test_wide_filters_are_the_cpu_s() -> None:
     recipe = recipe_of("zoom", "wide", data)
     still = prepare_still(recipe, lambda level: stored_pixels(data, level), 6, 40)
     assert still.picture.shape[0] < pixels.shape[0], "decoded smaller"
-    clip = render_stills(batch_stills([still]), 40).numpy()[0]
+    clip = render_stills(batch_stills([still]), "cpu").numpy()[0]
     assert (clip == Renderer().film(recipe, lambda level: stored_pixels(data, level), 6, 40)).all()
 
 
@@ -84,12 +84,18 @@ def test_nothing_is_asked_of_the_device() -> None:
         prepare_still(recipe_of("film", key, data), partial(stored_pixels, data), 5, 32)
         for key, data in pictures.items()
     ]
+    # All frames dissolve; views that nobody was to see have a strength below 0.
+    stills = [
+        still._replace(
+            warps=still.warps._replace(
+                weights=np.full_like(still.warps.weights, 0.25), strengths=still.warps.strengths.clip(min=0)
+            )
+        )
+        for still in stills
+    ]
     batch = batch_stills(stills)
-    assert not are_straight(batch.matrices).all(), "some turn"
-    # Views that nobody was to see have a strength below 0.
-    weights, strengths = torch.full_like(batch.weights, 0.25), batch.strengths.clamp(min=0)
-    dissolving = batch._replace(weights=weights, strengths=strengths)
-    frames = render_stills(dissolving.to("meta"), 32)
+    assert len(batch.straight) and len(batch.affine) and len(batch.perspective) and len(batch.copies)
+    frames = render_stills(batch, "meta")
     assert frames.is_meta and frames.shape == (30, 5, 32, 32, 3)
     assert normalize(frames).shape == (30, 5, 3, 32, 32)
 
@@ -99,6 +105,13 @@ def test_recipes_with_a_look_are_refused() -> None:
     recipe = draw_recipe("film", load_grammar("film"), load_look("drifting"), 0, "k", (160, 120), ("a",)).recipe
     with pytest.raises(ValueError, match=r"has a look \(RandomBrightnessContrast.*render on the CPU"):
         prepare_still(recipe, lambda level: stored_pixels(data, level), 4, 64)
+
+
+def test_frames_are_normalized_as_they_are_elsewhere() -> None:
+    data = jpeg(4)
+    batch = batch_stills([prepare_still(recipe_of("film", "k", data), partial(stored_pixels, data), 4, 48)])
+    ready = render_normalized(batch, "cpu", *affine(*CLIPS_PIXELS, torch.device("cpu")), torch.bfloat16)
+    assert torch.equal(ready, normalize(render_stills(batch, "cpu")))
 
 
 def test_normalized_frames_are_what_clip_eats() -> None:
@@ -113,11 +126,29 @@ def test_normalized_frames_are_what_clip_eats() -> None:
 
 
 def test_a_batch_keeps_each_picture_once() -> None:
-    """No copy for each frame: what travels is pictures, padded, and twenty-one numbers a frame."""
+    """No copy for each frame and no padding: what travels is pictures, and a plan of less than a frame each."""
     data = jpeg(3)
     still = prepare_still(recipe_of("film", "k", data), lambda level: stored_pixels(data, level), 48, 64)
-    batch = batch_stills([still, Still(still.picture[:100, :90], still.warps)])
-    assert batch.pictures.shape == (2, 120, 160, 3)
-    assert batch.sizes.tolist() == [[160, 120], [90, 100]]
-    assert (batch.pictures[1, 100:] == batch.pictures[1, 99]).all()
-    assert (batch.pictures[1, :, 90:] == batch.pictures[1, :, 89:90]).all()
+    batch = batch_stills([still, still._replace(picture=still.picture[:100, :90])])
+    assert len(batch.pixels) == 3 * (120 * 160 + 100 * 90)
+    assert batch.sources[:2].tolist() == [[0, 480, 159, 119], [3 * 120 * 160, 270, 89, 99]]
+    assert (batch.pixels[3 * 120 * 160 :].view(100, 90, 3).numpy() == still.picture[:100, :90]).all()
+    plan = sum(part.nbytes for part in batch[4:])
+    assert plan < 96 * 64 * 64
+
+
+def test_only_the_part_that_a_turned_view_sees_is_filtered() -> None:
+    shapes = [(900, 700), (640, 427)] * 8
+    pictures = {f"{number} {shape}": jpeg(number, *shape) for number, shape in enumerate(shapes)}
+    stills = [
+        prepare_still(recipe_of("film", key, data), partial(stored_pixels, data), 5, 32)
+        for key, data in pictures.items()
+    ]
+    batch = batch_stills(stills)
+    of, to = batch.copies[:, :2].T
+    left, top, right, bottom = batch.copies[:, 4:].T
+    assert len(of) and (batch.sources[to, 2:] == batch.sources[of, 2:]).all()
+    assert ((left >= 0) & (top >= 0) & (right - 1 <= batch.sources[of, 2]) & (bottom - 1 <= batch.sources[of, 3])).all()
+    area = ((right - left) * (bottom - top)).sum()
+    assert batch.room == len(batch.pixels) + 3 * int(area)
+    assert area < (batch.sources[of, 2:] + 1).prod(dim=1).sum()

@@ -101,7 +101,7 @@ def whole_set(case: str, home: Path) -> tuple[Tensor, list[str]]:
     for url in data_of(case, home).split(","):
         blend, rules = open_blend(url), DataSettings.resolve({**VIEW, **settings})
         (batch,) = ClipLoader(blend, rules, Share(blend.corpora[0].samples), steps=1)
-        pixels = batch.frames if batch.stills is None else render_stills(batch.stills, 64)
+        pixels = batch.frames if batch.stills is None else render_stills(batch.stills, "cpu")
         assert pixels is not None
         order = sorted(range(len(batch.keys)), key=batch.keys.__getitem__)
         frames.append(pixels[order])

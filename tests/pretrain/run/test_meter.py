@@ -79,6 +79,40 @@ def test_time_goes_by_a_wait_that_ends_in_an_error_too(clock: Clock) -> None:
     assert gauge.read(state_at(1), VALUES).data_wait == 0.75
 
 
+class Mark:
+    """In place of a CUDA event: what the device's clock will say when it is reached."""
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+    def elapsed_time(self, other: Mark) -> float:
+        return 1000 * (other.at - self.at)
+
+
+def test_a_device_that_is_busy_while_the_host_waits_is_not_idle(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    gauge = Meter(torch.device("cpu"), steps=100, clips_an_epoch=160)
+    busy_until = 0.0
+
+    def mark() -> Mark:
+        return Mark(max(clock.now, busy_until))
+
+    monkeypatch.setattr(gauge, "_mark", mark)
+    for wait in (1.0, 3.0):  # the host gives out a step at once; the device takes two seconds for it
+        take(gauge, clock, wait=wait, step=0.0)
+        busy_until = clock.now + 2.0
+    reading = gauge.read(state_at(2), VALUES)
+    assert reading.data_wait == 1.0
+    assert reading.idle == pytest.approx((1.0 + 1.0) / 4.0)
+    assert "device idle 50.0%" in reading.line() and reading.record()["idle"] == pytest.approx(0.5)
+
+
+def test_without_cuda_nothing_is_said_of_a_device(clock: Clock) -> None:
+    gauge = Meter(torch.device("cpu"), steps=100, clips_an_epoch=160)
+    take(gauge, clock, wait=1.0, step=1.0)
+    reading = gauge.read(state_at(1), VALUES)
+    assert reading.idle is None and "idle" not in reading.line() and "idle" not in reading.record()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_only_a_reading_waits_for_the_device() -> None:
     device = torch.device("cuda")

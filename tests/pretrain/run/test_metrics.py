@@ -21,7 +21,7 @@ from tests.making import ROOT
 
 def reading(step: int, loss: float = 2.5, mfu: float | None = None) -> Reading:
     values = {"loss": loss, "loss.infonce": 2.25, "grad_norm": 1.5, "logit_scale": 14.3, "lr": 4e-6}
-    return Reading(step, 1000, 64 * step, 0.25, values, 1234.5, mfu, 0.012, 3_200_000_000, 4000.0)
+    return Reading(step, 1000, 64 * step, 0.25, values, 1234.5, mfu, 0.012, None, 3_200_000_000, 4000.0)
 
 
 def lines_of(folder: Path) -> list[dict[str, object]]:
