@@ -39,7 +39,7 @@ SMALL = {
 }
 
 
-def words_of(data: Path, out: Path, **settings: object) -> list[str]:
+def words_of(data: Path | str, out: Path, **settings: object) -> list[str]:
     """The command's words; dots of names are written as two underscores."""
     given = {key.replace("__", "."): value for key, value in settings.items()}
     values = {**SMALL, "data": data, "eval.data": "", "out": out, **given}

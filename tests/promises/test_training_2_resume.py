@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.pretrain.data.video_tars import write_videos
 from tests.pretrain.trainer import finish, keys_of, losses_of, start, tensors_of, words_of
 from tests.streaming import write_set
 
@@ -65,6 +66,20 @@ def test_a_run_that_was_killed_again_and_again_ends_as_one_that_was_not(data: Pa
     code, said = finish(words_of(data, home / "out", **MODEL), home)
     assert code == 0, said
     assert_same_run(home, whole)
+
+
+@pytest.mark.slow
+def test_a_run_on_stills_and_videos_that_was_killed_ends_as_one_that_was_not(data: Path) -> None:
+    mixture = f"{data}*3,{write_videos(data.parent / 'real', [5, 3])}*1"
+    undisturbed, home = data.parent / "undisturbed", data.parent / "killed too"
+    assert finish(words_of(mixture, undisturbed / "out", **MODEL), undisturbed)[0] == 0
+    process = start(words_of(mixture, home / "out", **MODEL), home)
+    wait_for_step(home, 5)
+    process.kill()
+    process.communicate()
+    code, said = finish(words_of(mixture, home / "out", workers=0, **MODEL), home)
+    assert code == 0, said
+    assert_same_run(home, undisturbed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda one: one.name)
