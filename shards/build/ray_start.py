@@ -77,7 +77,7 @@ class HeadWatch(threading.Thread):
 
 def leave_ray(ray: Any, head: HeadWatch) -> None:
     """End this driver's part of Ray. Of a Ray that has no head any more there is nobody to tell, and its threads, which go on
-    asking, would end this process in their own way: so it is ended before they are, when Python has done all else."""
+    asking, would end this process in their own way: so, when it has said all, it ends itself."""
     head.end()
     if head.is_lost:
         atexit.unregister(ray._private.worker.shutdown)
