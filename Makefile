@@ -3,6 +3,7 @@
 #   make quick     the pure tests, in a minute; of one room: make quick ROOM=shards
 #   make lint      ruff and mypy                                      make test-all  the slow ones too
 #   make lock      resolve pyproject.toml anew into .ci/requirements.txt, with hashes that an install is held to
+#   make docs      the pages of docs/ as a site, in site/
 #   make fuzz      damage every kind of file that is read, for ten minutes, and count what its readers do
 #   make gpu-day   print the commands of a GPU day; they need nothing of make's, there or here
 #   make test JOBS=4 on more cores; whatever their number, some tests measure time and memory, and want room
@@ -26,7 +27,7 @@ SEED ?= 0
 # Files whose tests start no process and take seconds.
 QUICK = $(filter tests/$(ROOM)%,$(shell cat tests/quick.txt))
 
-.PHONY: demo quick test test-all fuzz lint lock gpu-day
+.PHONY: demo quick test test-all fuzz lint docs lock gpu-day
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -49,6 +50,9 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/installed
+	$(BIN)/mkdocs build --strict --quiet --site-dir site
 
 lock: .venv/installed
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-package stillreel --generate-hashes \

@@ -30,10 +30,10 @@ from PIL import Image
 
 from benchmarks.command import begin
 from stillreel.configs.video import VideoSettings
-from stillreel.finetune.video.container import OpenVideo
-from stillreel.finetune.video.decode import FrameDecoder
-from stillreel.finetune.video.pixels import FrameShaper
-from stillreel.finetune.video.samplers import sample
+from stillreel.pretrain.video.container import OpenVideo
+from stillreel.pretrain.video.decode import FrameDecoder
+from stillreel.pretrain.video.pixels import FrameShaper
+from stillreel.pretrain.video.samplers import sample
 
 Pixels = NDArray[np.uint8]
 Method = Callable[[Path, list[int]], list[Pixels]]
@@ -129,10 +129,10 @@ def opencv_seeking(path: Path, numbers: list[int]) -> list[Pixels]:
 
 
 def opencv_seeking_resized(path: Path, numbers: list[int]) -> list[Pixels]:
-    return [_transformed(frame) for frame in opencv_seeking(path, numbers)]
+    return [transformed(frame) for frame in opencv_seeking(path, numbers)]
 
 
-def _transformed(frame: Pixels) -> Pixels:
+def transformed(frame: Pixels) -> Pixels:
     """torchvision's Resize(224, bicubic) and CenterCrop(224) on a PIL image."""
     height, width = frame.shape[:2]
     scale = _SIZE / min(height, width)
@@ -204,7 +204,7 @@ def judge(methods: dict[str, Method], wanted: dict[Path, list[int]]) -> dict[str
         for name, method in methods.items():
             frames = _attempt(method, path, numbers)
             failed[name] += len(frames) < len(numbers)
-            expected = list(map(_transformed, reference)) if name in _RESIZED else reference
+            expected = list(map(transformed, reference)) if name in _RESIZED else reference
             for frame, right in zip(frames, expected, strict=False):
                 seen[name] += 1
                 same = frame.shape == right.shape

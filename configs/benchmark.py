@@ -25,6 +25,8 @@ BenchmarkName = Literal[
     "folder",
 ]
 BENCHMARKS: tuple[str, ...] = get_args(BenchmarkName)
+# What a benchmark is published with, where nothing else is given: paragraphs by CLIP4Clip's max_words and max_frames.
+USUAL: dict[str, dict[str, int]] = {name: {"context_length": 64, "frames": 64} for name in ("didemo", "activitynet")}
 
 
 class FileSettings(Settings):
@@ -58,8 +60,8 @@ class BenchmarkSettings(Settings):
     )
     variant: str = Field(
         "",
-        description="published split: MSR-VTT 1ka-9k, 1ka-7k, 1kb or full; VATEX hgr or clip2video; HMDB51 and UCF101 1, 2 or 3; "
-        "empty: the first of these",
+        description="published split: MSR-VTT 1ka-9k, 1ka-7k, 1kb, full or mc (multi-choice); LSMDC mc; VATEX hgr or "
+        "clip2video; HMDB51 and UCF101 1, 2 or 3; empty: the first of these, of LSMDC retrieval",
     )
     allow_missing: bool = Field(
         False,

@@ -1,4 +1,4 @@
-"""Settings of `stillreel animate`, `verify`, `stats`, `preview`, `download` and `demo`."""
+"""Settings of `stillreel animate`, `verify`, `repair`, `status`, `stats`, `preview`, `download` and `demo`."""
 
 from __future__ import annotations
 
@@ -154,6 +154,11 @@ class AnimateSettings(BuildSettings, FilterSettings, ClipSettings):
         "no", description="add to a finished build: new: samples it lacks; rejects: its rejected rows, again"
     )
 
+    dry_run: bool = Field(
+        False,
+        description="build nothing: say what it would come to, by a hundred samples that are made, and if it fits",
+    )
+
     def filter(self) -> FilterSettings:
         """The part that decides which samples are taken."""
         return FilterSettings(**{key: getattr(self, key) for key in FilterSettings.model_fields})
@@ -195,6 +200,21 @@ class VerifySettings(Settings):
 
 class StatsSettings(Settings):
     json_output: bool = Field(False, alias="json", description="JSON on standard output, not a table")
+
+
+class RepairSettings(BuildSettings):
+    """How shards are made anew; what they hold stands in the plans."""
+
+    check: Literal["sizes", "full"] = Field(
+        "full", description="how shards are looked at. full: every byte is hashed; sizes: of files, against receipts"
+    )
+    source: str = Field("", description="where SOURCE lies now, if it has moved; its last part must be what it was")
+    retry_rejects: bool = Field(False, description="then try rejected samples again, as an extension")
+    max_rejects: Fraction = Field(1, description="stop when more than this fraction is rejected; 1: no limit")
+
+
+class StatusSettings(Settings):
+    json_output: bool = Field(False, alias="json", description="JSON on standard output, not lines to read")
 
 
 class DemoSettings(Settings):

@@ -12,7 +12,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, get_args, get_origin
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from pydantic.fields import FieldInfo
@@ -28,6 +28,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
+    # Groups that came later: at their defaults a digest is what it was before.
+    later: ClassVar[frozenset[str]] = frozenset()
+
     @classmethod
     def resolve(cls, values: Mapping[str, Any]) -> Self:
         """Validate nested `values`; raise RequestError that names every wrong key, what was given and what is expected."""
@@ -38,7 +41,9 @@ class Settings(BaseModel):
 
     def digest(self) -> str:
         """sha256 of the resolved values, as hex: equal settings have equal digests, in any order and on any machine."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()
+        fields = type(self).model_fields
+        usual = {name for name in self.later if getattr(self, name) == fields[name].default}
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude=usual))).hexdigest()
 
     def changes(self) -> dict[str, Any]:
         """Values that are not the defaults, by path; what has no default is always among them."""

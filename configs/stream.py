@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from stillreel.configs.build import Fraction
 from stillreel.configs.settings import Settings, named_by
+from stillreel.configs.video import VideoOptions, VideoSettings
 
 
 class Change(Settings):
@@ -36,8 +37,19 @@ class OrderSettings(Settings):
     window: int = Field(4096, ge=1, le=1 << 20, description="shuffle buffer of a lane, in samples")
 
 
+class ForeignSettings(Settings):
+    """How to read tars that we did not write, where their shape does not say it all."""
+
+    caption: str = Field(
+        "",
+        description="foreign tars: the field of their JSON, or a member's ending, that has the caption; empty: the usual ones",
+    )
+
+
 class DataSettings(OrderSettings):
     """OrderSettings, what a sample becomes, and how it is read."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"source", "video"})
 
     frames: int = Field(12, ge=1, le=999, description="T, frames per clip")
     size: int = Field(224, ge=16, le=2048, description="H = W of a frame, in pixels")
@@ -68,6 +80,12 @@ class DataSettings(OrderSettings):
     )
     cache_gb: float = Field(50.0, gt=0, description="size limit of the cache, in GB")
     attempts: int = Field(4, ge=1, le=20, description="attempts of a read that storage does not answer")
+    source: ForeignSettings = ForeignSettings()
+    video: VideoOptions = VideoOptions()
+
+    def video_settings(self, frames: int, size: int) -> VideoSettings:
+        """`video`, for clips of this shape."""
+        return VideoSettings(frames=frames, size=size, **dict(self.video))
 
     def order(self) -> OrderSettings:
         """The part that decides which sample comes when."""

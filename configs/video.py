@@ -37,6 +37,15 @@ class VideoOptions(Settings):
         True,
         description="correct the aspect ratio of videos whose pixels are not square, as players do; false: as published codes do",
     )
+    resize: Literal["shortest", "squash", "longest"] = Field(
+        "shortest",
+        description="how a frame becomes square, as the model's towers were trained behind it if nothing is given. shortest: the "
+        "short side is scaled to size, then the center cropped; squash: both sides are, whatever its shape (SigLIP); longest: "
+        "the long side is, and the rest is black",
+    )
+    interpolation: Literal["bicubic", "bilinear"] = Field(
+        "bicubic", description="filter that scales frames, the towers' own if nothing is given"
+    )
     max_pixels: int = Field(4096 * 2304, ge=1, description="videos with more pixels per frame than this are refused")
     max_seconds: float = Field(
         60.0, gt=0, description="CPU seconds that decoding one clip may take, before its video counts as damaged"

@@ -44,6 +44,18 @@ COMMANDS = {
         ("OUT",),
         "prove that nothing is missing and every byte is as written",
     ),
+    "repair": Command(
+        "animate.commands.repair",
+        "build.RepairSettings",
+        ("OUT",),
+        "make damaged, missing and failed shards anew, and no others",
+    ),
+    "status": Command(
+        "shards.commands.status",
+        "build.StatusSettings",
+        ("OUT",),
+        "how far a build is, and what failed: from any machine, while it runs and after",
+    ),
     "preview": Command(
         "animate.commands.preview", "build.PreviewSettings", ("OUT",), "a page that shows what was made"
     ),

@@ -15,7 +15,7 @@ _KEYS = 34  # columns of `key=default`; a longer one has a line of its own
 # The settings that people change, of commands with more than these.
 COMMON = {
     "animate": (
-        "store grammar frames size seed name source.captions max_side fps quality shard_size looks extend workers ray"
+        "store grammar frames size seed name source.captions max_side fps quality shard_size looks extend dry_run workers ray"
     ),
     "stream": "frames size context_length grammar fresh seed keys simulate steps batch ranks nodes workers start cache",
     "pretrain": (
@@ -49,7 +49,8 @@ GROUPS = {
     "Optimization": "batch micro_batch epochs steps optimizer ema wise_ft_alpha",
     "Evaluation": "eval select prompt dual_softmax querybank rerank weight compare k faiss",
     "Run": (
-        "out name shard_size resume extend check dry_run keys simulate measure save_every keep_last keep_every best_metric "
+        "out name shard_size resume extend retry_rejects check dry_run keys simulate measure save_every keep_last keep_every "
+        "best_metric "
         "log_every tracker tensorboard progress page results json towers dtype"
     ),
     "Machine": (

@@ -61,9 +61,12 @@ def settings_of(**values: object) -> DataSettings:
 
 
 def digest_of(batch: ClipBatch) -> list[str]:
-    """A line a clip: its key, its caption and the sha256 of its frames."""
+    """A line a clip: its key, its caption and the sha256 of its frames, with its mask."""
     if batch.frames is not None:
         clips: list[Any] = [batch.frames[at].numpy() for at in range(len(batch.keys))]
+        if batch.mask is not None:
+            masks = batch.mask.numpy().view(np.uint8)
+            clips = [np.append(clip, mask) for clip, mask in zip(clips, masks, strict=True)]
     else:
         assert batch.stills is not None
         # A plan is of the rank's whole share: only what comes of it is a clip's own.

@@ -125,7 +125,7 @@ def test_spawned_processes_find_their_work(installed: Installed) -> None:
     installed.run("spawn.py")
 
 
-# What the README's examples leave to their reader, and what they are run with instead of a GPU, 512 clips and a download.
+# What the examples leave to their reader, and what they are run with instead of a GPU, 512 clips and a download.
 GIVEN = """
 import json, tarfile
 from pathlib import Path
@@ -153,7 +153,7 @@ def save(model, state):
 
 def shown(text):
     try:
-        exec(compile(text, "README.md", "exec"), dict(globals()))
+        exec(compile(text, "shown", "exec"), dict(globals()))
     except Saved:
         pass
 """
@@ -165,20 +165,23 @@ INSTEAD = {
 
 
 def snippets() -> list[str]:
-    """The README's Python, ready to run here."""
-    found = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    """The Python of the README and of docs/, ready to run here."""
+    pages = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    found = re.findall(
+        r"^```python\n(.*?)^```$", "\n".join(page.read_text() for page in pages), re.MULTILINE | re.DOTALL
+    )
     text = "\0".join(found)
     for given, taken in INSTEAD.items():
-        assert given in text, f"no {given} in README.md any more"
+        assert given in text, f"no {given} is shown any more"
         text = text.replace(given, taken)
     return text.split("\0")
 
 
-def test_the_readme_s_python_runs(installed: Installed, clips: str) -> None:
+def test_the_python_that_is_shown_runs(installed: Installed, clips: str) -> None:
     _, weights = published("STAN")
     torch.save(weights, installed.folder / "pytorch_model.bin.4")
     calls = [f"shown({text!r})" for text in snippets()]
-    assert len(calls) == 4
+    assert len(calls) == 5
     (installed.folder / "readme.py").write_text(
         "\n".join([GIVEN, 'if __name__ == "__main__":', *(f"    {call}" for call in calls)])
     )

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from stillreel.animate.clips.clip import Stage
+from stillreel.animate.clips.planned import PlannedCaptions
 from stillreel.animate.sources import Source
 from stillreel.configs import DataError, RequestError, StillreelError
 from stillreel.configs.build import AnimateSettings, ClipSettings
 from stillreel.configs.system.progress import tally
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.build.libraries import library_versions
-from stillreel.shards.build.survey import survey
+from stillreel.shards.build.survey import Survey, survey
 from stillreel.shards.commands.stats import tables
 from stillreel.shards.format.plan import Listed, Plan, PlanHeader, write_plan
 from stillreel.shards.format.record import CHOSEN, REJECTED, WRITTEN
@@ -24,9 +24,6 @@ from stillreel.shards.selection.plans import KIND as COPIED
 _log = logging.getLogger(__name__)
 # Whatever decides a byte of a tar, Parquet or idx file.
 _LIBRARIES = ("albumentations", "av", "numpy", "opencv-python-headless", "pillow", "pyarrow", "simplejpeg", "stillreel")
-
-
-_UNSPOKEN = hashlib.blake2b(b"", digest_size=16).digest()  # of a sample without captions: extend=rejects tries it again
 
 
 def open_or_write_plans(
@@ -63,28 +60,18 @@ def open_or_write_plans(
 
 def _new(plans: Sequence[Plan], source: Source) -> Iterator[Listed]:
     """Samples that no plan has. RequestError, at the end, when captions of planned ones are others now."""
-    planned = _planned_captions(plans)
+    planned = PlannedCaptions(one for plan in plans for rows in plan.read_all() for one in rows)
     changed = 0
     for one in _listing(source):
-        before = planned.get(_digest(one.source, one.source_key))
-        if before is None:
+        said = planned.same(one)
+        if said is None:
             yield one
-        changed += before not in (None, _UNSPOKEN, _digest(*one.captions))
+        changed += said is False
     if changed:
         raise RequestError(
             f"SOURCE {source.folder.url}: {changed:,} samples that OUT holds have other captions now. A build keeps "
             "those that it was planned with: to have the new ones, build into another OUT"
         )
-
-
-def _planned_captions(plans: Sequence[Plan]) -> dict[bytes, bytes]:
-    """Digest of each planned sample -> digest of its captions: of millions, no more is kept in memory."""
-    rows = chain.from_iterable(rows for plan in plans for rows in plan.read_all())
-    return {_digest(one.source, one.source_key): _digest(*one.captions) for one in rows}
-
-
-def _digest(*texts: str) -> bytes:
-    return hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _write(
@@ -114,7 +101,7 @@ def _write(
 def _listing(source: Source) -> Iterator[Listed]:
     """What a source lists. RequestError says that it cannot, lest its trouble pass for one of OUT's."""
     try:
-        yield from source.listing()
+        yield from source.wanted()
     except StillreelError:
         raise
     except Exception as error:
@@ -188,10 +175,18 @@ def _rejected(folder: Folder, plans: Sequence[Plan]) -> set[tuple[str, str]]:
         raise RequestError(
             f"extend=rejects: {len(found.open_tasks)} shards are not finished yet; finish the build first, without extend"
         )
+    # Of millions, most were written: no more than those that were ever rejected are kept in memory.
+    suspects = {sample for sample, status in _outcomes(folder, found) if status == REJECTED}
     states: dict[tuple[str, str], str] = {}
+    for sample, status in _outcomes(folder, found) if suspects else ():
+        if sample in suspects and states.get(sample) != WRITTEN:
+            states[sample] = status
+    return {sample for sample, status in states.items() if status == REJECTED}
+
+
+def _outcomes(folder: Folder, found: Survey) -> Iterator[tuple[tuple[str, str], str]]:
+    """(source, source key) of each planned sample, and its status; that of one which was not wanted is `chosen`."""
     for table in tables(folder, found):
         columns = (table[name].to_pylist() for name in ("source", "source_key", "status", "reason"))
         for source, key, status, reason in zip(*columns, strict=True):
-            if states.get((source, key)) != WRITTEN:
-                states[source, key] = "chosen" if reason in CHOSEN else status
-    return {sample for sample, status in states.items() if status == REJECTED}
+            yield (source, key), "chosen" if reason in CHOSEN else status

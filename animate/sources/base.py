@@ -8,14 +8,14 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, ClassVar
 
 from stillreel.animate.sources.sample_filter import SampleFilter
 from stillreel.configs import DataError
 from stillreel.configs.build import FilterSettings, SourceSettings
 from stillreel.configs.settings import canonical_json
-from stillreel.configs.system.storage import Folder, Listing
+from stillreel.configs.system.storage import Folder, Listing, Range
 from stillreel.shards.format.plan import Listed, PlannedSample
 
 # A larger file is no photograph; it is read up to one byte beyond this, and rejected for its size.
@@ -25,6 +25,7 @@ PICTURE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "a
 
 _log = logging.getLogger(__name__)
 _NAMED = 5  # files that a message names
+_AT_ONCE = 1000  # samples whose pictures are looked at together
 
 
 class SourceError(DataError):
@@ -53,6 +54,22 @@ class Source(ABC):
     @abstractmethod
     def listing(self) -> Iterator[Listed]:
         """Every sample, in an order that depends on nothing but the source's contents."""
+
+    def wanted(self) -> Iterator[Listed]:
+        """`listing`, with the bytes of each picture looked at where only they tell whether it is wanted."""
+        listing = self.listing()
+        while some := list(islice(listing, _AT_ONCE)):
+            if not self.filter.reads_pictures:
+                yield from some
+                continue
+            sound = [one for one in some if not one.problem]
+            pictures = self.pictures(
+                [
+                    PlannedSample("", one.source, one.source_key, 0, 0, one.offset, one.length, one.captions, None)
+                    for one in sound
+                ]
+            )
+            yield from (one if one.problem else self.filter.judge_picture(one, next(pictures)) for one in some)
 
     @abstractmethod
     def files(self) -> dict[str, int]:
@@ -120,6 +137,21 @@ class Source(ABC):
             "files": self.files(),
             **({"filter": record} if (record := self.filter.record()) else {}),
         }
+
+    def of_file(self, name: str, size: int | None, key: str, captions: tuple[str, ...], problem: str | None) -> Listed:
+        """A picture that is a file of `size` bytes (None: it is not there) as a sample."""
+        if size is not None and size > MAX_FILE_BYTES:
+            problem = f"too_large: a file of {size} bytes; {MAX_FILE_BYTES} are read at most"
+        return Listed(f"{self.label}/{name}", key, 0, -1 if size is None else size, captions, problem)
+
+    def read_files(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
+        """Bytes of pictures that are files."""
+        whole = [Range(self.relative(one.source), 0, -1) for one in samples]
+        for one, data in zip(samples, self.folder.read_ranges(whole, MAX_FILE_BYTES + 1), strict=True):
+            # An older plan (-1) did not look whether it is there. Without the folder nothing is.
+            if one.length >= 0 or (data is None and not self.folder.exists()):
+                check_length(one.source, None if data is None else len(data), one.length)
+            yield data
 
     def relative(self, source: str) -> str:
         """A sample's `source`, which begins with the label, as a name in the folder."""

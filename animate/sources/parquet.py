@@ -23,11 +23,11 @@ from stillreel.animate.sources.captions import (
     values_of,
 )
 from stillreel.animate.sources.img2dataset import finished
-from stillreel.animate.sources.names import within
+from stillreel.animate.sources.names import Names
 from stillreel.configs import RequestError
 from stillreel.configs.build import SourceSettings
 from stillreel.configs.system.claims import damage_of
-from stillreel.configs.system.storage import Folder, Range
+from stillreel.configs.system.storage import Folder
 from stillreel.shards.format.plan import Listed, PlannedSample
 
 _PICTURE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes", "img", "picture")
@@ -44,6 +44,9 @@ class Rows(Protocol):
 
     def values(self, column: str, wanted: Sequence[int]) -> Iterator[Any]:
         """A column's values in ascending rows; IndexError where there is no such row."""
+
+    def null_rows(self, column: str, field: str) -> list[int]:
+        """Rows in which a field of a column of structs is null."""
 
 
 class ParquetRows(Rows):
@@ -68,6 +71,22 @@ class ParquetRows(Rows):
         if left:
             raise IndexError(f"no row {left[0]}: it has {start}")
 
+    def null_rows(self, column: str, field: str) -> list[int]:
+        """Reads only the row groups of which the footer does not say that all are null, or none."""
+        start, found = 0, list[int]()
+        for group in range(self._file.num_row_groups):
+            about = self._file.metadata.row_group(group)
+            leaves = (about.column(place) for place in range(about.num_columns))
+            told = next(leaf.statistics for leaf in leaves if leaf.path_in_schema == f"{column}.{field}")
+            nulls = told.null_count if told and told.has_null_count else -1
+            if nulls == about.num_rows:
+                found += range(start, start + nulls)
+            elif nulls:
+                batches = self._file.iter_batches(_BATCH, [group], [f"{column}.{field}"], use_threads=False)
+                found += _nulls(batches, column, field, start)
+            start += about.num_rows
+        return found
+
 
 class ArrowRows(Rows):
     """A stream of record batches, whose pages are read where they lie on a disk."""
@@ -84,6 +103,9 @@ class ArrowRows(Rows):
         yield from _picked(self._open(), column, 0, left)
         if left:
             raise IndexError(f"no row {left[0]}")
+
+    def null_rows(self, column: str, field: str) -> list[int]:
+        return _nulls(self._open(), column, field, 0)
 
     def _open(self) -> Any:
         self._source.seek(0)
@@ -114,24 +136,21 @@ class ParquetSource(Source):
                 yield from self._list_file(name, _open(self.folder, name, file), told)
 
     def pictures(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
-        for source, group in groupby(samples, key=lambda one: one.source):
-            name = self.relative(source)
-            wanted = [one.offset for one in group]
-            with self.folder.open(name) as file:
-                rows = _open(self.folder, name, file)
-                column = _picture_column(rows.schema, self.settings)
-                assert column is not None
-                yield from (self._picture(name, value) for value in rows.values(column, wanted))
+        for in_file, some in groupby(samples, key=lambda one: not one.source.endswith(ROW_ENDINGS)):
+            if in_file:
+                yield from self.read_files(list(some))
+                continue
+            for source, group in groupby(some, key=lambda one: one.source):
+                yield from self._read_rows(self.relative(source), [one.offset for one in group])
 
-    def _picture(self, table: str, value: Any) -> bytes | None:
-        """A picture's bytes: of the row itself, or of the file in the source that it names."""
-        if not isinstance(value, dict):
-            return None if value is None else bytes(value[: MAX_FILE_BYTES + 1])
-        if value.get("bytes") is None and value.get("path"):
-            names = within(self.folder, str(value["path"]), posixpath.dirname(table))
-            found = self.folder.read_ranges([Range(name, 0, -1) for name in names], MAX_FILE_BYTES + 1)
-            return next((data for data in found if data is not None), None)
-        return self._picture(table, value.get("bytes"))
+    def _read_rows(self, name: str, wanted: list[int]) -> Iterator[bytes | None]:
+        with self.folder.open(name) as file:
+            rows = _open(self.folder, name, file)
+            column = _picture_column(rows.schema, self.settings)
+            assert column is not None
+            for value in rows.values(column, wanted):
+                data = value.get("bytes") if isinstance(value, dict) else value
+                yield None if data is None else bytes(data[: MAX_FILE_BYTES + 1])
 
     def _list_file(self, name: str, rows: Rows, told: set[str]) -> Iterator[Listed]:
         where = f"{self.folder.url}/{name}"
@@ -152,17 +171,38 @@ class ParquetSource(Source):
         spoken = [words for batch in rows.batches([caption]) for words in values_of(batch[caption])]
         keys = _keys(rows, key, len(spoken), name)
         left_out = self._failed(rows)
-        first = _first_rows(rows, picture, keys if key else _paths(rows, picture))
+        paths = _paths(rows, picture)
+        first = _first_rows(rows, picture, keys if key else paths if all(paths) else ())
         together: dict[int, list[object]] = {}
         for row, words in enumerate(spoken):
             if row not in left_out:
                 together.setdefault(first.get(row, row), []).append(words)
+        elsewhere = self._elsewhere(name, rows, picture, paths)
         listed = [
-            Listed(f"{self.label}/{name}", keys[row], row, 1, *clean(all_words)) for row, all_words in together.items()
+            self.of_file(*elsewhere[row][:2], keys[row], captions, elsewhere[row][2] or problem)
+            if row in elsewhere
+            else Listed(f"{self.label}/{name}", keys[row], row, 1, captions, problem)
+            for row, all_words in together.items()
+            for captions, problem in [clean(all_words)]
         ]
         columns = sorted(self.filter.columns & set(names))
         table = pa.Table.from_batches(rows.batches(columns)) if columns else pa.table({})
         yield from self.filter.judge(listed, table.take(pa.array(list(together), pa.int64())) if columns else table)
+
+    def _elsewhere(
+        self, table: str, rows: Rows, picture: str, paths: Sequence[str | None]
+    ) -> dict[int, tuple[str, int | None, str]]:
+        """Rows that hold no bytes but name a file, as `datasets` writes them unless it is told to embed: its name, bytes, and
+        what is wrong with it."""
+        if not any(paths):
+            return {}
+        names = Names(self.folder, self.sizes, posixpath.dirname(table))
+        found = {}
+        for row in rows.null_rows(picture, "bytes"):
+            if given := paths[row]:
+                name, problem = names.find(given)
+                found[row] = name, None if problem else names.size(name), problem
+        return found
 
     def _failed(self, rows: Rows) -> set[int]:
         """Rows that img2dataset could not download, counted."""
@@ -198,23 +238,30 @@ def _keys(rows: Rows, key: str, count: int, name: str) -> list[str]:
     return [str(one, "utf-8", "backslashreplace") if isinstance(one, bytes) else str(one) for one in values]
 
 
-def _paths(rows: Rows, picture: str) -> list[str] | None:
-    """What `datasets` keeps as the name of each picture; None where it keeps none."""
+def _paths(rows: Rows, picture: str) -> list[str | None]:
+    """What `datasets` keeps as the name of each picture; none where it keeps none."""
     kind = rows.schema.field(picture).type
     if not pa.types.is_struct(kind) or kind.get_field_index("path") < 0:
-        return None
+        return []
     column = f"{picture}.path" if isinstance(rows, ParquetRows) else picture
-    structs = [one for batch in rows.batches([column]) for one in batch[picture].field("path").to_pylist()]
-    return structs if all(structs) else None
+    return [one for batch in rows.batches([column]) for one in batch[picture].field("path").to_pylist()]
 
 
-def _first_rows(rows: Rows, picture: str, keys: Sequence[str] | None) -> dict[int, int]:
+def _nulls(batches: Iterator[pa.RecordBatch], column: str, field: str, start: int) -> list[int]:
+    found: list[int] = []
+    for batch in batches:
+        found += [start + row for row, null in enumerate(batch[column].field(field).is_null().to_pylist()) if null]
+        start += len(batch)
+    return found
+
+
+def _first_rows(rows: Rows, picture: str, keys: Sequence[str | None]) -> dict[int, int]:
     """Rows that show the picture of an earlier row of the same key, byte for byte, and that row: one a caption, as a rule."""
-    if keys is None or len(set(keys)) == len(keys):
+    if len(set(keys)) == len(keys):
         return {}
     counts = Counter(keys)
     repeated = [row for row, key in enumerate(keys) if counts[key] > 1]
-    seen: dict[tuple[str, bytes], int] = {}
+    seen: dict[tuple[str | None, bytes], int] = {}
     first: dict[int, int] = {}
     for row, value in zip(repeated, rows.values(picture, repeated), strict=True):
         data = value.get("bytes") if isinstance(value, dict) else value

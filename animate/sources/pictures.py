@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, ClassVar
 
-from stillreel.animate.sources.base import MAX_FILE_BYTES, PICTURE_ENDINGS, Source, check_length
+from stillreel.animate.sources.base import PICTURE_ENDINGS, Source, check_length
 from stillreel.animate.sources.captions import (
     CAPTION_COLUMNS,
     LONGEST,
@@ -48,17 +48,7 @@ class FileSource(Source):
         return {}
 
     def pictures(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
-        whole = [Range(self.relative(one.source), 0, -1) for one in samples]
-        for one, data in zip(samples, self.folder.read_ranges(whole, MAX_FILE_BYTES + 1), strict=True):
-            # An older plan (-1) did not look whether it is there. Without the folder nothing is.
-            if one.length >= 0 or (data is None and not self.folder.exists()):
-                check_length(one.source, None if data is None else len(data), one.length)
-            yield data
-
-    def _listed(self, path: str, size: int | None, captions: tuple[str, ...], problem: str | None) -> Listed:
-        if size is not None and size > MAX_FILE_BYTES:
-            problem = f"too_large: a file of {size} bytes; {MAX_FILE_BYTES} are read at most"
-        return Listed(f"{self.label}/{path}", path, 0, -1 if size is None else size, captions, problem)
+        return self.read_files(samples)
 
 
 class PictureSource(FileSource):
@@ -87,7 +77,7 @@ class PictureSource(FileSource):
             text, problem_of_text = clean(spoken)
             missing = problems.get(path)
             size = None if missing else names.size(path)
-            listed.append(self._listed(path, size, text, missing or problem_of_text))
+            listed.append(self.of_file(path, size, path, text, missing or problem_of_text))
         yield from self.filter.judge(listed, rows_of(list(columns.values()), self.filter.columns))
         for how, count in names.otherwise.items():
             _log.warning(f"{folder.url}/{table}: {count:,} names of files are written {how}; the files are taken")
@@ -188,7 +178,7 @@ class SidecarSource(FileSource):
                 captions, problem = captions_of(txt, js, self.settings.caption, own)
                 if problem and (long := [name for name in names if sizes.get(name, 0) > LONGEST]):
                     problem = too_long(long[0], sizes[long[0]])
-                listed.append(self._listed(picture, sizes[picture], captions, problem))
+                listed.append(self.of_file(picture, sizes[picture], picture, captions, problem))
                 columns.append(fields_of(js) if self.filter.columns else {})
             yield from self.filter.judge(listed, rows_of(columns, self.filter.columns))
         for table in (name for name in sizes if name.endswith(".parquet")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ class SampleFilter:
         if self._scores and not self._where:
             raise RequestError(f"scores={settings.scores} are for where=, which is not given")
         self._blocked: frozenset[str] = frozenset(_lines(settings.blocklist)) if settings.blocklist else frozenset()
+        self._digests = frozenset(filter(re.compile("[0-9a-f]{64}").fullmatch, self._blocked))
 
     @property
     def columns(self) -> frozenset[str]:
@@ -46,6 +48,16 @@ class SampleFilter:
         }
         return {name: str(value) for name, value in {"where": given.where, **digests}.items() if value}
 
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether the list holds digests, and no column of the source that was seen has the pictures' own."""
+        return bool(self._digests)
+
+    def judge_picture(self, one: Listed, data: bytes | None) -> Listed:
+        """A sample by the bytes of its picture."""
+        digest = hashlib.sha256(data or b"").hexdigest()
+        return one._replace(problem=f"blocked: sha256 {digest} is in the blocklist") if digest in self._digests else one
+
     def judge(self, listed: Sequence[Listed], rows: pa.Table) -> list[Listed]:
         """Samples, with their rows of the source's columns, as they are planned: those not wanted have that for a problem."""
         judged = list(listed)
@@ -57,6 +69,8 @@ class SampleFilter:
                 one if one.problem or is_wanted else one._replace(problem=problem)
                 for one, is_wanted in zip(judged, wanted, strict=True)
             ]
+        if "sha256" in rows.column_names:
+            self._digests = frozenset()
         if self._blocked:
             named = [rows[name].to_pylist() for name in _NAMED_BY if name in rows.column_names]
             for at, one in enumerate(judged):

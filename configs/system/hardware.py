@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 # Dense matrix products in bf16 with fp32 sums (V100, T4: fp16), TFLOP/s, by NVIDIA's data sheets; the first name that a
 # device's name contains. Data sheets print the sparse figure larger; it is twice what a dense product can reach.
@@ -38,6 +39,29 @@ _DENSE_PEAKS = {
 def dense_peak(device: str) -> float | None:
     """FLOP/s of dense bf16 matrix products of a CUDA device, by its name; None for a device that is not known here."""
     return next((peak * 1e12 for name, peak in _DENSE_PEAKS.items() if name in device), None)
+
+
+class Accelerator(NamedTuple):
+    """What a device reaches on paper, by NVIDIA's data sheet of it."""
+
+    name: str
+    peak: float  # FLOP/s of dense bf16 matrix products
+    bandwidth: float  # bytes/s of its memory
+    link: float  # bytes/s from the host, one way
+
+
+# "H100 Tensor Core GPU", "H200 Tensor Core GPU" (SXM; PCIe 5: 128 GB/s both ways) and "A100 80GB" (SXM; PCIe 4: 64 GB/s).
+ACCELERATORS = {
+    "h100": Accelerator("H100 SXM", 989e12, 3.35e12, 64e9),
+    "h200": Accelerator("H200 SXM", 989e12, 4.8e12, 64e9),
+    "a100": Accelerator("A100 SXM 80 GB", 312e12, 2.039e12, 32e9),
+}
+_CUDA_NAMES = {"H200": "h200", "H100 80GB HBM3": "h100", "A100-SXM4-80GB": "a100"}
+
+
+def accelerator_of(device: str) -> str | None:
+    """The one of ACCELERATORS that a CUDA device is, by its name; None for another."""
+    return next((found for name, found in _CUDA_NAMES.items() if name in device and "NVL" not in device), None)
 
 
 def usable_cores() -> int:

@@ -1,4 +1,4 @@
-"""One driver writes a folder at a time, as far as its file system can tell."""
+"""One driver writes a folder at a time, as far as its file system, or its bucket, can tell."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stillreel.configs import RequestError
+from stillreel.configs.system.lease import leased
 from stillreel.configs.system.storage import Folder
 
 
@@ -15,10 +16,11 @@ from stillreel.configs.system.storage import Folder
 def sole_writer(folder: Folder) -> Iterator[None]:
     """Hold OUT for this process; RequestError when another one has it, or when it cannot be written.
 
-    Nothing can be said of a bucket, nor of a file system without locks.
+    A bucket's is held by a lease (see lease.py). Nothing can be said of a file system without locks.
     """
     if not folder.is_local:
-        yield
+        with leased(folder):
+            yield
         return
     try:
         Path(folder.path).mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from stillreel.configs import RequestError, StorageRefused
 PART_SUFFIX = ".part"
 _FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
+_WITH_BUCKETS = {"s3", "gs", "abfs"}  # fsspec's names of stores in which a folder needs nothing but a bucket
 _BATCH = 32  # ranges asked of a bucket at once, and read ahead of the consumer
 
 
@@ -214,9 +215,10 @@ class Folder:
         self.fs.rm_file(self.locate(name))
 
     def remove_unfinished(self, under: str) -> int:
-        """Remove temporary files that killed writers left on a disk; returns how many. Buckets never hold any."""
+        """Remove what killed writers left, and return how many: temporary files on a disk; uploads in parts to S3, which nobody
+        sees, and everybody pays for."""
         if not self.is_local:
-            return 0
+            return _abort_uploads(self.fs, self.locate(under)) if "s3" in self.fs.protocol else 0
         parts = list(Path(self.locate(under)).glob(f".*{PART_SUFFIX}"))
         for part in parts:
             part.unlink(missing_ok=True)
@@ -258,6 +260,17 @@ class Draft:
         fsync(final.parent)
 
 
+def _abort_uploads(fs: Any, path: str) -> int:
+    bucket, key, _ = fs.split_path(path)
+    try:
+        found = fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{key}/").get("Uploads", [])
+    except OSError:  # a store that keeps none, or shows them to others alone
+        return 0
+    for upload in found:
+        fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+    return len(found)
+
+
 def refuse_overlap(source: Folder, out: Folder) -> None:
     """RequestError when one of them lies in the other, or both are one: what is written would be taken for what is read; or when
     either is in the memory of this process alone."""
@@ -274,6 +287,23 @@ def refuse_overlap(source: Folder, out: Folder) -> None:
             f"OUT {out.url} and the source {source.url} lie in each other: what is written would be taken for source, by this "
             "tool or another. Choose a folder beside it"
         )
+
+
+def check_bucket(folder: Folder) -> None:
+    """RequestError when the bucket that a folder would lie in is not there. One that may not be listed may yet be written to."""
+    if folder.is_local:
+        return
+    kinds = {folder.fs.protocol} if isinstance(folder.fs.protocol, str) else {*folder.fs.protocol}
+    if kinds & _WITH_BUCKETS:
+        bucket = folder.path.partition("/")[0]
+        try:
+            folder.fs.info(bucket)
+        except FileNotFoundError:
+            raise RequestError(
+                f"OUT {folder.url}: there is no bucket {bucket}. Make it first, or mend its name"
+            ) from None
+        except PermissionError:
+            pass
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
     files      a folder walked once; text, JSON, CSV, pickles (pickles.py) and zips read strictly
     records    from a file to one record a video, by dialect; find: which files play which part
-    assemble   records become splits; classes: names and numbers of recognition; videos: what is on the disk
+    assemble   records become splits; classes: names and numbers of recognition; choices: questions of
+               multi-choice; videos: what is on the disk
     msrvtt, msvd, vatex, lsmdc, didemo, activitynet, kinetics, ssv2, hmdb, diving, folder     one file a benchmark
     open       from a name and settings to all of it
 Decodes nothing, and imports no torch.

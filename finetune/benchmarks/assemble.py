@@ -124,7 +124,7 @@ def compare_counts(split: Split) -> list[str]:
         return []
     usual, count = split.published[0], len(split.videos)
     said = []
-    if count != usual.videos:
+    if usual.videos and count != usual.videos:
         others = [one for one in split.published[1:] if one.videos == count]
         reason = f": that is {others[0].by}" if others else ""
         said.append(f"{split.name}: {count:,} videos in the files, {usual.videos:,} published ({usual.by}){reason}")

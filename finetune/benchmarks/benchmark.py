@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
-Queries = Literal["single", "every", "paragraph", "label"]
+Task = Literal["retrieval", "recognition", "choice"]
+Queries = Literal["single", "every", "paragraph", "label", "choice"]
 
 _QUERIES = {
     "single": "one caption a video",
@@ -29,19 +30,27 @@ class Video(NamedTuple):
     """A video of a split: what is said of it, and the spellings that its file may have."""
 
     id: str
-    captions: tuple[str, ...] = ()
-    label: int | None = None
+    captions: tuple[str, ...] = ()  # of a question its options
+    label: int | None = None  # the number of its class, or of the option that is right
     span: Span | None = None
     names: tuple[str, ...] = ()  # of its file, without folder, with or without ending, the likeliest first; (): its id
     path: str = ""  # as its annotation spells it, if that gives one
 
 
 class Published(NamedTuple):
-    """A known size of a split, and whose count it is. `captions` 0: not told."""
+    """A known size of a split, and whose count it is. 0: not told."""
 
     videos: int
     captions: int = 0
     by: str = ""
+
+    @property
+    def size(self) -> int:
+        """Of what it counts: of videos, or of captions where that is all it tells."""
+        return self.videos or self.captions
+
+    def __str__(self) -> str:
+        return f"{self.size:,}{'' if self.videos else ' captions'}"
 
 
 @dataclass(frozen=True)
@@ -57,13 +66,17 @@ class Split:
     def captions(self) -> int:
         return sum(len(video.captions) for video in self.videos)
 
+    def counted(self, published: Published) -> int:
+        """How many it has of what a known size counts."""
+        return len(self.videos) if published.videos else self.captions
+
 
 @dataclass(frozen=True)
 class Protocol:
     """How a benchmark is asked: `title` names it and its split as papers do."""
 
     title: str
-    task: Literal["retrieval", "recognition"]
+    task: Task
     queries: Queries
     note: str = ""
 
@@ -97,9 +110,12 @@ class Benchmark:
         asked = f"{len(self.labels):,} classes"
         if self.protocol.task == "retrieval":
             asked = f"{self.queries(split):,} queries ({_QUERIES[self.protocol.queries]})"
+        if self.protocol.task == "choice":
+            options = chosen.captions // max(len(chosen.videos), 1)
+            asked = f"a question each of {options} options, one of them right; a tie with it is no hit"
         parts = [f"{self.protocol.title}, {split}: {len(chosen.videos):,} videos, {asked}"]
-        if chosen.published and len(chosen.videos) != chosen.published[0].videos:
-            parts.append(f"published with {chosen.published[0].videos:,} videos")
+        if (usual := next(iter(chosen.published), None)) and chosen.counted(usual) != usual.size:
+            parts.append(f"published with {usual}{' videos' if usual.videos else ''}")
         return "; ".join([*parts, *filter(None, [self.protocol.note])])
 
     def queries(self, split: SplitName) -> int:

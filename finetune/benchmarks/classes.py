@@ -7,13 +7,15 @@ numbers are never taken on trust where a file with names has some of the same vi
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import NamedTuple
 
 from stillreel.configs import DataError
+from stillreel.finetune.benchmarks.assemble import check_apart
 from stillreel.finetune.benchmarks.benchmark import Published, Split, SplitName, Video
 from stillreel.finetune.benchmarks.files import Content
-from stillreel.finetune.benchmarks.find import Finder
+from stillreel.finetune.benchmarks.find import Finder, Role
 from stillreel.finetune.benchmarks.records import (
     Dialect,
     Gather,
@@ -287,3 +289,37 @@ def labelled_split(
         for one in table.records.values()
     )
     return Split(name, videos, published, (str(table.file),))
+
+
+class Labelled(NamedTuple):
+    """The splits of a benchmark whose lists give a class to each video."""
+
+    splits: dict[SplitName, Split]
+    names: tuple[str, ...]  # of the classes, by number
+    differences: tuple[str, ...]
+
+
+def read_labelled(
+    finder: Finder,
+    labels: Role,
+    lists: Mapping[SplitName, Role],
+    needs: Collection[SplitName],
+    published: Mapping[SplitName, tuple[Published, ...]],
+    spelled: Callable[[Record], tuple[str, ...]] = lambda _: (),
+) -> Labelled:
+    """A list a split and the names of the classes; lists of one split, where there are several, are compared. `spelled` gives
+    the spellings of a video's file, where its id does not say them."""
+    named = finder.table(labels, needed=False)
+    tables: dict[SplitName, Table] = {}
+    for name, role in lists.items():
+        if (table := finder.table(role, needed=name in needs)) is not None:
+            tables[name] = table
+    classes = classes_of(named, tables.values())
+    dialects = next(iter(lists.values())).dialects
+    differences = compare_lists(finder, tables, classes, dialects)
+    splits: dict[SplitName, Split] = {}
+    for name, table in tables.items():
+        names = {one.id: spelled(one) for one in table.records.values()}
+        splits[name] = labelled_split(name, table, classes, published.get(name, ()), names)
+    check_apart(splits)
+    return Labelled(splits, classes.names, (*differences, *classes.differences))

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from stillreel.finetune.benchmarks.assemble import check_apart
-from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, Split, SplitName
-from stillreel.finetune.benchmarks.classes import CLASS_LIST, LABELS, classes_of, compare_lists, labelled_split
+from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, SplitName
+from stillreel.finetune.benchmarks.classes import CLASS_LIST, LABELS, read_labelled
 from stillreel.finetune.benchmarks.files import Content
 from stillreel.finetune.benchmarks.find import Finder, Role
 from stillreel.finetune.benchmarks.records import (
@@ -17,7 +16,6 @@ from stillreel.finetune.benchmarks.records import (
     Gather,
     Record,
     Records,
-    Table,
     field,
     id_of,
     keys_of_first,
@@ -68,16 +66,6 @@ _ROLES: dict[SplitName, Role] = {
 
 def read(finder: Finder, _variant: str, needs: Collection[SplitName]) -> Benchmark:
     """Two lists and the names of the dives."""
-    labels = finder.table(_LABELS, needed=False)
-    tables: dict[SplitName, Table] = {}
-    for name, role in _ROLES.items():
-        if (table := finder.table(role, needed=name in needs)) is not None:
-            tables[name] = table
-    classes = classes_of(labels, tables.values())
-    differences = compare_lists(finder, tables, classes, _LISTS)
-    splits: dict[SplitName, Split] = {
-        name: labelled_split(name, table, classes, (), {}) for name, table in tables.items()
-    }
-    check_apart(splits)
+    found = read_labelled(finder, _LABELS, _ROLES, needs, {})
     protocol = Protocol("Diving48", "recognition", "label", "labels as the files have them (V2 where they are V2's)")
-    return Benchmark("diving48", "", protocol, splits, classes.names, (*differences, *classes.differences))
+    return Benchmark("diving48", "", protocol, found.splits, found.names, found.differences)

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.system.claims import damage_of, read_parquet
 from stillreel.finetune.benchmarks.pickles import read_plain
-from stillreel.finetune.containers import VIDEO_ENDINGS
+from stillreel.shards.format.containers import VIDEO_ENDINGS
 
 ANNOTATION_ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".pkl", ".pickle", ".parquet")
 _SHOWN = 6  # endings that are named

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from stillreel.configs import DataError
-from stillreel.finetune.benchmarks.assemble import check_apart
-from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, Published, Split, SplitName
-from stillreel.finetune.benchmarks.classes import CLASS_LIST, LABELS, classes_of, compare_lists, labelled_split
+from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, Published, SplitName
+from stillreel.finetune.benchmarks.classes import CLASS_LIST, LABELS, read_labelled
 from stillreel.finetune.benchmarks.files import Content
 from stillreel.finetune.benchmarks.find import Finder, Role
-from stillreel.finetune.benchmarks.records import Dialect, Gather, Record, Records, Table
+from stillreel.finetune.benchmarks.records import Dialect, Gather, Record, Records
 
 VARIANTS = ("",)
 _ID = r"[\w-]{11}"
@@ -86,17 +85,12 @@ def read(finder: Finder, _variant: str, needs: Collection[SplitName]) -> Benchma
         "train": _list("train", "train", "training list", count),
         "test": _list("test", "val", "validation list, on which all test", count),
     }
-    labels = finder.table(_labels(count), needed=False)
-    tables: dict[SplitName, Table] = {}
-    for name, role in roles.items():
-        if (table := finder.table(role, needed=name in needs)) is not None:
-            tables[name] = table
-    classes = classes_of(labels, tables.values())
-    differences = compare_lists(finder, tables, classes, _LISTS)
-    splits: dict[SplitName, Split] = {}
-    for name, table in tables.items():
-        names = {one.id: tuple(filter(None, (one.path, one.id))) for one in table.records.values()}
-        splits[name] = labelled_split(name, table, classes, _PUBLISHED.get((count, name), ()), names)
-    check_apart(splits)
+    published = {name: sizes for (classes, name), sizes in _PUBLISHED.items() if classes == count}
+    found = read_labelled(finder, _labels(count), roles, needs, published, _spellings)
     protocol = Protocol(f"Kinetics-{count}", "recognition", "label", "the official validation split is the test")
-    return Benchmark(finder.name, "", protocol, splits, classes.names, (*differences, *classes.differences))
+    return Benchmark(finder.name, "", protocol, found.splits, found.names, found.differences)
+
+
+def _spellings(record: Record) -> tuple[str, ...]:
+    """Of the file: as the official download has it, or its id."""
+    return tuple(filter(None, (record.path, record.id)))

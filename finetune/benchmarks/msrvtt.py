@@ -2,7 +2,8 @@
 
 1k-A (Yu et al., ECCV 2018, "JSFusion"): 1,000 test videos with one caption each, chosen by the authors; trained on the other
 9,000, or on the 7,010 that are neither it nor the rest of the official test. 1k-B (Miech et al., 2018): 6,656 to train on, 1,000
-others to test, each by the first of its captions. full: the official 6,513 / 497 / 2,990, where
+others to test, each by the first of its captions. mc (JSFusion, too): for each of the 2,990 official test videos five sentences,
+of which one is its own; trained on the other 7,010. full: the official 6,513 / 497 / 2,990, where
 every caption is a query. 1,990 of its test videos are in the 9k training list, so a model of one is never tested on the other.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Collection
 from stillreel.configs import DataError
 from stillreel.finetune.benchmarks.assemble import Joiner, check_apart, some
 from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, Published, SplitName, Video
+from stillreel.finetune.benchmarks.choices import OBJECTS, TABLE, compare_options, question
 from stillreel.finetune.benchmarks.files import Content
 from stillreel.finetune.benchmarks.find import Finder, Role
 from stillreel.finetune.benchmarks.records import (  # fmt: skip
@@ -29,7 +31,7 @@ from stillreel.finetune.benchmarks.records import (  # fmt: skip
     text_of,
 )
 
-VARIANTS = ("1ka-9k", "1ka-7k", "1kb", "full")
+VARIANTS = ("1ka-9k", "1ka-7k", "1kb", "full", "mc")
 _ID = r"video\d+"
 _SPLITS = {"train": "train", "validate": "validation", "test": "test"}
 _JSON = '{"videos": [{"video_id"}], "sentences": [{"video_id", "caption"}]}'
@@ -64,7 +66,7 @@ def _read_json(content: Content) -> Records:
 
 
 JSON = Dialect("MSR-VTT's json", _JSON, _is_json, _read_json)
-DIALECTS = (JSON,)
+DIALECTS = (JSON, OBJECTS, TABLE)
 
 _CAPTIONS = Role(
     "captions",
@@ -114,6 +116,15 @@ _VALIDATION_FULL = _list_role(
 _TEST_FULL = _list_role(
     "test", "the 2,990 official test ids", ("msrvtt_test.full.csv", "test_list_full.txt"), (2990,)
 )  # fmt: skip
+_TEST_MC = Role(
+    "test",
+    "the 2,990 questions of MSR-VTT MC: msrvtt_mc_test.json, or JSFusion's MSR_MC_test.csv",
+    ("msrvtt_mc_test.jsonl", "msrvtt_mc_test.json", "msr_mc_test.csv", "*msr*mc*test*", "*mc_test*"),
+    (OBJECTS, TABLE),
+    like=_ID,
+    sizes=(2990,),
+)
+_TRAIN["mc"] = _TRAIN["1ka-7k"]
 _PUBLISHED: dict[tuple[str, SplitName], tuple[Published, ...]] = {
     ("1ka-9k", "train"): (Published(9000, 180_000, "JSFusion's list"),),
     ("1ka-7k", "train"): (Published(7010, 140_200, "Miech et al.'s list"),),
@@ -121,6 +132,8 @@ _PUBLISHED: dict[tuple[str, SplitName], tuple[Published, ...]] = {
     ("1ka-7k", "test"): (Published(1000, 1000, "JSFusion's list"),),
     ("1kb", "train"): (Published(6656, 133_120, "Miech et al.'s list"),),
     ("1kb", "test"): (Published(1000, 1000, "Miech et al.'s list"),),
+    ("mc", "train"): (Published(7010, 140_200, "the release"),),
+    ("mc", "test"): (Published(2990, 14_950, "JSFusion's questions"),),
     ("full", "train"): (Published(6513, 130_260, "the release"),),
     ("full", "validation"): (Published(497, 9940, "the release"),),
     ("full", "test"): (Published(2990, 59_800, "the release"),),
@@ -131,14 +144,15 @@ def read(finder: Finder, variant: str, needs: Collection[SplitName]) -> Benchmar
     """1k-A tests on sentences of its own list; training, and all of `full`, on all captions of the json."""
     joiner = Joiner(finder, _CAPTIONS, needs)
     roles: dict[SplitName, Role] = {"train": _TRAIN[variant], "test": _TEST_1KA}
-    if variant == "1kb":
-        roles["test"] = _TEST_1KB
+    if variant in _OTHER_TESTS:
+        roles["test"] = _OTHER_TESTS[variant]
     if variant == "full":
         roles |= {"validation": _VALIDATION_FULL, "test": _TEST_FULL}
     for name, role in roles.items():
         listed = _official(joiner, role, name) if variant == "full" else joiner.list_of(role, name)
-        first = variant == "1kb" and name == "test"
-        joiner.add(name, listed, _PUBLISHED[variant, name], _by_first_caption if first else None)
+        joiner.add(name, listed, _PUBLISHED[variant, name], _TESTED_BY.get(variant) if name == "test" else None)
+        if variant == "mc" and name == "test" and listed is not None:
+            joiner.differences += compare_options(joiner.splits[name], listed.file)
         if variant.startswith("1ka") and name == "test" and listed is not None:
             joiner.differences += _other_sentences(listed, joiner.spoken)
     check_apart(joiner.splits)
@@ -149,14 +163,21 @@ def read(finder: Finder, variant: str, needs: Collection[SplitName]) -> Benchmar
         "1ka-7k": "MSR-VTT 1k-A (7k training)",
         "1kb": "MSR-VTT 1k-B",
         "full": "MSR-VTT full",
+        "mc": "MSR-VTT MC",
     }
     note = "the first of its 20 captions" if variant == "1kb" else ""
     protocol = Protocol(title[variant], "retrieval", "every" if variant == "full" else "single", note)
+    if variant == "mc":
+        protocol = Protocol(title[variant], "choice", "choice")
     return Benchmark("msrvtt", variant, protocol, joiner.splits, differences=tuple(joiner.differences))
 
 
 def _by_first_caption(listed: Record, spoken: Record) -> Video:
     return Video(listed.id, spoken.captions[:1], path=listed.path or spoken.path)
+
+
+_OTHER_TESTS = {"1kb": _TEST_1KB, "mc": _TEST_MC}
+_TESTED_BY = {"1kb": _by_first_caption, "mc": question}
 
 
 def _official(joiner: Joiner, role: Role, name: SplitName) -> Table | None:

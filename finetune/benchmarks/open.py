@@ -113,7 +113,7 @@ def read_benchmark(
     module = _MODULES[name]
     variant = settings.variant or module.VARIANTS[0]
     if variant not in module.VARIANTS:
-        known = ", ".join(module.VARIANTS) if module.VARIANTS[0] else "none"
+        known = ", ".join(filter(None, module.VARIANTS)) or "none"
         raise RequestError(f"variant={variant}: {name} has {known}")
     finder = Finder(name, settings, inventory, _KNOWN)
     benchmark: Benchmark = module.read(finder, variant, needs)
@@ -132,10 +132,11 @@ def _refuse_cut_lists(benchmark: Benchmark, needs: Collection[SplitName], *, all
         split = benchmark.splits[name]
         if not split.videos:
             raise DataError(f"{split.files[0]}: it leaves the {name} split empty")
-        least = min((one.videos for one in split.published), default=0)
-        if len(split.videos) < least and not allow_missing:
-            known = ", ".join(f"{one.videos:,} ({one.by})" for one in split.published)
+        if split.published and all(split.counted(one) < one.size for one in split.published) and not allow_missing:
+            usual = split.published[0]
+            known = ", ".join(f"{one} ({one.by})" for one in split.published)
             raise RequestError(
-                f"{split.files[0]}: {len(split.videos):,} videos; the {name} split of {benchmark.protocol.title} has {known}. "
+                f"{split.files[0]}: {split.counted(usual):,} {'videos' if usual.videos else 'captions'}; the {name} split of "
+                f"{benchmark.protocol.title} has {known}. "
                 "Is the file cut off, or that of another split? allow_missing=true goes on with what is there"
             )

@@ -21,7 +21,7 @@ from stillreel.configs import DataError
 from stillreel.configs.system.claims import parse_json
 from stillreel.finetune.benchmarks.benchmark import Span
 from stillreel.finetune.benchmarks.files import AnnotationFile, Content, parse
-from stillreel.finetune.containers import VIDEO_ENDINGS
+from stillreel.shards.format.containers import VIDEO_ENDINGS
 
 _log = logging.getLogger(__name__)
 
@@ -307,8 +307,8 @@ def _read_stan(content: Content) -> Records:
 
 
 def _is_umt(content: Content) -> bool:
-    keys = keys_of_first(content)
-    return bool(keys & {"video", "image", "video_id"}) and bool(keys & {"caption", "sentence"})
+    keys = keys_of_first(content)  # with an answer they are multi-choice, of whose captions most are wrong
+    return "answer" not in keys and bool(keys & {"video", "image", "video_id"}) and bool(keys & {"caption", "sentence"})
 
 
 def _read_umt(content: Content) -> Records:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from stillreel.finetune.benchmarks.assemble import check_apart
-from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, Published, Split, SplitName
-from stillreel.finetune.benchmarks.classes import CLASS_LIST, LABELS, classes_of, compare_lists, labelled_split
+from stillreel.finetune.benchmarks.benchmark import Benchmark, Protocol, Published, SplitName
+from stillreel.finetune.benchmarks.classes import CLASS_LIST, LABELS, read_labelled
 from stillreel.finetune.benchmarks.files import Content
 from stillreel.finetune.benchmarks.find import Finder, Role
-from stillreel.finetune.benchmarks.records import Dialect, Gather, Record, Records, Table, field, keys_of_first, name_of
+from stillreel.finetune.benchmarks.records import Dialect, Gather, Record, Records, field, keys_of_first, name_of
 
 VARIANTS = ("",)
 
@@ -83,19 +82,9 @@ _UNLABELLED = Role("unlabelled", "the official test", ("*something*v2-test.json"
 
 def read(finder: Finder, _variant: str, needs: Collection[SplitName]) -> Benchmark:
     """Two lists and the classes; the json and the list of one split, where both are there, are compared."""
-    labels = finder.table(_LABELS, needed=False)
-    tables: dict[SplitName, Table] = {}
-    for name, role in _ROLES.items():
-        if (table := finder.table(role, needed=name in needs)) is not None:
-            tables[name] = table
-    classes = classes_of(labels, tables.values())
-    differences = compare_lists(finder, tables, classes, _LISTS)
+    found, differences = read_labelled(finder, _LABELS, _ROLES, needs, _PUBLISHED), []
     if (test := finder.table(_UNLABELLED, needed=False)) is not None:
         differences.append(f"{test.file.name}: {test.size()} without labels: not used")
-    splits: dict[SplitName, Split] = {
-        name: labelled_split(name, table, classes, _PUBLISHED[name], {}) for name, table in tables.items()
-    }
-    check_apart(splits)
     note = "the official validation split is the test; no flips"
     protocol = Protocol("Something-Something V2", "recognition", "label", note)
-    return Benchmark("ssv2", "", protocol, splits, classes.names, (*differences, *classes.differences))
+    return Benchmark("ssv2", "", protocol, found.splits, found.names, (*found.differences, *differences))

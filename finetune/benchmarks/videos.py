@@ -16,7 +16,7 @@ from stillreel.finetune.benchmarks.assemble import some
 from stillreel.finetune.benchmarks.benchmark import Benchmark, Split, SplitName, Video
 from stillreel.finetune.benchmarks.files import ANNOTATION_ENDINGS, Inventory, ending_of
 from stillreel.finetune.benchmarks.records import composed, id_of
-from stillreel.finetune.containers import VIDEO_ENDINGS
+from stillreel.shards.format.containers import VIDEO_ENDINGS
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,8 @@ def _table(benchmark: Benchmark, missing: Mapping[SplitName, tuple[str, ...]]) -
     head = ("split", "published", "listed", "captions", "found", "missing")
     rows = [head]
     for name, split in benchmark.splits.items():
-        published = f"{split.published[0].videos:,}" if split.published else "-"
-        captions = f"{split.captions:,}" if benchmark.protocol.task == "retrieval" else "-"
+        published = str(split.published[0]) if split.published else "-"
+        captions = f"{split.captions:,}" if benchmark.protocol.task != "recognition" else "-"
         listed, gone = len(split.videos), len(missing[name])
         rows.append((name, published, f"{listed:,}", captions, f"{listed - gone:,}", f"{gone:,}"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from stillreel.configs import RequestError
+from stillreel.configs.benchmark import USUAL
 from stillreel.configs.finetune import EvaluateSettings
 from stillreel.configs.system.storage import Folder
 from stillreel.finetune.data.asked import open_asked, store_asked
@@ -23,6 +24,7 @@ from stillreel.finetune.evaluation.results import (
     table_of,
 )
 from stillreel.pretrain.data.together import Together
+from stillreel.pretrain.data.tokens import tokenizer_of
 from stillreel.pretrain.engine.distributed import init_distributed
 from stillreel.pretrain.engine.doubts import of_untrained
 from stillreel.pretrain.engine.parallel import autocast_of
@@ -41,7 +43,7 @@ def run(name: str, settings: EvaluateSettings) -> int:
     if settings.compare:
         read_results(settings.compare)  # fails before hours of work, not behind them
     described = _described(settings)
-    settings = fit_clips(settings, described)
+    settings = fit_clips(settings, described, USUAL.get(name, {}))
     check_size(settings.size, described.towers)
     store = store_asked(settings)
     opened = open_asked(name, settings, (settings.split,), store)
@@ -58,6 +60,7 @@ def run(name: str, settings: EvaluateSettings) -> int:
             benchmark_evaluator,
             opened.located,
             settings=settings,
+            tokenizer=tokenizer_of(described.towers),
             together=Together(ranks.ranks, _PATIENCE_S),
             batch=settings.batch,
             workers=settings.workers,
@@ -95,7 +98,7 @@ def run(name: str, settings: EvaluateSettings) -> int:
 
 def _described(settings: EvaluateSettings) -> Described:
     if settings.checkpoint:
-        return describe(settings.checkpoint, settings.peer)
+        return describe(settings.checkpoint, settings.peer, settings.model.towers.pretrained)
     towers = settings.model.towers
     if not towers.pretrained and not towers.name.startswith(("local-dir:", "hf-hub:")):
         raise RequestError(

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from stillreel.configs import RequestError
+from stillreel.configs.benchmark import USUAL
 from stillreel.configs.finetune import FinetuneSettings
 from stillreel.finetune.benchmarks import Located, Opened, Split, SplitName
 from stillreel.finetune.data import prepare
@@ -25,7 +26,7 @@ from stillreel.finetune.data.store import FrameStore
 from stillreel.finetune.evaluation.benchmark import benchmark_evaluator
 from stillreel.finetune.evaluation.results import about_checkpoint, publish, results_of, table_of
 from stillreel.pretrain.data import Share
-from stillreel.pretrain.data.tokens import tokenizer_of
+from stillreel.pretrain.data.tokens import Tokenizer, tokenizer_of
 from stillreel.pretrain.engine.doubts import doubts_of
 from stillreel.pretrain.engine.loop import Metrics
 from stillreel.pretrain.engine.parallel import autocast_of
@@ -41,11 +42,12 @@ from stillreel.pretrain.run.opening import Described
 from stillreel.shards.stream.stream import State
 
 _log = logging.getLogger(__name__)
+_CHOSEN_BY = {"retrieval": "t2v_r1", "recognition": "top1", "choice": "accuracy"}
 
 
 def run(name: str, settings: FinetuneSettings) -> int:
     """Train to the last step, from the latest checkpoint in OUT if there is one; choose; test. Returns 0 when that is done."""
-    settings, described = resolve_start(settings)
+    settings, described = resolve_start(settings, USUAL.get(name, {}))
     check_size(settings.size, described.towers)
     store = store_asked(settings)
     opened = open_for_training(name, settings, store)
@@ -62,7 +64,7 @@ def run(name: str, settings: FinetuneSettings) -> int:
     if settings.dry_run:
         print(opened.report(), f"{opened.located.describe()}; selection: {selection_in(opened)}", sep="\n")
         classes = len(opened.benchmark.labels) if settings.objective.classes else 0
-        print(describe_cut(pairs, settings.context_length))
+        print(describe_cut(pairs, settings.context_length, tokenizer_of(described.towers)))
         print(describe_costs(settings, described, len(pairs), classes))
         for doubt in doubts_of(settings, len(pairs), without_weights(described)):
             _log.warning(doubt)
@@ -73,8 +75,7 @@ def run(name: str, settings: FinetuneSettings) -> int:
             raise RequestError("prepare=true is one process with `workers` of its own; run it without torchrun")
         return prepare.run(opened, settings)
     if opened.benchmark.selection:
-        metric = "t2v_r1" if opened.benchmark.protocol.task == "retrieval" else "top1"
-        settings = settings.model_copy(update={"best_metric": metric})
+        settings = settings.model_copy(update={"best_metric": _CHOSEN_BY[opened.benchmark.protocol.task]})
     with open_session(settings) as session:
         FinetuneRun(settings, opened, store, pairs, session, described).work()
     return 0
@@ -130,7 +131,7 @@ class FinetuneRun:
             order=("seed",),
             start=start_state(self.pairs, settings.seed),
             feed=self._feed,
-            description=f"{self.opened.report()}\n{describe_cut(self.pairs, settings.context_length)}",
+            description=f"{self.opened.report()}\n{describe_cut(self.pairs, settings.context_length, self._tokenizer)}",
             evaluate_every=settings.eval.every or settings.save_every,
             evaluate=partial(self._metrics, self._evaluator(selection)) if selection else None,
             chooses=bool(selection),
@@ -148,7 +149,7 @@ class FinetuneRun:
             steps,
             store=self.store,
             pin_memory=ranks.device.type == "cuda",
-            tokenizer=tokenizer_of(self.described.towers),
+            tokenizer=self._tokenizer,
         )
         dtype, texts = self._autocast or torch.float32, self._class_texts()
         pixels = Pixels.told_by(self.described.preprocess)
@@ -159,7 +160,11 @@ class FinetuneRun:
         if not self.settings.objective.classes:
             return None
         texts = [class_text(label, self.settings.prompt) for label in self.opened.benchmark.labels]
-        return ClassTexts(texts, tokenizer_of(self.described.towers)(texts, self.settings.context_length))
+        return ClassTexts(texts, self._tokenizer(texts, self.settings.context_length))
+
+    @property
+    def _tokenizer(self) -> Tokenizer:
+        return tokenizer_of(self.described.towers)
 
     @property
     def _autocast(self) -> torch.dtype | None:
@@ -170,6 +175,7 @@ class FinetuneRun:
             self.opened.located,
             split,
             self.settings,
+            tokenizer=self._tokenizer,
             together=self.session.together,
             batch=min(32, max(self.settings.batch // self.session.ranks.ranks, 1)),
             workers=self.settings.workers,

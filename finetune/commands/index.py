@@ -34,6 +34,7 @@ from stillreel.configs.system.claims import damage_of, parse_json
 from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import amount
 from stillreel.configs.system.storage import Folder
+from stillreel.configs.video import VideoSettings
 from stillreel.finetune.search.approximate import build_faiss, faiss_file
 from stillreel.finetune.search.features import model_digest, open_model, to_halves
 from stillreel.finetune.search.footage import Footage, read_footage
@@ -70,7 +71,7 @@ def run(videos: str, out: str, settings: IndexSettings) -> int:
     folder = Folder(out)
     if not folder.is_local:
         raise RequestError(f"{out}: an index is mapped into memory, so it must lie on a disk")
-    described = describe(settings.checkpoint)
+    described = describe(settings.checkpoint, pretrained=settings.pretrained)
     settings = fit_clips(settings, described)
     check_size(settings.size, described.towers)
     source = open_source(videos, settings.video_settings())
@@ -146,7 +147,7 @@ def _old_index(folder: Folder, root: str, maker: dict[str, Any]) -> VideoIndex |
         same = (
             manifest["root"] == root
             and manifest["model"].get("sha256") == maker["model"]["sha256"]
-            and manifest["settings"] == maker["settings"]
+            and VideoSettings().model_dump(mode="json") | manifest["settings"] == maker["settings"]
         )
         if not same:
             raise RequestError(

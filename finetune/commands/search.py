@@ -12,8 +12,8 @@ from stillreel.configs.search import SearchSettings
 from stillreel.configs.system.storage import Folder
 from stillreel.finetune.search.searcher import Hit, Searcher
 from stillreel.finetune.search.store import open_index
-from stillreel.finetune.video import VideoReader
-from stillreel.finetune.video.picture import frames_of_picture
+from stillreel.pretrain.video import VideoReader
+from stillreel.pretrain.video.picture import frames_of_picture
 
 _MOST_QUERIES = 1_000_000
 _LONGEST_LINE = 10_000  # characters

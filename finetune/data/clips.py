@@ -13,8 +13,8 @@ from torch import Tensor
 
 from stillreel.configs.system.dice import Dice
 from stillreel.configs.video import VideoSettings
-from stillreel.finetune.video import MIDDLE, Span, VideoClip, VideoError, VideoReader, View
-from stillreel.finetune.video.crop import draw_crop
+from stillreel.pretrain.video import MIDDLE, Span, VideoClip, VideoError, VideoReader, View
+from stillreel.pretrain.video.crop import draw_crop
 
 
 class Clip(NamedTuple):

@@ -27,10 +27,10 @@ from stillreel.finetune.benchmarks import Located, SplitName
 from stillreel.finetune.benchmarks.classes import plain
 from stillreel.finetune.data.clips import Clip, Draws, empty_clips, fill_clip
 from stillreel.finetune.data.store import FrameStore, open_source
-from stillreel.finetune.video import Span, VideoError
 from stillreel.pretrain.data import BatchDataset, BatchLoader, BatchMaker, ClipBatch, Share, View
 from stillreel.pretrain.data.identity import identify
 from stillreel.pretrain.data.tokens import CLIPS_OWN, Tokenizer, count_cut
+from stillreel.pretrain.video import Span, VideoError
 from stillreel.shards.stream.faults import BadSample, Budget, fill_slots
 from stillreel.shards.stream.order import Ints, permutation
 from stillreel.shards.stream.stream import State, slots_of
@@ -66,12 +66,11 @@ def pairs_of(located: Located, name: SplitName, prompt: str) -> list[Pair]:
     return pairs
 
 
-def describe_cut(pairs: Sequence[Pair], words: int) -> str:
+def describe_cut(pairs: Sequence[Pair], words: int, tokenizer: Tokenizer) -> str:
     """How many of their captions are cut at the context length."""
     captions = [pair.caption for pair in pairs]
-    return (
-        f"train: {count_cut(captions, words):,} of {len(captions):,} captions are longer than {words} tokens, and cut"
-    )
+    cut = count_cut(captions, words, tokenizer)
+    return f"train: {cut:,} of {len(captions):,} captions are longer than {words} tokens, and cut"
 
 
 def draws_of(settings: FinetuneSettings) -> Draws:

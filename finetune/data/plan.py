@@ -14,12 +14,12 @@ from stillreel.configs.system.hardware import dense_peak
 from stillreel.configs.system.progress import amount, duration
 from stillreel.finetune.data.loader import Pair, draws_of
 from stillreel.finetune.data.store import FrameStore, open_source
-from stillreel.finetune.video import VideoError
 from stillreel.pretrain.engine.session import step_flops
 from stillreel.pretrain.model import VideoTextModel
 from stillreel.pretrain.model.adapter import is_openais
 from stillreel.pretrain.model.towers import build_towers
 from stillreel.pretrain.run.opening import Described
+from stillreel.pretrain.video import VideoError
 
 _BUSY = 0.4  # share of a device's dense peak that a well fed step reaches
 _READ = 12  # clips that are read to see how fast that is

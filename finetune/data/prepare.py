@@ -29,13 +29,13 @@ from stillreel.finetune.benchmarks import SPLITS, Opened
 from stillreel.finetune.data.clips import Clip, dice_of
 from stillreel.finetune.data.loader import clips_of, instants_of
 from stillreel.finetune.data.store import KIND, kept_settings, positions_in
-from stillreel.finetune.video import VideoError
-from stillreel.finetune.video.container import OpenVideo
-from stillreel.finetune.video.decode import FrameDecoder
-from stillreel.finetune.video.errors import reading
-from stillreel.finetune.video.pixels import FrameShaper
-from stillreel.finetune.video.reader import shown_instead
-from stillreel.finetune.video.samplers import sample
+from stillreel.pretrain.video import VideoError
+from stillreel.pretrain.video.container import OpenVideo
+from stillreel.pretrain.video.decode import FrameDecoder
+from stillreel.pretrain.video.errors import reading
+from stillreel.pretrain.video.pixels import Fit, FrameShaper
+from stillreel.pretrain.video.reader import shown_instead
+from stillreel.pretrain.video.samplers import sample
 from stillreel.shards.build.engine import Build, describe_totals, run_build
 from stillreel.shards.build.executors import ShardTask
 from stillreel.shards.build.isolated import Isolated
@@ -68,7 +68,8 @@ class FrameJob(NamedTuple):
 def run(opened: Opened, settings: FinetuneSettings) -> int:
     """Store the frames of all videos that were found, or go on storing them. Returns 0 when all shards are there."""
     benchmark, located = opened.benchmark, opened.located
-    clips = [clip for name in SPLITS if name in benchmark.splits for clip in clips_of(located, name) if clip.file]
+    found = [clip for name in SPLITS if name in benchmark.splits for clip in clips_of(located, name) if clip.file]
+    clips = list(dict.fromkeys(found))  # of a video that is asked several questions one
 
     def job_of(task: Task) -> FrameJob:
         first = (task.shard - task.plan.header.first_shard) * _SHARD_SIZE
@@ -173,7 +174,8 @@ def _frames_of(clip: Clip, path: Path, video: VideoSettings, stored: Mapping[str
     wanted = np.unique(np.concatenate([*test, *train])).tolist()
     if not all(map(len, (*test, *train))):
         raise VideoError(str(path), "outside", f"no frame to take in {clip.span or 'it'}")
-    shaper = FrameShaper(video.size, file.sample_aspect if video.square_pixels else None)
+    aspect = file.sample_aspect if video.square_pixels else None
+    shaper = FrameShaper(video.size, aspect, fit=Fit.asked(video))
     shaped = {number: shaper.whole(frame) for number, frame in decoder.frames(wanted)}
     if not shaped:
         why = "; ".join(map(str, decoder.flaws)) or "the decoder gave none"

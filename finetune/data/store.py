@@ -24,10 +24,10 @@ from stillreel.configs.system.claims import Damaged, damage_of, parse_json
 from stillreel.configs.system.storage import Folder
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.data.clips import AT_TEST, Clip, ClipSource, Draws, FileSource, dice_of
-from stillreel.finetune.video import VideoClip, VideoError, View
-from stillreel.finetune.video.errors import TROUBLES, Flaw
-from stillreel.finetune.video.pixels import cropped, square
-from stillreel.finetune.video.reader import filled, shuffled
+from stillreel.pretrain.video import VideoClip, VideoError, View
+from stillreel.pretrain.video.errors import TROUBLES, Flaw
+from stillreel.pretrain.video.pixels import Fit, cropped, fitted, square
+from stillreel.pretrain.video.reader import filled, shuffled
 from stillreel.shards.format.receipt import part_file
 from stillreel.shards.format.record import WRITTEN, read_table
 from stillreel.shards.stream.corpus import Corpus, open_corpus
@@ -37,6 +37,7 @@ from stillreel.shards.stream.reader import Found, Place, SampleReader
 KIND = "frames of videos"
 # Settings of reading that decide which frames are stored, and how.
 KEPT = ("sampler", "frames", "size", "per_second", "slice", "every", "square_pixels")
+_FILTER = {"interpolation": "bicubic"}  # what a store that says nothing of it was stored by
 
 _ATTEMPTS = 5
 _THREADS = 16  # tables are small files, often on a network
@@ -59,8 +60,9 @@ class FrameStore:
     def check(self, video: VideoSettings, segments: int) -> None:
         """RequestError where frames were stored otherwise than they are asked for."""
         asked = {**kept_settings(video), "segments": segments}
-        other = [f"{name} is {self.settings[name]} there, {asked[name]} here" for name in asked
-                 if self.settings.get(name) != asked[name]]  # fmt: skip
+        there = {**_FILTER, **self.settings}
+        other = [f"{name} is {there.get(name)} there, {one} here" for name, one in ({**_FILTER, **asked}).items()
+                 if there.get(name) != one]  # fmt: skip
         if other:
             raise RequestError(
                 f"prepared={self.corpus.url}: its frames were stored otherwise: {'; '.join(other)}. Ask for those, or prepare "
@@ -70,7 +72,8 @@ class FrameStore:
 
 def kept_settings(video: VideoSettings) -> dict[str, Any]:
     """What of the settings decides which frames are stored."""
-    return {name: getattr(video, name) for name in KEPT}
+    kept = {name: getattr(video, name) for name in KEPT}
+    return kept if video.interpolation == _FILTER["interpolation"] else kept | {"interpolation": video.interpolation}
 
 
 def open_store(url: str) -> FrameStore:
@@ -165,7 +168,10 @@ class StoredSource:
         if min(height, width) != size:
             raise ValueError(f"a frame of {width} x {height}; expected a short side of {size}")
         pixels = simplejpeg.decode_jpeg(jpeg, "RGB")
-        return square(pixels, size, view.place) if view.crop is None else cropped(pixels, size, view.crop)
+        if view.crop is not None:
+            return cropped(pixels, size, view.crop)
+        fit = Fit.asked(self._settings)
+        return square(pixels, size, view.place) if fit.side == "shortest" else fitted(pixels, size, fit)
 
 
 def positions_in(numbers: Sequence[int], wanted: Sequence[int]) -> list[int]:

@@ -14,9 +14,8 @@ from stillreel.configs.settings import Settings, canonical_json
 from stillreel.configs.system.claims import damage_of, parse_json
 from stillreel.configs.system.storage import Folder
 from stillreel.finetune.benchmarks import Opened, SplitName
-from stillreel.pretrain.evaluation import EvalProtocol, EvaluationResult, Ranks, Retrieval, compare, in_rows
+from stillreel.pretrain.evaluation import Choice, EvalProtocol, EvaluationResult, Ranks, Retrieval, compare, in_rows
 from stillreel.pretrain.evaluation.evaluator import QUERYBANK_SCALE
-from stillreel.pretrain.evaluation.results import COLUMNS, TOP_COLUMNS
 from stillreel.pretrain.model.checkpoint import CONFIG, WEIGHTS, in_json
 from stillreel.pretrain.run.folder import library_versions
 
@@ -27,9 +26,8 @@ SCHEMA_VERSION = 1
 
 def table_of(protocol: EvalProtocol, result: EvaluationResult) -> str:
     """The protocol, and the figures below it."""
-    rows = [line for row in result.rows for line in (row.rows() if isinstance(row, Retrieval) else [row.row()])]
-    columns = COLUMNS if isinstance(result.rows[0], Retrieval) else TOP_COLUMNS
-    said = [protocol.described, in_rows(columns, rows)]
+    rows = [line for row in result.rows for line in row.rows()]
+    said = [protocol.described, in_rows(result.rows[0].columns, rows)]
     if result.damaged:
         said.append(f"{len(result.damaged):,} videos are damaged and count as misses: {', '.join(result.damaged[:10])}")
     return "\n".join(said)
@@ -112,10 +110,11 @@ def compare_with(path: str, results: Mapping[str, Any], result: EvaluationResult
 def _compared(path: str, theirs: Mapping[str, Any], result: EvaluationResult) -> str:
     ours = result.rows[0]
     lines = [f"this less {path}, paired by query (95 % interval, p of no difference):"]
+    depths = (1,) if isinstance(ours, Choice) else (1, 5, 10)
     ways = (("t2v", "text_to_video"), ("v2t", "video_to_text")) if isinstance(ours, Retrieval) else (("", "ranks"),)
     for way, field in ways:
         found: Ranks = getattr(ours, field)
-        for name, one in compare(_ranks_in(theirs[way] if way else theirs, found), found, (1, 5, 10)).items():
+        for name, one in compare(_ranks_in(theirs[way] if way else theirs, found), found, depths).items():
             low, high = one.interval
             lines.append(f"  {way} {name}: {one.value:+.2f} ({low:+.2f} to {high:+.2f}), p {one.p:.4f}")
     return "\n".join(lines)

@@ -39,7 +39,7 @@ from stillreel.configs.search import ServeSettings
 from stillreel.finetune.search.guard import Counts, Desk, Refusal, host_is_known, read_chunks
 from stillreel.finetune.search.searcher import Hit, Searcher
 from stillreel.finetune.search.sources import OpenFile, open_source
-from stillreel.finetune.video.sandbox import decode_sandboxed
+from stillreel.pretrain.video.sandbox import decode_sandboxed
 
 _FPS = 3  # of the mp4s of frames
 _CLIPS_KEPT = 256  # of them in memory, some 50 kB each

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.search.sources import Source
 from stillreel.finetune.search.store import Entry
-from stillreel.finetune.video import VideoError
 from stillreel.pretrain.data.workers import load_batches
+from stillreel.pretrain.video import VideoError
 
 
 class Footage(NamedTuple):

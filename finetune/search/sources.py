@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.stream import DataSettings
 from stillreel.configs.system.storage import Folder
-from stillreel.configs.video import VideoSettings
+from stillreel.configs.video import VideoOptions, VideoSettings
 from stillreel.finetune.benchmarks.files import Inventory
-from stillreel.finetune.containers import VIDEO_ENDINGS
 from stillreel.finetune.search.store import Entry
-from stillreel.finetune.video import VideoError, VideoReader
-from stillreel.finetune.video.errors import Flaw
 from stillreel.pretrain.data.film import Filmer, View
+from stillreel.pretrain.video import VideoError, VideoReader
+from stillreel.pretrain.video.errors import Flaw
+from stillreel.shards.format.containers import VIDEO_ENDINGS
 from stillreel.shards.format.manifest import MANIFEST
 from stillreel.shards.format.sample import decode_members
 from stillreel.shards.stream.corpus import CATALOG, Corpus, open_corpus
@@ -130,6 +130,7 @@ class ClipShards:
             raise RequestError(f"{root} holds frames that `finetune prepare=true` stored; index the videos themselves")
         self._blend = Blend((self._corpus,), (1.0,))
         self._view = View("", settings.frames, settings.size)
+        self._options = VideoOptions.model_validate(settings.model_dump(include=set(VideoOptions.model_fields)))
 
     def survey(self) -> list[Entry]:
         """The samples by path; `version` is the beginning of their digest. A shard that cannot be listed is one entry."""
@@ -156,11 +157,15 @@ class ClipShards:
             raise VideoError(entry.path, "corrupt", str(found))
         frames = np.zeros((self._view.frames, self._view.size, self._view.size, 3), np.uint8)
         try:
-            sample = Sample(0, found.key, 0, decode_members(found.key, found.members))
-            self._filmer.film(sample, 0, view=self._view, frames=frames[None])
+            sample = Sample(0, found.key, None, decode_members(found.key, found.members))
+            video = self._filmer.film(sample, 0, view=self._view, frames=frames[None]).video
         except DataError as error:
             raise VideoError(entry.path, "corrupt", str(error)) from None
         count, fps = len(frames), self._fps
+        if video is not None:
+            mask = np.arange(count) < video.frames
+            flaws = tuple(Flaw(*flaw.split(": ", 1)) for flaw in video.flaws)
+            return Filmed(frames, mask, np.array(video.times), video.end, flaws)
         return Filmed(frames, np.ones(count, np.bool_), np.arange(count) / fps, count / fps, ())
 
     def file(self, entry: Entry) -> OpenFile | None:
@@ -173,7 +178,8 @@ class ClipShards:
 
     @cached_property
     def _filmer(self) -> Filmer:
-        return Filmer(self._blend, DataSettings(frames=self._view.frames, size=self._view.size, context_length=0))
+        frames, size = self._view.frames, self._view.size
+        return Filmer(self._blend, DataSettings(frames=frames, size=size, context_length=0, video=self._options))
 
     @cached_property
     def _places(self) -> dict[str, Place]:

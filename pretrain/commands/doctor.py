@@ -57,11 +57,17 @@ def run(settings: DoctorSettings) -> int:
     times = {}
     if can_model and settings.measure and settings.model != "all":
         times = measure(models[settings.model], costs[settings.model], settings)
+    step = None
+    if can_model and settings.model != "all":
+        from stillreel.pretrain.commands.steps import tell_step
+
+        step = tell_step(models[settings.model], settings)
     if settings.json_output:
         machine = [finding._asdict() for finding in findings]
-        print(json.dumps({"machine": machine, "flops_per_clip": costs, "times": times}, indent=1))
+        told = {"machine": machine, "flops_per_clip": costs, "times": times, "step": step and step.as_json()}
+        print(json.dumps(told, indent=1))
     else:
-        print("\n".join(render(findings, costs, times, settings)))
+        print("\n".join([*render(findings, costs, times, settings), *(step.render() if step else ())]))
     return 1 if any(finding.blocks for finding in findings) else 0
 
 

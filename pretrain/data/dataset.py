@@ -26,6 +26,7 @@ from stillreel.pretrain.data.film import Filmer, Told, View, view_at
 from stillreel.pretrain.data.identity import Identity, identify
 from stillreel.pretrain.data.together import Failure
 from stillreel.pretrain.data.tokens import CLIPS_OWN, Tokenizer
+from stillreel.pretrain.video.beside import Shown
 from stillreel.shards.stream.stream import Blend, Slot, State, Stream, slots_of
 
 
@@ -135,6 +136,8 @@ class _ClipMaker:
         self._share = share
         self._stream = Stream(blend, settings)
         self._filmer = Filmer(blend, settings)
+        # All ranks have a mask or none has, whatever is in their share.
+        self._masks = settings.render == "loader" and any(corpus.is_foreign for corpus in blend.corpora)
         # What lies a quarter of a window ahead is fetched now: then a lane's next shards are there before it needs them.
         self._ahead = settings.lanes * max(settings.window // 4, 1)
 
@@ -176,6 +179,19 @@ class _ClipMaker:
             stills,
             view,
             [not slot.passed for slot in slots],
-            [str(damage) for slot in slots for damage in slot.passed],
+            [text for slot, one in zip(slots, told, strict=True) for text in _damage_of(slot, one)],
             identify(keys, captions, sources, seed=self._settings.seed, step=step),
+            frame_mask([one.video for one in told], view.frames) if self._masks else None,
         )
+
+
+def _damage_of(slot: Slot[Any], told: Told) -> list[str]:
+    """What was passed over on the way to a slot's clip, and what is wrong with its own video nevertheless."""
+    flaws = told.video.flaws if told.video else []
+    return [*map(str, slot.passed), *(f"{told.source}: {flaw}" for flaw in flaws)]
+
+
+def frame_mask(videos: Sequence[Shown | None], frames: int) -> Tensor:
+    """Where clips have frames, bool (B, T): everywhere, but for videos that gave fewer."""
+    shown = torch.tensor([frames if video is None else video.frames for video in videos])
+    return torch.arange(frames) < shown[:, None]

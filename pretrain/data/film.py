@@ -1,14 +1,16 @@
-"""A sample of the stream becomes a clip: frames, or the picture and its windows for the device renderer.
+"""A sample of the stream becomes a clip: frames, or the picture and its windows for the device renderer. A real video's are its
+own frames, by the published samplers.
 
 Whose recipe: the shard's own, unless a grammar is asked for, a new one is wanted every epoch, or the tar is not ours and has
-none. What is drawn here is a pure function of (seed, source key, grammar) and, with fresh=true, the epoch.
+none. What is drawn here is a pure function of (seed, source key, grammar) and, with fresh=true, the epoch; of a real video, of
+(seed, key, epoch), as in finetuning.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -29,7 +31,11 @@ from stillreel.configs.grammar import Grammar, load_grammar
 from stillreel.configs.looks import Look
 from stillreel.configs.stream import DataSettings
 from stillreel.configs.system.claims import damage_of
+from stillreel.configs.system.dice import Dice
 from stillreel.configs.system.memory import PixelMemory
+from stillreel.pretrain.video.beside import DrawnBy, Shown, VideoDecoder
+from stillreel.pretrain.video.errors import VideoError
+from stillreel.shards.format.containers import VIDEO_ENDINGS
 from stillreel.shards.stream.stream import Blend, Sample
 
 Pixels = NDArray[np.uint8]
@@ -56,10 +62,12 @@ def view_at(settings: DataSettings, step: int) -> View:
 
 
 class Told(NamedTuple):
-    """What is known of a clip beside its frames: the caption, and the source's own key of the picture that it shows."""
+    """What is known of a clip beside its frames: the caption, the source's own key of the picture that it shows, and what was
+    found of its video, where it is a real one."""
 
     caption: str
     source: str
+    video: Shown | None = None
 
 
 class Manner(NamedTuple):
@@ -90,10 +98,13 @@ class Filmer:
         self._renderer = Renderer()
         self._memories: defaultdict[int, PixelMemory] = defaultdict(PixelMemory)
         self._reader = PictureReader(ClipSettings(max_side=0))
+        self._videos = VideoDecoder(settings.video)
 
     def film(self, sample: Sample, slot: int, *, view: View, frames: Pixels) -> Told:
-        """Fill row `slot` of `frames` uint8 (B, T, size, size, 3) with a sample's."""
+        """Fill row `slot` of `frames` uint8 (B, T, size, size, 3) with a sample's; a real video may have fewer, see `Told`."""
         out = frames[slot]
+        if self._is_video(sample):
+            return self._show(sample, out)
         if self._foreign[sample.corpus] or "jpg" in sample.members:
             script = self._script(sample, view, slot=0)
             with damage_of(f"sample {sample.key} is no clip"):
@@ -111,6 +122,8 @@ class Filmer:
     def prepare(self, sample: Sample, slot: int, *, view: View) -> tuple[Still, Told]:
         """What the device renderer needs of a sample, and what is told of it. The picture lies in memory that is kept for the
         slot: use it before the slot's next one."""
+        if self._is_video(sample):
+            raise RequestError("render=device needs pictures, and there are videos among the data; use render=loader")
         if not self._foreign[sample.corpus] and "jpg" not in sample.members:
             raise RequestError("render=device needs pictures, and the shards hold rendered frames; use render=loader")
         script = self._script(sample, view, slot)
@@ -138,16 +151,45 @@ class Filmer:
             told = Told(described["captions"][recipe.caption], described["source_key"])
             return Script(recipe, told, load)
 
+    def _is_video(self, sample: Sample) -> bool:
+        return self._foreign[sample.corpus] and any(map(_is_video, sample.members))
+
+    def _show(self, sample: Sample, out: Pixels) -> Told:
+        """Fill `out` (T, size, size, 3) with the frames of a foreign sample's video: as at test where no epoch is read."""
+        with damage_of(f"sample {sample.key} is no clip"):
+            videos = [ending for ending in sample.members if _is_video(ending)]
+            if len(videos) != 1:
+                raise ValueError(f"{len(videos)} videos among {', '.join(sample.members)}")
+            captions = self._captions(sample)
+        caption, drawn_by = captions[0], None
+        if sample.epoch is not None:
+            drawn_by = DrawnBy(self._settings.seed, f"{sample.key}\0{sample.epoch}")
+            caption = captions[int(Dice(*drawn_by).unit("caption") * len(captions))]
+        name = f"{sample.key}.{videos[0]}"
+        found = self._videos.read(name, sample.members[videos[0]], out, drawn_by)
+        if found.total == 1:
+            raise VideoError(name, "no_frames", "it has one frame, which is a still; nothing moves in it")
+        return Told(caption, name, found)
+
+    def _captions(self, sample: Sample) -> Sequence[str]:
+        """Those of a foreign sample; ValueError where it has none."""
+        field = self._settings.source.caption
+        text, described, named = (sample.members.get(ending) for ending in ("txt", "json", field))
+        captions, problem = captions_of(
+            None if text is None else text.encode(),
+            None if described is None else json.dumps(described).encode(),
+            field,
+            named.encode() if isinstance(named, str) else None,
+        )
+        if problem:
+            raise ValueError(problem)
+        return captions
+
     def _foreign_script(self, sample: Sample, view: View) -> Script:
         pictures = [ending for ending in sample.members if ending in PICTURE_ENDINGS]
         if len(pictures) != 1:
             raise ValueError(f"{len(pictures)} pictures among {', '.join(sample.members)}")
-        described, text = sample.members.get("json"), sample.members.get("txt")
-        captions, problem = captions_of(
-            None if text is None else text.encode(), None if described is None else json.dumps(described).encode()
-        )
-        if problem:
-            raise ValueError(problem)
+        captions = self._captions(sample)
         picture = self._reader.read(sample.members[pictures[0]])
         manner = self._manner(sample.corpus, view.grammar or _FOREIGN_GRAMMAR, "")
         recipe = self._draw(sample, manner, sample.key, picture.size, captions)
@@ -159,7 +201,7 @@ class Filmer:
         return self._memories[slot].shaped(height, width) if 3 * width * height <= _MOST_KEPT else None
 
     def _draw(self, sample: Sample, manner: Manner, source_key: str, size: tuple[int, int], captions: Any) -> Recipe:
-        drawn_by = f"{source_key}\0{sample.epoch}" if self._settings.fresh else source_key
+        drawn_by = f"{source_key}\0{sample.epoch or 0}" if self._settings.fresh else source_key
         return draw_recipe(
             manner.name, manner.grammar, manner.look, self._settings.seed, drawn_by, size, captions
         ).recipe
@@ -182,6 +224,11 @@ def _manners(plans: tuple[dict[str, Any], ...]) -> dict[str, Manner]:
         name, look = _grammar_name(plan["settings"]["grammar"]), plan["presets"]["look"]
         manners[name] = Manner(name, Grammar.resolve(plan["presets"]["grammar"]), Look.resolve(look) if look else None)
     return manners
+
+
+def _is_video(ending: str) -> bool:
+    last = ending.rpartition(".")[2]
+    return last in VIDEO_ENDINGS and last not in PICTURE_ENDINGS
 
 
 def _grammar_name(preset: str) -> str:

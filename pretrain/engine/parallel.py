@@ -82,6 +82,17 @@ def blocks_of(task: nn.Module) -> list[nn.Module]:
     return [one for one in found if id(one) not in inner]
 
 
+def sharded_blocks(task: Task) -> list[nn.Module]:
+    """Those that FSDP2 gathers one by one: the ones that encoding calls. What compares features stays with the rest."""
+    called = {id(block) for one in _encoders(task) for block in blocks_of(one)}
+    return [block for block in blocks_of(task) if id(block) in called]
+
+
+def _encoders(task: Task) -> list[nn.Module]:
+    model = task.model
+    return [one for one in (model.clip, model.temporal, model.align, model.patches) if one is not None]
+
+
 def clip_gradients(task: nn.Module, max_norm: float) -> Tensor:
     """The length of the whole gradient; a longer one than `max_norm` is scaled down to it (0: none is). Call on all ranks."""
     gradients = [one.grad for one in task.parameters() if one.grad is not None]
@@ -172,18 +183,15 @@ def _shard(task: Task, device: torch.device) -> None:
         raise RequestError("shard=fsdp splits weights over ranks; start it with torchrun, or set parallel=ddp")
     if "ignored_params" not in inspect.signature(fully_shard).parameters:
         raise RequestError(f"shard=fsdp needs torch 2.7 or newer, and this is {torch.__version__}; set parallel=ddp")
-    encoders = [task.model.clip, task.model.temporal, task.model.align, task.model.patches]
-    if not any(weight.requires_grad for one in encoders if one is not None for weight in one.parameters()):
+    if not any(weight.requires_grad for one in _encoders(task) for weight in one.parameters()):
         raise RequestError(
             "shard=fsdp reduces gradients as they pass the towers, and here only what compares features is trained; "
             "set parallel=ddp"
         )
     scalars = {weight for weight in task.parameters() if weight.ndim == 0}  # FSDP2 cannot split them
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    called = {id(block) for one in encoders if one is not None for block in blocks_of(one)}
-    for block in blocks_of(task):
-        if id(block) in called:
-            fully_shard(block, mesh=mesh)
+    for block in sharded_blocks(task):
+        fully_shard(block, mesh=mesh)
     fully_shard(task, mesh=mesh, reshard_after_forward=False, ignored_params=scalars)
     # The first module that is called would take itself for the root; evaluation may call a block before any step does.
     assert isinstance(task, FSDPModule)  # since fully_shard has made it one

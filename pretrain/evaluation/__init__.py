@@ -12,8 +12,10 @@ from stillreel.pretrain.evaluation.evaluator import EvalBatch, EvalProtocol, Eva
 from stillreel.pretrain.evaluation.held_out import held_out_evaluator
 from stillreel.pretrain.evaluation.ranks import Matches, Ranks, pairs, rank_classes, text_to_video, video_to_text
 from stillreel.pretrain.evaluation.results import (
+    Choice,
     Recognition,
     Retrieval,
+    evaluate_choice,
     evaluate_recognition,
     evaluate_retrieval,
     in_rows,
@@ -27,6 +29,7 @@ from stillreel.pretrain.evaluation.transductive import (
 from stillreel.pretrain.evaluation.uncertainty import Difference, Interval, compare, intervals
 
 __all__ = [
+    "Choice",
     "Difference",
     "EvalBatch",
     "EvalProtocol",
@@ -39,6 +42,7 @@ __all__ = [
     "Retrieval",
     "compare",
     "dual_softmax",
+    "evaluate_choice",
     "evaluate_dual_softmax",
     "evaluate_querybank",
     "evaluate_recognition",

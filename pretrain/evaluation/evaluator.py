@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -26,7 +26,14 @@ from stillreel.configs import DataError, RequestError
 from stillreel.pretrain.data.together import Together, take_next
 from stillreel.pretrain.data.tokens import tokenizer_of
 from stillreel.pretrain.evaluation.ranks import Matches
-from stillreel.pretrain.evaluation.results import Recognition, Retrieval, evaluate_recognition, evaluate_retrieval
+from stillreel.pretrain.evaluation.results import (
+    Choice,
+    Recognition,
+    Retrieval,
+    evaluate_choice,
+    evaluate_recognition,
+    evaluate_retrieval,
+)
 from stillreel.pretrain.evaluation.shares import (
     evaluating,
     gather_batches,
@@ -47,6 +54,7 @@ from stillreel.shards.stream.faults import Budget
 QUERYBANK_SCALE = 1 / 1.99  # of logits, as in the published runs of CLIP2Video
 _TEXTS = 256  # encoded at once
 _VECTORS, _PAIRS = 1024, 64  # rows of a block of scores: of products of vectors, and where each pair is looked at
+_QUESTIONS = 16  # of multi-choice, whose options are compared at once, also with each other's videos
 
 
 class EvalBatch(NamedTuple):
@@ -85,8 +93,9 @@ class EvalProtocol:
     context_length: int
     max_bad: float
     max_bad_run: int
-    task: Literal["retrieval", "recognition"] = "retrieval"
-    texts: Sequence[str] | None = None  # captions, or what is said of classes; None: captions are read with the clips
+    task: Literal["retrieval", "recognition", "choice"] = "retrieval"
+    # Captions, what is said of classes, or the options of each video, as many for each; None: captions are read with the clips.
+    texts: Sequence[str] | None = None
     matches: Matches | None = None  # of texts with videos; None as texts: captions of equal tokens are one
     videos: Sequence[str] | None = None  # ids, by which damage is told; None: by what is wrong
     missing: Sequence[str] = ()  # ids of those that are not there, which is no damage
@@ -98,17 +107,20 @@ class EvalProtocol:
     described: str = ""  # in one line, as it stands beside every number
 
 
+Rows: TypeAlias = tuple[Retrieval, ...] | tuple[Recognition, ...] | tuple[Choice, ...]
+
+
 @dataclass(frozen=True)
 class EvaluationResult:
     """What an evaluation found; the same on all ranks. The first row is of the scores as they are."""
 
-    rows: tuple[Retrieval, ...] | tuple[Recognition, ...]
+    rows: Rows
     damaged: tuple[str, ...]  # ids of videos that are there and cannot be read, or what is wrong with each
     troubles: tuple[str, ...]  # what is wrong with files, in sentences
     clips_per_s: float  # of all ranks together, reading and ranking included
 
     def metrics(self) -> dict[str, float]:
-        """Of the scores as they are: t2v_r1 ... or top1 and top5."""
+        """Of the scores as they are: t2v_r1 ..., top1 and top5, or accuracy."""
         return self.rows[0].metrics()
 
 
@@ -141,9 +153,11 @@ class Evaluator:
             encoded = self._encode(model, autocast)
             damaged = self._check_damage(encoded)
             missing = (*self.protocol.missing, *damaged)
-            rows: tuple[Retrieval, ...] | tuple[Recognition, ...]
+            rows: Rows
             if self.protocol.task == "retrieval":
                 rows = self._retrieve(model, encoded, missing, autocast)
+            elif self.protocol.task == "choice":
+                rows = (self._choose(model, encoded, missing),)
             else:
                 rows = (self._recognize(model, encoded, missing),)
         seconds = gather(torch.tensor([time.monotonic() - begin], device=encoded.whole.device)).max().item()
@@ -152,7 +166,7 @@ class Evaluator:
     def encode(self, model: VideoTextModel, *, autocast: torch.dtype | None = None) -> EncodedSet | None:
         """Features of all videos and captions with frames, words and patches, on rank 0; None on the others.
 
-        All ranks must call it. RequestError where classes are asked for, or several views of a video.
+        All ranks must call it. RequestError where classes or options are asked for, or several views of a video.
         """
         if self.protocol.task != "retrieval" or self.protocol.views > 1:
             raise RequestError("two stages are for retrieval with one view a video: captions propose, pairs are scored")
@@ -242,6 +256,14 @@ class Evaluator:
         known = scores.masked_fill(~encoded.whole[:, None], float("nan"))
         return evaluate_recognition(known, encoded.matches.videos, missing)
 
+    def _choose(self, model: VideoTextModel, encoded: EncodedSet, missing: Sequence[str]) -> Choice:
+        """Each video with its own texts alone."""
+        count, matches = len(encoded.whole), encoded.matches
+        rows = [_of_own(model, encoded, part, self.protocol.views) for part in own_parts(count, _QUESTIONS)]
+        scores = gather_batches(rows, _QUESTIONS, count).masked_fill(~encoded.whole[:, None], float("nan"))
+        right = matches.captions.unflatten(0, (count, -1)) == matches.videos[:, None]
+        return evaluate_choice(scores, right.long().argmax(dim=1), missing)
+
     def _scores(self, model: VideoTextModel, video: VideoFeatures, text: TextFeatures) -> Tensor:
         """Scores (A, clips) of texts with all clips. A block's are the same whoever computes it."""
         size = _VECTORS if isinstance(model.head, Dot) else _PAIRS
@@ -251,6 +273,18 @@ class Evaluator:
             for own in own_parts(len(text.pooled), size)
         ]
         return gather_batches(rows, size, len(text.pooled))
+
+
+def _of_own(model: VideoTextModel, encoded: EncodedSet, part: slice, views: int) -> Tensor:
+    """Scores (n, O) of the videos of a part with the O texts that go with each; of a part that is beyond the last none."""
+    count = len(encoded.whole)
+    options = len(encoded.text.pooled) // count
+    start, stop = min(part.start, count - 1), min(part.stop, count)
+    video = pick_rows(encoded.video, slice(start * views, stop * views))
+    text = pick_rows(encoded.text, slice(start * options, stop * options))
+    crossed = model.similarity(video, text).unflatten(1, (-1, views)).mean(dim=2).unflatten(0, (-1, options))
+    own: Tensor = crossed.diagonal(dim1=0, dim2=2).T
+    return own[: max(count - part.start, 0)]
 
 
 def _encode_ids(model: VideoTextModel, token_ids: Tensor, autocast: torch.dtype | None, *, fine: bool) -> TextFeatures:

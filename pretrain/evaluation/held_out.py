@@ -20,10 +20,12 @@ from stillreel.animate.render.device import Still, StillBatch, batch_stills, ren
 from stillreel.configs import DataError, RequestError, StillreelError
 from stillreel.configs.stream import DataSettings
 from stillreel.configs.system.storage import Folder
+from stillreel.pretrain.data.dataset import frame_mask
 from stillreel.pretrain.data.film import Filmer, View
 from stillreel.pretrain.data.together import Failure, Together
 from stillreel.pretrain.data.workers import load_batches
 from stillreel.pretrain.evaluation.evaluator import EvalBatch, EvalProtocol, Evaluator
+from stillreel.pretrain.video.beside import Shown
 from stillreel.shards.format.sample import decode_members
 from stillreel.shards.stream.cache import ShardCache
 from stillreel.shards.stream.faults import BadSample, BadShard
@@ -75,7 +77,7 @@ class HeldOutClips:
         for read in self._load(order=numbers):
             if isinstance(read, Failure):
                 raise read.error()
-            yield EvalBatch(self._frames_of(read, device), None, read.whole, read.damage, read.captions)
+            yield EvalBatch(self._frames_of(read, device), read.mask, read.whole, read.damage, read.captions)
 
     def blank(self) -> EvalBatch:
         return EvalBatch(empty_frames(self.batch, self._view), None, [False] * self.batch, [], [""] * self.batch)
@@ -122,6 +124,7 @@ class HeldOutBatch(NamedTuple):
     frames: Tensor | None  # uint8 (B, T, H, W, 3)
     stills: StillBatch | None  # of the whole slots, in their order, for the device to render; None: there are none
     damage: list[str]  # what is wrong with those that were read and are not whole
+    mask: Tensor | None = None  # bool (B, T): where there is a frame; None: everywhere
 
 
 class HeldOutDataset(Dataset[HeldOutBatch | Failure]):
@@ -159,27 +162,30 @@ class _BatchMaker:
         self._filmer = Filmer(blend, settings)
         self._view = View(settings.grammar, settings.frames, settings.size)
         self._renders = settings.render == "loader"
+        self._masks = self._renders and any(corpus.is_foreign for corpus in blend.corpora)
 
     def make(self, spots: Sequence[Spot], batch: int) -> HeldOutBatch:
         frames = empty_frames(batch, self._view) if self._renders else None
         whole, captions = [False] * batch, [""] * batch
+        videos: list[Shown | None] = [None] * batch
         stills: list[Still] = []
         damage: list[str] = []
         for slot, (spot, answer) in enumerate(zip(spots, self._read(spots), strict=True)):
             try:
                 sample = _opened(answer, spot.corpus)
                 if frames is not None:
-                    captions[slot] = self._filmer.film(sample, slot, view=self._view, frames=frames.numpy()).caption
+                    told = self._filmer.film(sample, slot, view=self._view, frames=frames.numpy())
                 else:
                     still, told = self._filmer.prepare(sample, slot, view=self._view)
-                    captions[slot] = told.caption
                     stills.append(still)
+                captions[slot], videos[slot] = told.caption, told.video
                 whole[slot] = True
             except DataError as error:
                 damage.append(self._name(spot, answer, error))
                 if frames is not None:
                     frames[slot] = 0
-        return HeldOutBatch(whole, captions, frames, batch_stills(stills) if stills else None, damage)
+        mask = frame_mask(videos, self._view.frames) if self._masks else None
+        return HeldOutBatch(whole, captions, frames, batch_stills(stills) if stills else None, damage, mask)
 
     def _read(self, spots: Sequence[Spot]) -> list[Found | BadSample | BadShard]:
         answers: dict[Spot, Found | BadSample | BadShard] = {}
@@ -197,8 +203,8 @@ class _BatchMaker:
 def _opened(answer: Found | BadSample | BadShard, corpus: int) -> Sample:
     if not isinstance(answer, Found):
         raise answer
-    # Recipes that are drawn anew are those of epoch 0, at every evaluation.
-    return Sample(corpus, answer.key, 0, decode_members(answer.key, answer.members))
+    # Recipes that are drawn anew are those of epoch 0, at every evaluation; of videos nothing is drawn.
+    return Sample(corpus, answer.key, None, decode_members(answer.key, answer.members))
 
 
 def empty_frames(batch: int, view: View) -> Tensor:

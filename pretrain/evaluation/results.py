@@ -1,12 +1,14 @@
-"""The figures of ranks, as values, JSON and table rows: R@1/5/10/50 in percent, median and mean rank; top-1 and top-5."""
+"""The figures of ranks, as values, JSON and table rows: R@1/5/10/50 in percent, median and mean rank; top-1 and top-5; the
+accuracy of multi-choice."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stillreel.pretrain.evaluation.ranks import Matches, Ranks, rank_classes, text_to_video, video_to_text
@@ -16,6 +18,7 @@ RAW = "raw"
 DEPTHS = (1, 5, 10, 50)
 TOPS = (1, 5)
 COLUMNS = ("", "direction", *(f"R@{depth}" for depth in DEPTHS), "MdR", "MnR", "R@1 95%", "queries", "items", "missed")
+CHOICE_COLUMNS = ("", "accuracy", "accuracy 95%", "questions", "options", "missed", "tied")
 TOP_COLUMNS = ("", *(f"top-{top}" for top in TOPS), "top-1 95%", "clips", "classes", "missed")
 
 
@@ -25,6 +28,8 @@ class Retrieval:
 
     `missing` names what was expected and is not there: its queries are among those missed.
     """
+
+    columns: ClassVar = COLUMNS
 
     text_to_video: Ranks
     video_to_text: Ranks | None  # QB-norm has none
@@ -57,6 +62,8 @@ class Retrieval:
 class Recognition:
     """N clips, each among C classes."""
 
+    columns: ClassVar = TOP_COLUMNS
+
     ranks: Ranks
     label: str = RAW
     missing: tuple[str, ...] = ()
@@ -75,9 +82,39 @@ class Recognition:
             **_in_json(self.ranks, self.metrics(), bounds),
         }
 
-    def row(self) -> list[str]:
-        """A row of TOP_COLUMNS."""
-        return [self.label, *_cells(self.ranks, self.metrics())]
+    def rows(self) -> list[list[str]]:
+        """One row of TOP_COLUMNS."""
+        return [[self.label, *_cells(self.ranks, self.metrics())]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """N questions, each a clip with options of its own, one of them right. A hit is right and above all others: a question whose
+    right option shares the best score is none, and is counted among those `tied`, (N,)."""
+
+    columns: ClassVar = CHOICE_COLUMNS
+
+    ranks: Ranks
+    tied: NDArray[np.bool_]
+    label: str = RAW
+    missing: tuple[str, ...] = ()
+
+    def metrics(self) -> dict[str, float]:
+        """accuracy, in percent."""
+        return {"accuracy": _percent(self.ranks, 1)}
+
+    def to_json(self) -> dict[str, Any]:
+        """All there is to know, the rank of every question's right option included; the interval is of 95 %."""
+        return {
+            "label": self.label,
+            "missing": list(self.missing),
+            "tied": np.flatnonzero(self.tied).tolist(),
+            **_in_json(self.ranks, self.metrics(), {"accuracy": intervals(self.ranks, (1,))["r1"]}),
+        }
+
+    def rows(self) -> list[list[str]]:
+        """One row of CHOICE_COLUMNS."""
+        return [[self.label, *_cells(self.ranks, self.metrics()), f"{int(self.tied.sum()):,}"]]
 
 
 def evaluate_retrieval(scores: Tensor, matches: Matches, missing: Sequence[str] = ()) -> Retrieval:
@@ -88,6 +125,14 @@ def evaluate_retrieval(scores: Tensor, matches: Matches, missing: Sequence[str] 
 def evaluate_recognition(scores: Tensor, classes: Tensor, missing: Sequence[str] = ()) -> Recognition:
     """Scores (N, C) against the right classes (N,), with the ties and NaN of `ranks`."""
     return Recognition(rank_classes(scores, classes), RAW, tuple(missing))
+
+
+def evaluate_choice(scores: Tensor, right: Tensor, missing: Sequence[str] = ()) -> Choice:
+    """Scores (N, O) of each question's own options against the right ones (N,), with the ties and NaN of `ranks`."""
+    ranks = rank_classes(scores, right)
+    own = scores.gather(1, right.to(scores.device)[:, None])
+    tied = ((scores == own).sum(dim=1) > 1) & ~(scores > own).any(dim=1)
+    return Choice(ranks, tied.cpu().numpy(), RAW, tuple(missing))
 
 
 def figures(ranks: Ranks) -> dict[str, float]:

@@ -92,13 +92,16 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         found = _read_sharded(path) if path.name.endswith(".index.json") else read_file(path)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    return found._replace(config=_config_beside(path)) if path.name in FOLDER_FILES else found
+    return found._replace(config=config_beside(path))
 
 
-def _config_beside(path: Path) -> dict[str, Any]:
-    for name in _FOLDER_CONFIGS:
-        if (path.parent / name).is_file():
-            return read_json(path.parent / name)
+def config_beside(path: Path) -> dict[str, Any]:
+    """The JSON in a hub's folder, or beside a file that has its name in one; {} where there is none."""
+    folder = path if path.is_dir() else path.parent
+    if path == folder or path.name in FOLDER_FILES:
+        for name in _FOLDER_CONFIGS:
+            if (folder / name).is_file():
+                return read_json(folder / name)
     return {}
 
 

@@ -13,7 +13,7 @@ from stillreel.configs import DataError, RequestError
 from stillreel.configs.model import TowerSettings
 from stillreel.pretrain.model.adapter import Towers, is_openais, plain_cfg, preprocess_named, preprocess_of_tag
 from stillreel.pretrain.model.clip_files import ClipCheckpoint, read_clip
-from stillreel.pretrain.model.files import FORMAT, Checkpoint, read_checkpoint
+from stillreel.pretrain.model.files import FORMAT, Checkpoint, config_beside, read_checkpoint
 from stillreel.pretrain.model.towers import TINY, build_towers
 
 
@@ -52,6 +52,17 @@ def named_cfg(name: str) -> dict[str, Any]:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
         raise RequestError(f"open_clip knows no such model; the nearest are {', '.join(near)}")
     return plain_cfg(open_clip.get_model_config(name))
+
+
+def preprocess_asked(settings: TowerSettings) -> dict[str, Any]:
+    """How pixels are prepared for towers by open_clip's name, as `load_towers` keeps it: by the weights' tag, by what lies beside
+    their file, or as all weights of the name have it; {} is OpenAI's way."""
+    name, pretrained = settings.name, settings.pretrained
+    if pretrained in open_clip.list_pretrained_tags_by_model(name):
+        return preprocess_of_tag(name, pretrained)
+    beside = config_beside(Path(pretrained)) if pretrained else {}
+    told = beside.get("preprocess" if beside.get("format") == FORMAT else "preprocess_cfg")
+    return dict(told) if isinstance(told, dict) and told else preprocess_named(name)
 
 
 def _tagged(name: str, tag: str, model_cfg: dict[str, Any]) -> Towers:

@@ -55,8 +55,8 @@ def time_clip(settings: ModelSettings, towers: Mapping[str, Any], frames: int, w
     pixels = torch.zeros((clips, frames, size, size, 3), dtype=torch.uint8, device=device)
     seen = normalize(pixels, dtype=torch.float32)
     steps, loader = _time_stills(frames, size, device)
-    steps["normalize"] = _time(lambda: normalize(pixels, dtype=torch.float32)) / clips
-    of_model = _time(_forward(model, seen, words)) / clips
+    steps["normalize"] = time_call(lambda: normalize(pixels, dtype=torch.float32)) / clips
+    of_model = time_call(_forward(model, seen, words)) / clips
     steps[f"model, forward, {'bf16' if seen.is_cuda else 'fp32'} on {device}"] = of_model
     return ClipTimes(steps, loader, of_model, captions=clips)
 
@@ -73,12 +73,12 @@ def _time_stills(frames: int, size: int, device: torch.device) -> tuple[dict[str
     def prepare() -> list[Still]:
         return [prepare_still(recipe, partial(stored_pixels, jpeg), frames, size) for recipe, jpeg in stills]
 
-    steps = {"decode the picture, one core": _time(lambda: [stored_pixels(jpeg) for _, jpeg in stills]) / _STILLS}
-    loader = steps["decode and render, one core"] = _time(render) / _STILLS
+    steps = {"decode the picture, one core": time_call(lambda: [stored_pixels(jpeg) for _, jpeg in stills]) / _STILLS}
+    loader = steps["decode and render, one core"] = time_call(render) / _STILLS
     if device.type == "cuda":
         batch = batch_stills(prepare())
-        loader = steps["decode and prepare for the device, one core"] = _time(prepare) / _STILLS
-        steps["render on the device"] = _time(lambda: render_stills(batch, device)) / _STILLS
+        loader = steps["decode and prepare for the device, one core"] = time_call(prepare) / _STILLS
+        steps["render on the device"] = time_call(lambda: render_stills(batch, device)) / _STILLS
     return steps, loader
 
 
@@ -108,7 +108,7 @@ def _film_still(number: int) -> tuple[Recipe, bytes]:
     return recipe, jpeg
 
 
-def _time(step: Callable[[], object]) -> float:
+def time_call(step: Callable[[], object]) -> float:
     """Milliseconds of one call, on average."""
     step()
     _wait()

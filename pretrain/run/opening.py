@@ -22,7 +22,7 @@ from stillreel.pretrain.model.checkpoint import CONFIG
 from stillreel.pretrain.model.clip_files import is_clip, is_image_tower, read_clip, read_image_tower
 from stillreel.pretrain.model.files import FORMAT, Checkpoint, read_checkpoint
 from stillreel.pretrain.model.keys import KeyLine
-from stillreel.pretrain.model.pretrained import load_towers, named_cfg
+from stillreel.pretrain.model.pretrained import load_towers, named_cfg, preprocess_asked
 from stillreel.pretrain.model.towers import model_cfg_of
 from stillreel.pretrain.run.checkpoint import step_name, steps_in
 from stillreel.pretrain.run.folder import CHECKPOINTS, FINAL
@@ -80,8 +80,9 @@ def open_model(name: str, pretrained: str = "", peer: PeerOptions | None = None)
     return build_model(settings).eval()
 
 
-def describe(name: str, peer: PeerOptions | None = None) -> Described:
-    """What a name means; reads weights only of what does not say what it is. RequestError where nothing of that name is here."""
+def describe(name: str, peer: PeerOptions | None = None, pretrained: str = "") -> Described:
+    """What a name means, as `open_model` has it; reads weights only of what does not say what it is. RequestError where nothing
+    of that name is here."""
     path = model_folder(name)
     config = _config_of(path)
     if config is not None:
@@ -92,7 +93,7 @@ def describe(name: str, peer: PeerOptions | None = None) -> Described:
     if Path(path).expanduser().exists():
         model = read_foreign(path, read_checkpoint(path), peer=peer).model
         return Described(model.settings, model_cfg_of(model.clip), preprocess_of(model.clip))
-    return describe_fresh(ModelSettings(towers=TowerSettings(name=_known(name))))
+    return describe_fresh(ModelSettings(towers=TowerSettings(name=_known(name), pretrained=pretrained)))
 
 
 def describe_fresh(settings: ModelSettings) -> Described:
@@ -101,7 +102,7 @@ def describe_fresh(settings: ModelSettings) -> Described:
     if name.startswith(_SCHEMES):
         clip = load_towers(settings.towers)
         return Described(settings, model_cfg_of(clip), preprocess_of(clip))
-    return Described(settings, named_cfg(name), preprocess_named(name))
+    return Described(settings, named_cfg(name), preprocess_asked(settings.towers))
 
 
 def read_foreign(

@@ -7,6 +7,8 @@ shard has one. It may be killed at any moment; the next run starts from what lie
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,15 +21,17 @@ from stillreel.configs.system.claims import read_parquet
 from stillreel.configs.system.interrupt import stoppable
 from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import Progress, amount, duration, tally
-from stillreel.configs.system.storage import Folder, writing
+from stillreel.configs.system.storage import Folder, check_bucket, writing
 from stillreel.shards.build.executors import Executor, MakeShard, Outcome, ShardTask, open_executor
 from stillreel.shards.build.isolated import GUILTY
+from stillreel.shards.build.journal import Journal, one_line
 from stillreel.shards.build.late import LateShards
 from stillreel.shards.build.libraries import check_libraries
+from stillreel.shards.build.metrics import BuildMetrics
 from stillreel.shards.build.survey import Survey, Task, survey
 from stillreel.shards.format.manifest import MANIFEST, Manifest, manifest_of
 from stillreel.shards.format.plan import Plan, read_plans
-from stillreel.shards.format.receipt import part_file
+from stillreel.shards.format.receipt import PARTS, Receipt, part_file, receipt_file
 from stillreel.shards.format.record import CHOSEN
 from stillreel.shards.format.writer import TooManyRejects
 
@@ -53,6 +57,7 @@ def run_build(folder: Folder, build: Build, settings: BuildSettings) -> Manifest
         folder.remove_unfinished("shards")
         try:
             with writing(folder.url):
+                check_bucket(folder)
                 there = read_plans(folder)
             plans = build.open_or_write_plans(folder, there)
         except StorageRefused as error:
@@ -62,20 +67,18 @@ def run_build(folder: Folder, build: Build, settings: BuildSettings) -> Manifest
         with writing(folder.url):
             found = survey(folder, plans, full=settings.check == "full")
         _tell_survey(plans, found)
-        schedule = Schedule(folder, build, plans, found, settings)
-        schedule.work_off()
-        folder.remove_unfinished("shards")
-        if schedule.failed:
-            reasons: dict[str, list[str]] = {}
-            for task, reason in schedule.failed:
-                reasons.setdefault(reason, []).append(task.name)
-            named = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
-            raise DataError(
-                f"{len(schedule.failed)} of {len(found.findings)} shards failed after {settings.attempts} "
-                f"attempts: {named}. The others are finished; run the same command again to try these again"
-            )
-        with writing(folder.url):
-            return _publish_manifest(folder, plans)
+        if not found.open_tasks:
+            _log.info("nothing to do: every planned shard is finished")
+        with Journal(folder) as journal:
+            schedule = Schedule(folder, build, plans, found, settings, journal)
+            try:
+                schedule.work_off()
+            finally:
+                with suppress(Exception):  # what is left is removed by the next run
+                    folder.remove_unfinished("shards")
+            schedule.check_failed()
+            with writing(folder.url):
+                return _publish_manifest(folder, plans, schedule.receipts)
 
 
 def describe_totals(manifest: Manifest, folder: Folder) -> str:
@@ -101,34 +104,75 @@ class Schedule:
     """Hands out the shards that are not valid yet, and takes back receipts and failures."""
 
     def __init__(
-        self, folder: Folder, build: Build, plans: Sequence[Plan], found: Survey, settings: BuildSettings
+        self,
+        folder: Folder,
+        build: Build,
+        plans: Sequence[Plan],
+        found: Survey,
+        settings: BuildSettings,
+        journal: Journal,
     ) -> None:
         self._folder = folder
         self._build = build
         self._libraries = plans[-1].header.libraries
         self._settings = settings
         self._total = sum(plan.samples for plan in plans)
+        self._plans = plans
+        self._journal = journal
+        self._metrics = BuildMetrics(plans[0].header.name)
+        self._shards = [finding.task.name for finding in found.findings]
+        self._receipts = {receipt.shard: receipt for receipt in found.receipts}
         self._waiting = deque(Turn(task) for task in found.open_tasks)
         self._running: dict[tuple[int, int], Task] = {}
         self._late = LateShards()
         self._budget = RejectBudget(settings.max_rejects, self._total)
         self.failed: list[tuple[Task, str]] = []  # and what of
-        for receipt in found.receipts:
+        for receipt in self._receipts.values():
             self._budget.count(receipt.planned, receipt.rejected)
         self._budget.check()
+
+    @property
+    def receipts(self) -> list[Receipt]:
+        """Of the finished shards, in order."""
+        return [self._receipts[name] for name in self._shards if name in self._receipts]
+
+    def check_failed(self) -> None:
+        """DataError when shards failed, which names them."""
+        if not self.failed:
+            return
+        reasons: dict[str, list[str]] = {}
+        for task, reason in self.failed:
+            reasons.setdefault(reason, []).append(task.name)
+        named = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
+        raise DataError(
+            f"{len(self.failed)} of {len(self._shards)} shards failed after {self._settings.attempts} "
+            f"attempts: {named}. The others are finished; run the same command again to try these again"
+        )
 
     def work_off(self) -> None:
         """Make every shard, or set it aside. DataError over the reject budget, RequestError when no worker can work."""
         if not self._waiting:
             return
         workers = min(self._settings.workers, len(self._waiting))
+        self._journal.begin(
+            plans={plan.file: plan.digest for plan in self._plans},
+            shards=len(self._shards),
+            finished=len(self._receipts),
+            samples=self._total,
+            samples_finished=self._budget.done,
+            ray=self._settings.ray,
+            host=socket.gethostname(),
+            process=os.getpid(),
+        )
         with open_executor(self._build.make_shard, self._settings.ray, workers, self._libraries) as executor:
+            self._metrics.open()
             start, before = time.monotonic(), self._budget.done
             with Progress(self._total, self._build.unit, self._settings.progress) as progress:
                 progress.skip(before)
                 while self._waiting or executor.busy:
                     self._hand_out(executor)
                     outcome = executor.wait(_BEAT_S)
+                    self._journal.beat()
                     if outcome is None:
                         progress.beat()
                     else:
@@ -146,7 +190,8 @@ class Schedule:
             self._running[number, task.shard] = task
             self._late.begin(number, task.shard)
             where, job = (self._folder.url, number, task.plan.digest, task.shard), self._build.job(task)
-            executor.submit(ShardTask(*where, attempt, self._budget.allowed, job, isolated))
+            rows = task.plan.locate(task.shard)
+            executor.submit(ShardTask(*where, attempt, self._budget.allowed, job, isolated, rows))
 
     def _take(self, outcome: Outcome) -> int:
         """Book what became of a task; returns how many samples it finished."""
@@ -155,6 +200,9 @@ class Schedule:
         if outcome.receipt is not None:
             if GUILTY & outcome.receipt.rejected.keys():
                 self._tell_guilty(task)
+            self._receipts[outcome.receipt.shard] = outcome.receipt
+            self._journal.shard(outcome.receipt, outcome.host)
+            self._metrics.shard(outcome.receipt, len(self._shards) - len(self._receipts))
             self._budget.count(outcome.receipt.planned, outcome.receipt.rejected)
             self._budget.check()
             return outcome.receipt.planned
@@ -166,7 +214,9 @@ class Schedule:
             self._budget.check(outcome.error.rejected)
             self._waiting.append(Turn(task, attempt, isolated))
             return 0
-        reason = _one_line(outcome.error)
+        reason = one_line(outcome.error)
+        self._journal.attempt_failed(task.name, attempt, reason, outcome.host)
+        self._metrics.attempt_failed()
         _log.warning(f"{task.name}: attempt {attempt} of {self._settings.attempts} failed: {reason}")
         # The attempt that finds a deadly sample is due to every shard.
         if attempt < self._settings.attempts or (outcome.died and not isolated):
@@ -218,16 +268,22 @@ class RejectBudget:
         return f"rejected {self._rejected.total():,} ({tally(self._rejected)})" if self._rejected else ""
 
 
-def _publish_manifest(folder: Folder, plans: Sequence[Plan]) -> Manifest:
-    """The manifest, from receipts as they now lie in OUT."""
-    found = survey(folder, plans, full=False)
-    if found.open_tasks:
-        raise DataError(
-            f"{len(found.open_tasks)} finished shards were changed or removed while the build ran; run it again"
-        )
-    manifest = manifest_of(plans, found.receipts)
-    folder.publish(MANIFEST, manifest.encode())
+def _publish_manifest(folder: Folder, plans: Sequence[Plan], receipts: Sequence[Receipt]) -> Manifest:
+    """The manifest of the receipts that were read or made in this run, whose files must lie in OUT as they say."""
+    sizes = folder.sizes("shards")
+    changed = [receipt for receipt in receipts if not _lies_in(sizes, receipt)]
+    if changed:
+        raise DataError(f"{len(changed)} finished shards were changed or removed while the build ran; run it again")
+    manifest = manifest_of(plans, receipts)
+    data = manifest.encode()
+    if not folder.exists(MANIFEST) or folder.read(MANIFEST) != data:
+        folder.publish(MANIFEST, data)
     return manifest
+
+
+def _lies_in(sizes: Mapping[str, int], receipt: Receipt) -> bool:
+    parts = (sizes.get(part_file(receipt.shard, part)) == receipt.files[part].bytes for part in PARTS)
+    return receipt_file(receipt.shard) in sizes and all(parts)
 
 
 def _tell_survey(plans: Sequence[Plan], found: Survey) -> None:
@@ -240,8 +296,3 @@ def _tell_survey(plans: Sequence[Plan], found: Survey) -> None:
     for finding in found.findings:
         if finding.why:
             _log.info(f"  {finding.task.name} is {finding.state}: {finding.why}; it is made again")
-
-
-def _one_line(error: BaseException | None) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[-1] if text else ''}"

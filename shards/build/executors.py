@@ -22,6 +22,7 @@ from stillreel.configs import RequestError
 from stillreel.configs.system.pool import ending, exit_code_of, process_pool, stop_pool
 from stillreel.configs.system.storage import Folder, writing
 from stillreel.shards.build.libraries import check_libraries
+from stillreel.shards.format.footer import GroupAt
 from stillreel.shards.format.plan import Plan, open_plan
 from stillreel.shards.format.receipt import Receipt
 
@@ -36,7 +37,8 @@ _WARMED, _WARM_UP_S = 64, 60.0  # workers at most, seconds at most
 class ShardTask:
     """One shard to be made, and all that a worker is told of it: it reads the rest from the plan. `max_rejected` is a count for
     the whole build; `job` is what the function that makes the shard needs besides, small and picklable. `isolated`: a worker
-    died of this shard, so one of its samples may be what ends processes (see `Isolated`)."""
+    died of this shard, so one of its samples may be what ends processes (see `Isolated`). `rows` say where its rows lie in the
+    plan; without them the whole footer of the plan is read."""
 
     out: str
     plan: int
@@ -46,11 +48,12 @@ class ShardTask:
     max_rejected: int
     job: Any = None
     isolated: bool = False
+    rows: GroupAt | None = None
 
     def open_plan(self) -> Plan:
         """Its plan. RequestError when the libraries here are not the plan's."""
         with writing(self.out):
-            plan = open_plan(Folder(self.out), self.plan, self.plan_digest)
+            plan = open_plan(Folder(self.out), self.plan, self.plan_digest, self.rows)
         check_libraries(plan.header.libraries)
         return plan
 
@@ -59,12 +62,14 @@ MakeShard = Callable[[ShardTask], Receipt]  # of a module, so that it can be sen
 
 
 class Outcome(NamedTuple):
-    """What became of a task: a receipt, or why there is none; `died`: its worker did."""
+    """What became of a task, and on which host (empty where that is not known): a receipt, or why there is none; `died`: its
+    worker did."""
 
     task: ShardTask
     receipt: Receipt | None
     error: BaseException | None
     died: bool = False
+    host: str = ""
 
 
 class Executor(Protocol):
@@ -119,10 +124,10 @@ class InProcess(Executor):
     def wait(self, seconds: float) -> Outcome | None:
         task = self._running.popleft()
         try:
-            return Outcome(task, self._make_shard(task), None)
+            return Outcome(task, self._make_shard(task), None, host=socket.gethostname())
         # As in a worker, whatever a task dies of is one failed attempt; the driver decides what it means.
         except Exception as error:
-            return Outcome(task, None, error)
+            return Outcome(task, None, error, host=socket.gethostname())
 
     def whereabouts(self, plan: int, shard: int) -> str:
         return _in_this_process()
@@ -161,10 +166,12 @@ class InPool(Executor):
         future = done.pop()
         pool, task = self._running.pop(future)
         error = future.exception()
+        host = socket.gethostname()
         if isinstance(error, BrokenProcessPool):
-            return Outcome(task, None, BrokenProcessPool(f"its worker {ending(exit_code_of(pool))}"), died=True)
+            error = BrokenProcessPool(f"its worker {ending(exit_code_of(pool))}")
+            return Outcome(task, None, error, died=True, host=host)
         self._idle.append(pool)
-        return Outcome(task, None if error else future.result(), error)
+        return Outcome(task, None if error else future.result(), error, host=host)
 
     def whereabouts(self, plan: int, shard: int) -> str:
         pool = next(pool for pool, task in self._running.values() if (task.plan, task.shard) == (plan, shard))
@@ -225,9 +232,10 @@ class OnRay(Executor):
             return None
         task = self._running.pop(ready[0])
         try:
-            return Outcome(task, self._ray.get(ready[0]), None)
+            receipt, host = self._ray.get(ready[0])
+            return Outcome(task, receipt, None, host=host)
         except self._ray.exceptions.RayTaskError as error:
-            return Outcome(task, None, error.cause if isinstance(error.cause, Exception) else error)
+            return Outcome(task, None, error.cause if isinstance(error.cause, Exception) else error, host=error.ip)
         except self._ray.exceptions.RayError as error:
             return Outcome(task, None, error, died=isinstance(error, self._ray.exceptions.WorkerCrashedError))
 
@@ -239,14 +247,14 @@ class OnRay(Executor):
         return told.decode() if told else "waiting for a worker"
 
 
-def make_announced(make_shard: MakeShard, task: ShardTask) -> Receipt:
-    """Runs in a worker of Ray's; says where that is while it does, on the cluster's board."""
+def make_announced(make_shard: MakeShard, task: ShardTask) -> tuple[Receipt, str]:
+    """Runs in a worker of Ray's; says where that is: while it does, on the cluster's board, and then beside the receipt."""
     from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
 
     key = _board(task.out, task.plan, task.shard)
     _internal_kv_put(key, _in_this_process(), namespace=_BOARD)
     try:
-        return make_shard(task)
+        return make_shard(task), socket.gethostname()
     finally:
         _internal_kv_del(key, namespace=_BOARD)
 

@@ -5,7 +5,8 @@
 
 Samples are found as webdataset finds them: neighboring members of one key. Each tar is read once, whole. After that the
 stream reads it as it reads ours: any later cut, hole or flipped byte is seen. What is wrong already is said here: a cut
-tar, a sample in two pieces, fewer samples than img2dataset's own count. A tar that holds a pickle is refused.
+tar, a sample in two pieces, fewer samples than the own count of img2dataset or video2dataset. A tar that holds a pickle is
+refused. Samples of texts alone, which video2dataset writes of what it could not download, are left out, and counted.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from stillreel.configs import DataError, RequestError
 from stillreel.configs.stream import CatalogSettings
 from stillreel.configs.system.claims import parse_json
 from stillreel.configs.system.progress import Progress, amount, tally
-from stillreel.configs.system.storage import Folder, refuse_overlap
+from stillreel.configs.system.storage import Folder, check_bucket, refuse_overlap
 from stillreel.shards.format.foreign import Damage, Member, read_members, split_name, tar_names
 from stillreel.shards.format.index import Entry, encode_index
 from stillreel.shards.format.manifest import MANIFEST
-from stillreel.shards.format.sample import check_ending
+from stillreel.shards.format.sample import check_ending, is_bare
 from stillreel.shards.format.tar import digest_of_samples
 from stillreel.shards.stream.corpus import CATALOG, Catalog, CatalogLine, Corpus, index_file, open_corpus
 
@@ -35,19 +36,22 @@ _SHOWN = 40
 
 
 class TarScan(NamedTuple):
-    """A tar read whole: its samples, how many have which endings, its size, and what is wrong with it."""
+    """A tar read whole: its samples, how many have which endings, its size, what is wrong with it, and how many samples have
+    nothing but texts."""
 
     name: str
     entries: list[Entry]
     kinds: Counter[str]
     size: int
     problems: list[str]
+    bare: int
 
 
 def run(tars: str, out: str, settings: CatalogSettings) -> int:
     """`stillreel catalog TARS OUT`: 0 when all is well, 1 when some of the tars are damaged (what is whole is listed)."""
     source, folder = Folder(tars), Folder(out)
     refuse_overlap(source, folder)
+    check_bucket(folder)
     if folder.exists(MANIFEST):
         raise RequestError(f"OUT {folder.url} is a data set of stillreel's; choose a folder for the catalog alone")
     names, problems = _finished(source)
@@ -56,11 +60,13 @@ def run(tars: str, out: str, settings: CatalogSettings) -> int:
         folder.remove(CATALOG)  # a catalog that is half old and half new would lie
     lines: list[CatalogLine] = []
     kinds: Counter[str] = Counter()
+    bare = 0
     threads = settings.workers or os.cpu_count() or 1
     with Progress(len(names), "tars", settings.progress) as progress, ThreadPoolExecutor(threads) as pool:
         for scan in pool.map(partial(_scan, source), names):
             problems += [f"{scan.name}: {problem}" for problem in scan.problems]
             kinds.update(scan.kinds)
+            bare += scan.bare
             folder.publish(index_file(scan.name), encode_index(scan.entries))
             digest = digest_of_samples(entry.sha256 for entry in scan.entries)
             lines.append(CatalogLine(scan.name, len(scan.entries), scan.size, digest))
@@ -71,6 +77,8 @@ def run(tars: str, out: str, settings: CatalogSettings) -> int:
         print(f"PROBLEM {problem}", flush=True)
     if len(problems) > _SHOWN:
         print(f"... and {len(problems) - _SHOWN:,} more problems, in {folder.url}/{CATALOG}", flush=True)
+    if bare:
+        print(f"left out: {bare:,} samples that have no picture and no video, but texts alone", flush=True)
     return _report(open_corpus(out), kinds, problems)
 
 
@@ -81,7 +89,7 @@ def _report(corpus: Corpus, kinds: Counter[str], problems: list[str]) -> int:
 
 
 def _finished(source: Folder) -> tuple[list[str], list[str]]:
-    """Tars that count, and what is wrong with the others: compressed ones, and those that img2dataset has not finished."""
+    """Tars that count, and what is wrong with the others: compressed ones, and those that their downloader has not finished."""
     found = source.listing()
     tars, packed = tar_names(found.sizes)
     if not tars:
@@ -102,10 +110,13 @@ def _scan(source: Folder, name: str) -> TarScan:
     try:
         stats = parse_json(source.read(_stats_file(name)))
         expected = int(stats["successes"])
+        cuts_clips = "failed_to_subsample" in stats  # video2dataset, which counts videos and writes their clips
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return scan
-    if expected != len(scan.entries):
-        scan.problems.append(f"holds {len(scan.entries):,} samples; img2dataset counted {expected:,}")
+    found = len(scan.entries)
+    if found < expected or (found > expected and not cuts_clips):
+        by = "video2dataset" if cuts_clips else "img2dataset"
+        scan.problems.append(f"holds {found:,} samples; {by} counted {expected:,}")
     return scan
 
 
@@ -143,9 +154,11 @@ def scan_samples(name: str, file: IO[bytes]) -> TarScan:
     counts = Counter(sample.key for sample in samples)
     problems += [f"{key}: left out: stands in {count} places" for key, count in counts.items() if count > 1]
     problems += [f"{one.key}: left out: two members of one ending" for one in samples if one.is_double]
-    whole = [one for one in samples if counts[one.key] == 1 and not one.is_double]
+    sound = [one for one in samples if counts[one.key] == 1 and not one.is_double]
+    whole = [one for one in sound if not is_bare(one.endings)]
     entries = [Entry(one.key, one.start, one.end - one.start, one.sha256.digest()) for one in whole]
-    return TarScan(name, entries, Counter("+".join(sorted(one.endings)) for one in whole), size, problems)
+    kinds = Counter("+".join(sorted(one.endings)) for one in whole)
+    return TarScan(name, entries, kinds, size, problems, len(sound) - len(whole))
 
 
 class _Sample:

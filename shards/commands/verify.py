@@ -19,6 +19,7 @@ from stillreel.configs.build import VerifySettings
 from stillreel.configs.system.claims import parse_json, shortened
 from stillreel.configs.system.progress import Progress, amount, tally
 from stillreel.configs.system.storage import Folder
+from stillreel.shards.build.journal import EVENTS
 from stillreel.shards.build.survey import Task
 from stillreel.shards.format.check import Problem, ShardCheck
 from stillreel.shards.format.manifest import MANIFEST, Manifest, difference, manifest_of, read_manifest
@@ -75,7 +76,7 @@ def verify(folder: Folder, settings: VerifySettings) -> Verdict:
     manifest, why_not = _read_manifest(folder)
     jobs = [job for plan in plans for job in _jobs(plan, manifest)]
     _check_listing(folder, [job.task for job in jobs], verdict)
-    own = {MANIFEST, _PREVIEW, *(plan.file for plan in plans)}
+    own = {MANIFEST, EVENTS, _PREVIEW, *(plan.file for plan in plans)}
     verdict.strangers = [shortened(name) for name in folder.sizes() if name not in own]
     expected = {line.name: line.receipt for line in manifest.shards} if manifest else {}
     receipts: dict[str, Receipt] = {}

@@ -1,6 +1,6 @@
 """The plan: every input sample, its key, and the shard and position it goes to. Written once, before any work.
 
-    OUT/plan-000.parquet    one row group a shard, so that a worker reads its own rows alone
+    OUT/plan-000.parquet    one row group a shard, so that a worker reads its own rows alone, and its own part of the footer
     OUT/plan-001.parquet    an extension: later samples, later positions, later shards
 
 The settings, the source's identity and the library versions stand in the file's metadata; the sha256 of the file is the
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -32,7 +32,16 @@ from stillreel.configs.system.claims import (
     read_record,
 )
 from stillreel.configs.system.progress import tally
-from stillreel.configs.system.storage import Folder, writing
+from stillreel.configs.system.storage import Folder, Range, writing
+from stillreel.shards.format.footer import (
+    Footer,
+    GroupAt,
+    Span,
+    frame_metadata,
+    group_metadata,
+    read_footer,
+    rows_of_head,
+)
 
 PLAN_SCHEMA_VERSION = 1
 _METADATA_KEY = b"stillreel"
@@ -111,6 +120,10 @@ class Plan:
     samples: int
     shards: int
     folder: Folder = field(repr=False, compare=False)
+    head: bytes = field(repr=False, compare=False)  # of its footer
+    footer: Footer | GroupAt = field(
+        repr=False, compare=False
+    )  # all of it, or the part of the one shard it was opened for
 
     @property
     def file(self) -> str:
@@ -127,6 +140,11 @@ class Plan:
     def shard_start(self, shard: int) -> int:
         """Position of the first sample of a shard."""
         return self.header.first_position + (shard - self.header.first_shard) * int(self.header.settings["shard_size"])
+
+    def locate(self, shard: int) -> GroupAt:
+        """What `open_plan` needs to read the rows of this shard alone."""
+        assert isinstance(self.footer, Footer), "opened for one shard"
+        return self.footer.locate(shard - self.header.first_shard)
 
     def read_shard(self, shard: int) -> list[PlannedSample]:
         """The planned samples of one shard, in order; reads only their part of the file. DataError when it is damaged, or has
@@ -149,16 +167,16 @@ class Plan:
 
     def _read_groups(self, groups: Iterable[int]) -> Iterator[list[PlannedSample]]:
         with self.folder.open(self.file) as file, damage_of(f"{self._where} is damaged"):
-            parquet = pq.ParquetFile(file)
             for group in groups:
-                table = parquet.read_row_group(group, use_threads=False)
+                part = self.footer.group if isinstance(self.footer, GroupAt) else self.footer.group(group)
+                parquet = pq.ParquetFile(file, metadata=group_metadata(self.head, part))
+                table = parquet.read_row_group(0, use_threads=False)
                 table.validate(full=True)
                 rows = _rows(table)
                 if any(row.offset < 0 or row.length < -1 for row in rows):
                     raise ValueError("an offset before the beginning of a file")
-                for row in rows:
-                    if row.problem is None:
-                        checked_path(row.source)
+                for source in {row.source for row in rows if row.problem is None}:
+                    checked_path(source)
                 yield rows
 
 
@@ -213,26 +231,47 @@ def read_plan(folder: Folder, number: int) -> Plan:
     return open_plan(folder, number, digest.hexdigest())
 
 
-def open_plan(folder: Folder, number: int, digest: str) -> Plan:
-    """The plan of a number whose digest is known: reads its header alone."""
+def open_plan(folder: Folder, number: int, digest: str, at: GroupAt | None = None) -> Plan:
+    """The plan of a number whose digest is known: reads its footer, or, of a plan that is opened for the shard `at` alone, its
+    header, once a process."""
+    if at is not None:
+        header, head = _opened(folder.url, number, digest, at.head, at.tail)
+        return Plan(header, digest, rows_of_head(head), at.groups, folder, head, at)
     name = plan_file(number)
-    where = f"{folder.url}/{name} is not a plan that can be read"
-    with folder.open(name) as file, damage_of(where):
-        parquet = pq.ParquetFile(file)
-        metadata = parquet.metadata
-        body = parse_json((metadata.metadata or {}).get(_METADATA_KEY, b"null"))
-        if not isinstance(body, dict) or body.get("schema") != PLAN_SCHEMA_VERSION:
-            found = body.get("schema") if isinstance(body, dict) else None
-            raise ValueError(
-                f"plan schema {found}, this stillreel reads {PLAN_SCHEMA_VERSION}; use the version that wrote it"
-            )
-        header = read_record(_adapter(), body)
-        checked_name(header.name, folder, "shards/{}-000000.tar")
-        if header.number != number or not parquet.schema_arrow.equals(SCHEMA):
-            raise ValueError(f"it is of number {header.number}, with columns {', '.join(parquet.schema_arrow.names)}")
-        if type(header.settings.get("shard_size")) is not int or header.settings["shard_size"] < 1:
-            raise ValueError("its settings have no shard_size")
-    return Plan(header, digest, metadata.num_rows, metadata.num_row_groups, folder)
+    with folder.open(name) as file, damage_of(f"{folder.url}/{name} is not a plan that can be read"):
+        footer = read_footer(file)
+        header = _header(folder, number, footer.head, footer.tail)
+    return Plan(header, digest, footer.rows, footer.groups, folder, footer.head, footer)
+
+
+@lru_cache(maxsize=2)  # a worker makes shards of one plan, then of the next
+def _opened(url: str, number: int, digest: str, head: Span, tail: Span) -> tuple[PlanHeader, bytes]:
+    """The header of a plan, and the head of its footer. (A plan that was replaced has another digest.)"""
+    folder, name = Folder(url), plan_file(number)
+    first, last = folder.read_ranges([Range(name, *head), Range(name, *tail)])
+    if first is None or last is None:
+        raise FileNotFoundError(f"{url}/{name} is not there any more")
+    with damage_of(f"{url}/{name} is not a plan that can be read"):
+        return _header(folder, number, first, last), first
+
+
+def _header(folder: Folder, number: int, head: bytes, tail: bytes) -> PlanHeader:
+    """What a plan says of itself. ValueError where it is none, or not of this number."""
+    metadata = frame_metadata(head, tail)
+    body = parse_json((metadata.metadata or {}).get(_METADATA_KEY, b"null"))
+    if not isinstance(body, dict) or body.get("schema") != PLAN_SCHEMA_VERSION:
+        found = body.get("schema") if isinstance(body, dict) else None
+        raise ValueError(
+            f"plan schema {found}, this stillreel reads {PLAN_SCHEMA_VERSION}; use the version that wrote it"
+        )
+    header = read_record(_adapter(), body)
+    checked_name(header.name, folder, "shards/{}-000000.tar")
+    columns = metadata.schema.to_arrow_schema()
+    if header.number != number or not columns.equals(SCHEMA):
+        raise ValueError(f"it is of number {header.number}, with columns {', '.join(columns.names)}")
+    if type(header.settings.get("shard_size")) is not int or header.settings["shard_size"] < 1:
+        raise ValueError("its settings have no shard_size")
+    return header
 
 
 @cache

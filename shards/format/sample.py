@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stillreel.configs import DataError
 from stillreel.configs.system.claims import parse_json
 from stillreel.configs.system.storage import Folder, Range
+from stillreel.shards.format.containers import VIDEO_ENDINGS
 from stillreel.shards.format.foreign import Damage, read_members, split_name
 from stillreel.shards.format.index import Entry, decode_index
 from stillreel.shards.format.receipt import part_file
@@ -20,9 +21,13 @@ from stillreel.shards.format.tar import BLOCK, TarDamage, members_of
 DECODERS: Mapping[str, Callable[[bytes], Any]] = {
     "json": parse_json,
     "txt": lambda data: data.decode("utf-8"),
-    "mp4": bytes,
+    **dict.fromkeys(VIDEO_ENDINGS, bytes),
     **dict.fromkeys(("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"), bytes),
+    # What video2dataset puts beside a video; nobody looks at it.
+    **dict.fromkeys(("m4a", "mp3", "wav", "flac"), bytes),
 }
+
+_TEXTS = frozenset({"json", "txt"})
 
 
 def read_index(folder: Folder, shard: str) -> list[Entry]:
@@ -86,9 +91,15 @@ def decode_members(key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
     return decoded
 
 
+def is_bare(endings: Iterable[str]) -> bool:
+    """Whether a sample of these endings has nothing but texts: what a downloader leaves of what it could not get."""
+    return all(ending.rpartition(".")[2] in _TEXTS for ending in endings)
+
+
 def check_ending(key: str, ending: str) -> None:
     """DataError when a member of this ending is never decoded."""
     if ending.rpartition(".")[2] not in DECODERS:
         raise DataError(
-            f"{key}.{ending}: no decoder for .{ending}; only {', '.join(DECODERS)} are read, never a pickle"
+            f"{key}.{ending}: no decoder for .{ending}; only texts (json, txt), pictures, videos and sound are read by their "
+            "usual endings, never a pickle"
         )

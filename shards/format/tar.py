@@ -9,6 +9,7 @@ zeros, so this covers every byte; and every byte is hashed once, when it is writ
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import IO, NamedTuple
 
@@ -77,17 +78,22 @@ def ends_in_zeros(file: IO[bytes]) -> bool:
     return not any(chunk.strip(b"\0") for chunk in iter(lambda: file.read(1 << 20), b""))
 
 
-def members_of(blob: bytes) -> list[Member]:
+def members_of(blob: bytes | memoryview) -> list[Member]:
     """The members that fill a sample's bytes exactly; TarDamage when they do not."""
     members: list[Member] = []
     offset = 0
     while offset < len(blob):
-        member = _parse(blob[offset : offset + BLOCK], offset)
+        member = _parse(bytes(blob[offset : offset + BLOCK]), offset)
         offset += BLOCK + member.size + -member.size % BLOCK
         members.append(member)
     if offset != len(blob):
         raise TarDamage(len(blob), "cut sample")
     return members
+
+
+def _sum(block: bytes) -> int:
+    """Of all bytes. Adler-32 has it, modulo a number that 512 bytes of ASCII do not reach, in a fiftieth of the time."""
+    return (zlib.adler32(block) & 0xFFFF) - 1 if block.isascii() else sum(block)
 
 
 def _parse(block: bytes, offset: int) -> Member:
@@ -97,6 +103,6 @@ def _parse(block: bytes, offset: int) -> Member:
         name = block[:100].rstrip(b"\0").decode("ascii")
     except ValueError:
         raise TarDamage(offset, "no tar header") from None
-    if claimed != sum(block) - sum(block[148:156]) + 8 * 0x20 or block[257:262] != b"ustar" or block[156:157] != b"0":
+    if claimed != _sum(block) - sum(block[148:156]) + 8 * 0x20 or block[257:262] != b"ustar" or block[156:157] != b"0":
         raise TarDamage(offset, "damaged tar header")
     return Member(name, offset, size)

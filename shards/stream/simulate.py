@@ -67,17 +67,17 @@ def shuffle_quality(sizes: Ints, settings: OrderSettings) -> float:
     0: shards are read one after another; 1: two samples of a shard are as far apart as any two. One epoch, all pairs.
     """
     order = Order(sizes.tolist(), settings.seed, settings.lanes, settings.window)
-    shards = np.concatenate(
-        [
-            order.locate(np.arange(begin, min(begin + _AT_ONCE, order.samples))).shards
-            for begin in range(0, order.samples, _AT_ONCE)
-        ]
-    )
-    positions = np.argsort(shards, kind="stable")  # by shard, and within it in order
-    ends = np.cumsum(sizes)
-    rank = np.arange(order.samples) - np.repeat(ends - sizes, sizes)
-    # The sum of all pairs' distances: the k-th of n sorted places is added k times and taken off n - 1 - k times.
-    total = float((positions * (2.0 * rank - np.repeat(sizes, sizes) + 1)).sum())
+    seen = np.zeros(len(sizes), np.int64)
+    total = 0.0
+    for begin in range(0, order.samples, _AT_ONCE):
+        positions = np.arange(begin, min(begin + _AT_ONCE, order.samples))
+        shards = order.locate(positions).shards
+        by_shard = np.argsort(shards, kind="stable")  # and within a shard in order
+        shards, counts = shards[by_shard], np.bincount(shards, minlength=len(sizes))
+        rank = seen[shards] + np.arange(len(shards)) - (np.cumsum(counts) - counts)[shards]
+        # The sum of all pairs' distances: the k-th of n sorted places is added k times and taken off n - 1 - k times.
+        total += float((positions[by_shard] * (2.0 * rank - sizes[shards] + 1)).sum())
+        seen += counts
     pairs = float((sizes * (sizes - 1.0)).sum()) / 2
     return total / pairs / ((order.samples + 1) / 3) if pairs else 1.0
 

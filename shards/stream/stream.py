@@ -60,11 +60,12 @@ class State(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A whole sample, as a decoder gets it: which data set it is of, its key, the epoch, its members as DECODERS have them."""
+    """A whole sample, as a decoder gets it: which data set it is of, its key, the epoch (None: of none, as a test reads it),
+    its members as DECODERS have them."""
 
     corpus: int
     key: str
-    epoch: int
+    epoch: int | None
     members: Mapping[str, Any]
 
 

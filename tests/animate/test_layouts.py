@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from stillreel.animate.sources import Source, open_source
-from stillreel.configs import RequestError
+from stillreel.configs import DataError, RequestError
 from stillreel.configs.build import SourceSettings
 from stillreel.shards.commands.catalog import scan_samples
 from stillreel.shards.stream.stream import open_blend
-from tests.making import animate, check, jpeg, rows_of, write_tar
+from tests.making import animate, check, jpeg, members_of_tars, rows_of, write_tar
 
 Spoken = dict[str, tuple[str, ...]]
 
@@ -301,6 +301,40 @@ def test_a_dataset_saved_to_disk(tmp_path: Path) -> None:
     assert list(opened(tmp_path / "d")[1].values()) == [(f"picture {n}", "again") for n in range(5)]
     assert animate(tmp_path / "d", tmp_path / "out", shard_size=2) == 0
     assert [row["status"] for row in rows_of(tmp_path / "out")] == ["written"] * 5
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_rows_that_name_a_file_instead_of_its_bytes(tmp_path: Path, kind: str) -> None:
+    folder = stills(tmp_path / "d", "data/img/0.jpg", "img/1.jpg", "data/IMG/2.JPG")
+    given = [(None, "img/0.jpg"), (None, "img/1.jpg"), (None, "img/2.jpg"), (None, "img/3.jpg"), (jpeg(4), "4.jpg")]
+    table = pa.table(
+        {"image": [{"bytes": data, "path": path} for data, path in (*given, (None, None))], "caption": list("abcdef")}
+    )
+    if kind == "parquet":
+        pq.write_table(table, folder / "data" / "0.parquet", row_group_size=3)
+    else:
+        with (
+            pa.OSFile(str(folder / "data" / "0.arrow"), "wb") as file,
+            pa.ipc.new_stream(file, table.schema) as writer,
+        ):
+            writer.write_table(table, 2)
+    table_key = f"data/0.{kind}#5"
+    source = open_source(str(folder), SourceSettings(picture="image"))
+    listed = list(source.listing())
+    assert [one.source for one in listed[:3]] == ["d/data/img/0.jpg", "d/img/1.jpg", "d/data/IMG/2.JPG"]
+    out = tmp_path / "out"
+    assert animate(folder, out, max_rejects=1, ray="off") == 0
+    assert [row["reason"] for row in rows_of(out)] == [None, None, None, "missing", None, "missing"]
+    assert [row["source_key"] for row in rows_of(out)][-1] == table_key
+    assert "data/img/3.jpg is not there" in rows_of(out)[3]["detail"]
+    assert {name: data for name, data in members_of_tars(out).items() if name.endswith("jpg")} == {
+        f"d_{position:09d}.jpg": jpeg(number) for position, number in ((0, 0), (1, 1), (2, 2), (4, 4))
+    }
+    (folder / "img" / "1.jpg").unlink()
+    for path in out.glob("shards/*.json"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"SourceError: d/img/1.jpg is not there; it was when it was planned"):
+        animate(folder, out, max_rejects=1, ray="off", attempts=1)
 
 
 def test_rows_that_show_one_picture_are_one_sample(tmp_path: Path) -> None:

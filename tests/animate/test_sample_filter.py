@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def corpus(folder: Path, layout: str) -> Path:
     if layout in ("tars", "json"):
         members: list[tuple[str, bytes]] = []
         for row in ROWS:
-            members += [(f"{row['key']}.jpg", jpeg(1)), (f"{row['key']}.txt", row["caption"].encode())]
+            members += [(f"{row['key']}.jpg", jpeg(int(row["key"]))), (f"{row['key']}.txt", row["caption"].encode())]
             members += [(f"{row['key']}.json", json.dumps(row).encode())] * (layout == "json")
         write_tar(folder / "00000.tar", members)
         if layout == "tars":
@@ -41,10 +42,12 @@ def corpus(folder: Path, layout: str) -> Path:
                 pa.Table.from_pylist([row | {"status": "success"} for row in ROWS[::-1]]), folder / "00000.parquet"
             )
     if layout == "parquet":
-        pq.write_table(pa.Table.from_pylist([row | {"jpg": jpeg(1)} for row in ROWS]), folder / "0.parquet")
+        pq.write_table(
+            pa.Table.from_pylist([row | {"jpg": jpeg(int(row["key"]))} for row in ROWS]), folder / "0.parquet"
+        )
     if layout in ("files", "table"):
         for row in ROWS:
-            (folder / f"{row['key']}.jpg").write_bytes(jpeg(1))
+            (folder / f"{row['key']}.jpg").write_bytes(jpeg(int(row["key"])))
             if layout == "files":
                 (folder / f"{row['key']}.json").write_text(json.dumps(row))
     if layout == "table":
@@ -84,6 +87,14 @@ def test_a_list_of_those_that_are_not_wanted(tmp_path: Path, layout: str) -> Non
         [None, blocked_by_url, None, None, "blocked"],
         [None, "blocked", None, None, "blocked"],
     )
+
+
+@pytest.mark.parametrize("layout", ["tars", "json", "parquet", "files", "table"])
+def test_a_list_of_digests_is_of_the_pictures_bytes(tmp_path: Path, layout: str) -> None:
+    source = corpus(tmp_path / "s", layout)
+    (tmp_path / "block.txt").write_text("".join(f"{hashlib.sha256(jpeg(n)).hexdigest()}\n" for n in (3, 5, 50)))
+    assert animate(source, tmp_path / "out", blocklist=str(tmp_path / "block.txt")) == 0
+    assert outcomes(tmp_path / "out") == [None, None, "blocked", None, "blocked"]
 
 
 def test_scores_from_a_file_beside(tmp_path: Path) -> None:

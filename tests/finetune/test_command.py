@@ -25,10 +25,10 @@ from tests.finetune.running import (
     steps_told,
     weights_in,
 )
-from tests.finetune.video.making import write_video
 from tests.making import torchrun
 from tests.pretrain import containers
 from tests.pretrain.published import published
+from tests.pretrain.video.making import write_video
 
 
 @pytest.fixture(scope="module")

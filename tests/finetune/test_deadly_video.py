@@ -11,7 +11,7 @@ from tests.making import ROOT, check, rows_of, stillreel
 
 _DEADLY = """
 import os, signal
-from stillreel.finetune.video.decode import FrameDecoder
+from stillreel.pretrain.video.decode import FrameDecoder
 
 begin = FrameDecoder.__init__
 
@@ -37,7 +37,7 @@ def test_a_video_that_crashes_its_decoder_is_rejected(moving: Path, tmp_path: Pa
 
 _GONE = """
 import os
-from stillreel.finetune.video.container import OpenVideo
+from stillreel.pretrain.video.container import OpenVideo
 
 begin = OpenVideo.__init__
 

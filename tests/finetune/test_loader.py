@@ -16,11 +16,11 @@ from stillreel.finetune.data.loader import Pair, pair_loader, start_state
 from stillreel.finetune.data.prepare import run as prepare_run
 from stillreel.finetune.data.store import StoredSource, open_store
 from stillreel.finetune.evaluation.benchmark import BenchmarkClips
-from stillreel.finetune.video import VideoError, View
-from stillreel.finetune.video.container import OpenVideo
 from stillreel.pretrain.data import ClipBatch, Share
 from stillreel.pretrain.objectives.identity import tell_truth
-from tests.finetune.video.making import write_video
+from stillreel.pretrain.video import VideoError, View
+from stillreel.pretrain.video.container import OpenVideo
+from tests.pretrain.video.making import write_video
 
 HUGE = b"\0\0\0\1moov\x80" + bytes(7)  # an MP4 whose one box is 2**63 bytes long
 SETTINGS = FinetuneSettings.resolve(

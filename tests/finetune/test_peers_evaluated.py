@@ -17,6 +17,7 @@ from stillreel.finetune.benchmarks import Benchmark, Located, Protocol, Split, V
 from stillreel.finetune.data.clips import Clip
 from stillreel.finetune.evaluation.benchmark import BenchmarkClips, benchmark_protocol
 from stillreel.pretrain.data.together import Together
+from stillreel.pretrain.data.tokens import CLIPS_OWN
 from stillreel.pretrain.evaluation.evaluator import EncodedSet, Evaluator
 from stillreel.pretrain.model import VideoTextModel, load_model
 from stillreel.pretrain.model.features import TextFeatures, VideoFeatures
@@ -48,7 +49,7 @@ class ReferenceEvaluator(Evaluator):
         videos = tuple(Video(f"video{number}", (f"caption {number}",)) for number in range(len(frames)))
         splits = {"test": Split("test", videos)}
         benchmark = Benchmark("folder", "", Protocol("reference", "retrieval", "single"), splits)  # type: ignore[arg-type]
-        protocol = benchmark_protocol(Located(benchmark, {}, {}, ""), "test", ProtocolSettings())
+        protocol = benchmark_protocol(Located(benchmark, {}, {}, ""), "test", ProtocolSettings(), CLIPS_OWN)
         super().__init__(BenchmarkClips([Clip(one.id, None) for one in videos], VideoSettings(), 1, 0, None), protocol,
                          together=Together(1, 10))  # fmt: skip
 

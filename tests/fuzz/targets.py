@@ -28,19 +28,19 @@ from stillreel.configs.system.storage import Folder
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.report.history import read_history
 from stillreel.finetune.search.store import Entry, IndexWriter, open_index
-from stillreel.finetune.video import VideoReader
 from stillreel.pretrain.model.files import read_checkpoint
 from stillreel.pretrain.run.checkpoint import open_checkpoint
+from stillreel.pretrain.video import VideoReader
 from stillreel.shards.build.survey import survey
 from stillreel.shards.commands import catalog, stats
 from stillreel.shards.format.plan import PlannedSample, read_plans
 from stillreel.shards.format.record import Rejection
 from stillreel.shards.stream.stream import open_blend
-from tests.finetune.video.making import write_video
 from tests.fuzz.mutate import mutated, mutated_json, mutated_tar
 from tests.making import animate, check, encoded, jpeg, picture, picture_folder, write_tar
 from tests.pretrain.containers import write_legacy, write_safetensors, write_torch, write_torchscript
 from tests.pretrain.run.making import run_to
+from tests.pretrain.video.making import write_video
 from tests.streaming import keys_of_epoch
 
 Mutate = Callable[[bytes, random.Random], bytes]

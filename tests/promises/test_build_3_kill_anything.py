@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -38,9 +38,13 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return data_digests(out)
 
 
+def build(source: Path, out: Path, *words: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    return run("animate", str(source), str(out), *_SETTINGS, *words)
+
+
 @contextmanager
-def build(source: Path, out: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "stillreel", "animate", str(source), str(out), *_SETTINGS, *words]
+def run(*words: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "stillreel", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         yield process
@@ -125,6 +129,26 @@ def test_driver_is_killed_and_the_rerun_goes_on(
     wait_for(
         lambda: not any(is_alive(one) for one in agents)
     )  # a private Ray follows its driver, its agents a minute later
+
+
+def test_a_copy_of_samples_is_killed_and_the_rerun_goes_on(source: Path, tmp_path: Path) -> None:
+    clips, out = tmp_path / "clips", tmp_path / "out"
+    assert animate(source, clips, name="clips", ray="off") == 0
+    words = ("select", str(clips), str(out), "where=fold < 0.9", "unique=exact", "shard_size=2", "workers=2")
+    with run("select", str(clips), str(tmp_path / "whole"), *words[3:]) as whole:
+        assert whole.wait(_PATIENCE_S) == 0
+    with run(*words) as driver:
+        wait_for(lambda: len(finished(out)) >= 2, driver)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+    kept = finished(out)
+    assert 2 <= len(kept) < 50 and not (out / "manifest.json").exists()
+    with run(*words) as rerun:
+        said = rerun.communicate(timeout=_PATIENCE_S)[0]
+    assert rerun.returncode == 0, said
+    assert f"{len(kept)} valid" in said
+    assert data_digests(out) == data_digests(tmp_path / "whole")
+    assert not check(out).problems
 
 
 def test_worker_is_killed_and_its_shard_is_tried_again(

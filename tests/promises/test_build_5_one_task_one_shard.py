@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from stillreel.animate.clips.clip import make_shard
@@ -26,6 +27,7 @@ def test_what_travels_is_small(stills: Path, built: dict[str, Path], tmp_path: P
     plan = read_plans(Folder(str(built["recipe"])))[0]
     task = ShardTask(str(tmp_path), 0, plan.digest, 0, attempt=1, max_rejected=5, job=str(stills))
     assert len(pickle.dumps(task)) < 1000
+    assert len(pickle.dumps(replace(task, rows=plan.locate(0)))) < 2000
     (tmp_path / "plan-000.parquet").write_bytes((built["recipe"] / "plan-000.parquet").read_bytes())
     receipt = make_shard(task)
     assert len(receipt.encode()) < 1400  # indented for people; on the wire:

@@ -5,6 +5,8 @@ k+1, k+2, ... are the same. Batches run across the end of an epoch; a changed ba
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections import Counter
 from itertools import islice
@@ -15,17 +17,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillreel.configs import RequestError
+from stillreel.configs.stream import DataSettings
 from stillreel.pretrain.data import ClipLoader, Share
 from stillreel.shards.format.index import open_index
 from stillreel.shards.stream import reader
 from stillreel.shards.stream.stream import State, open_blend
+from tests.making import ROOT
 from tests.pretrain.data.rank_reader import run_ranks
+from tests.pretrain.data.video_tars import write_videos
 from tests.streaming import batches_of, digest_of, read_steps, settings_of, write_set
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_set(tmp_path_factory.mktemp("resume") / "set", [11, 3, 0, 17])
+
+
+@pytest.fixture(scope="module")
+def mixture(data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Stills and real videos."""
+    return f"{data}*3,{write_videos(tmp_path_factory.mktemp('mixture'), [5, 3, 4])}*1"
 
 
 @given(
@@ -47,8 +58,10 @@ def test_stop_anywhere_and_go_on_with_another_layout(
     assert first + list(islice(rest, steps - stop)) == never
 
 
-def test_real_loaders_resume_in_keys_and_bytes(data: Path) -> None:
-    rules = settings_of(seed=2)
+@pytest.mark.parametrize("what", ["data", "mixture"])
+def test_real_loaders_resume_in_keys_and_bytes(what: str, request: pytest.FixtureRequest) -> None:
+    data = request.getfixturevalue(what)
+    rules = settings_of(seed=2, video={"sampler": "segments"})
     never, end = read_steps(data, rules, batch=8, steps=10)
     for stop, (ranks, workers), (more_ranks, more_workers) in (
         (3, (1, 3), (4, 1)),
@@ -63,7 +76,9 @@ def test_real_loaders_resume_in_keys_and_bytes(data: Path) -> None:
         assert last == end == State(80, 10, end.fingerprint)
 
 
-def test_ranks_of_torchrun_resume(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["data", pytest.param("mixture", marks=pytest.mark.slow)])
+def test_ranks_of_torchrun_resume(what: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    data = request.getfixturevalue(what)
     rules = settings_of(seed=2)
     never, _ = read_steps(data, rules, batch=8, steps=9)
     _, state = read_steps(data, rules, batch=8, steps=4, workers=2)
@@ -71,6 +86,47 @@ def test_ranks_of_torchrun_resume(data: Path, tmp_path: Path) -> None:
     assert ranks.returncode == 0, ranks.stderr
     assert ranks.batches == never[4:]
     assert ranks.states == [[72, 9, state.fingerprint]] * 2
+
+
+def test_loaders_that_are_killed_go_on_in_keys_and_bytes(mixture: str, tmp_path: Path) -> None:
+    """Each process reads until it is killed, at any moment, and says what it was handed; the next goes on from there."""
+    rules = settings_of(seed=2, video={"sampler": "segments"})
+    never, _ = read_steps(mixture, rules, batch=8, steps=12)
+    found: list[list[str]] = []
+    for workers, lines in ((1, 3), (3, 4), (0, 3)):
+        found += read_until_killed(mixture, rules, batch=8, start=len(found), workers=workers, lines=lines)
+    blend = open_blend(mixture)
+    rest, _ = read_steps(
+        mixture, rules, batch=8, steps=12 - len(found), ranks=2, state=blend.start(rules.order(), len(found), 8)
+    )
+    assert found + rest == never
+
+
+_READER = """
+import json, sys
+from stillreel.configs.stream import DataSettings
+from stillreel.pretrain.data import ClipLoader, Share
+from stillreel.shards.stream.stream import open_blend
+from tests.streaming import digest_of
+
+data, settings, batch, start, workers = json.loads(sys.argv[1])
+blend, rules = open_blend(data), DataSettings.resolve(settings)
+loader = ClipLoader(blend, rules, Share(batch), workers=workers, state=blend.start(rules.order(), start, batch))
+for one in loader:
+    print(json.dumps(digest_of(one)), flush=True)
+"""
+
+
+def read_until_killed(
+    data: str, rules: DataSettings, *, batch: int, start: int, workers: int, lines: int
+) -> list[list[str]]:
+    """The batches that a process has told of, which is killed when it has told of this many."""
+    words = json.dumps([data, rules.model_dump(mode="json"), batch, start, workers])
+    with subprocess.Popen([sys.executable, "-c", _READER, words], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        told = [json.loads(process.stdout.readline()) for _ in range(lines)]
+        process.kill()
+    return told
 
 
 def test_state_counts_what_was_handed_out_not_what_was_prefetched(data: Path) -> None:

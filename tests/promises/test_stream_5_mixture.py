@@ -14,8 +14,10 @@ from stillreel.configs import RequestError
 from stillreel.shards.stream.mixture import ROUND, Mixture
 from stillreel.shards.stream.stream import Blend, open_blend
 from tests.making import stillreel
+from tests.pretrain.data.video_tars import write_videos
 from tests.streaming import read_steps, settings_of, write_set
 
+LAYOUTS = tuple((ranks, workers) for ranks in (1, 2, 4) for workers in (0, 1, 3))
 WEIGHTS = st.lists(st.floats(0.01, 100), min_size=1, max_size=6)
 
 
@@ -23,6 +25,11 @@ WEIGHTS = st.lists(st.floats(0.01, 100), min_size=1, max_size=6)
 def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     home = tmp_path_factory.mktemp("mixed")
     return write_set(home / "one", [9, 4], name="one"), write_set(home / "two", [30, 11, 2], name="two")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_videos(tmp_path_factory.mktemp("videos"), [5, 4])
 
 
 def test_mixture_is_pinned() -> None:
@@ -71,6 +78,22 @@ def test_real_loaders_mix_alike_for_every_layout(sets: tuple[Path, Path]) -> Non
         assert read_steps(data, rules, batch=8, steps=12, ranks=ranks, workers=workers)[0] == first
     half, state = read_steps(data, rules, batch=8, steps=5, ranks=2)
     assert half + read_steps(data, rules, batch=8, steps=7, state=state)[0] == first
+
+
+@pytest.mark.parametrize(
+    "layouts", [((1, 1), (2, 3), (4, 0)), pytest.param(LAYOUTS[1:], marks=pytest.mark.slow)], ids=["some", "all"]
+)
+@pytest.mark.parametrize("sampler", ["fps", "segments"])
+def test_stills_and_videos_mix_alike_for_every_layout(
+    sampler: str, layouts: tuple[tuple[int, int], ...], sets: tuple[Path, Path], videos: Path
+) -> None:
+    """In keys, captions, frames and masks; across the epochs of the videos."""
+    data = f"{sets[0]}*3,{videos}*1"
+    rules = settings_of(seed=1, frames=3, video={"sampler": sampler})
+    first, _ = read_steps(data, rules, batch=8, steps=7)
+    assert 5 < sum(line.split()[0].isdecimal() for step in first for line in step) < 25
+    for ranks, workers in layouts:
+        assert read_steps(data, rules, batch=8, steps=7, ranks=ranks, workers=workers)[0] == first, (ranks, workers)
 
 
 def test_each_data_set_keeps_its_own_epochs(sets: tuple[Path, Path]) -> None:

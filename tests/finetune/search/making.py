@@ -12,7 +12,7 @@ from stillreel.cli import main
 from stillreel.configs.system.storage import Folder
 from stillreel.finetune.search.store import VideoIndex, open_index
 from stillreel.pretrain.model import save_model
-from tests.finetune.video.making import frame_of, write_video
+from tests.pretrain.video.making import frame_of, write_video
 from tests.pretrain.zoo import shaken
 
 FRAMES, SIZE = 4, 64

@@ -18,13 +18,13 @@ from stillreel.configs import DataError, RequestError
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.search.features import stored_features
 from stillreel.finetune.search.searcher import Searcher
-from stillreel.finetune.video import VideoReader
 from stillreel.pretrain.evaluation.two_stage.stages import vectors_of_clips
 from stillreel.pretrain.model.normalize import normalize
+from stillreel.pretrain.video import VideoReader
 from tests.finetune.search.conftest import VIDEOS
 from tests.finetune.search.making import FRAMES, SIZE, copied, index, opened, write_model, write_videos
-from tests.finetune.video.making import write_video
 from tests.making import SHARED, held_by_another, needs_shared
+from tests.pretrain.video.making import write_video
 from tests.pretrain.zoo import shaken
 from tests.streaming import write_set
 

@@ -19,9 +19,9 @@ from stillreel.finetune.search.approximate import FaissSearch, build_faiss
 from stillreel.finetune.search.features import stored_features
 from stillreel.finetune.search.searcher import Searcher
 from stillreel.finetune.search.store import Entry, IndexWriter, open_index
-from stillreel.finetune.video import VideoReader
 from stillreel.pretrain.data.tokens import CLIPS_OWN
 from stillreel.pretrain.evaluation.two_stage.stages import coarse_scores, fine_scores
+from stillreel.pretrain.video import VideoReader
 from tests.finetune.search.conftest import VIDEOS
 from tests.finetune.search.making import FRAMES, SIZE, copied, index, opened, write_model
 

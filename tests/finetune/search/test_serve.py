@@ -22,7 +22,7 @@ from stillreel.cli import main
 from tests.finetune.search.conftest import VIDEOS
 from tests.finetune.search.making import copied, index, write_model, write_videos
 from tests.finetune.search.serving import Server, answering, serving
-from tests.finetune.video.making import write_video
+from tests.pretrain.video.making import write_video
 from tests.streaming import write_set
 
 

@@ -117,4 +117,4 @@ def test_recognition_has_its_own_figures() -> None:
     found = evaluate_recognition(scores, torch.tensor([0, 5, 2]))
     assert found.metrics() == {"top1": pytest.approx(100 / 3), "top5": pytest.approx(200 / 3)}
     assert set(found.to_json()["intervals"]) == {"top1", "top5"}
-    assert in_rows(TOP_COLUMNS, [found.row()]).splitlines()[1].split()[:3] == ["raw", "33.3", "66.7"]
+    assert in_rows(TOP_COLUMNS, found.rows()).splitlines()[1].split()[:3] == ["raw", "33.3", "66.7"]

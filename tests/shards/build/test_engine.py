@@ -17,10 +17,13 @@ import pytest
 
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.system.storage import Folder
+from stillreel.shards.build import engine
 from stillreel.shards.build.engine import describe_totals
 from stillreel.shards.build.executors import InPool, ShardTask
+from stillreel.shards.build.survey import survey
 from stillreel.shards.format.manifest import read_manifest
-from stillreel.shards.format.receipt import read_receipt
+from stillreel.shards.format.plan import read_plans
+from stillreel.shards.format.receipt import Receipt, read_receipt
 from tests.making import ROOT, check, data_digests, held_by_another
 from tests.shards.build.numbers import PATIENCE_S, NumberJob, make_shard, open_or_write_plans, run
 
@@ -150,6 +153,44 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     ):
         run(tmp_path / "out")
     run(tmp_path / "out")
+
+
+def test_receipts_are_read_once_a_run_and_what_is_finished_is_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    run(out)
+    kept = (out / "manifest.json").stat().st_mtime_ns
+    read: list[str] = []
+
+    def noted(folder: Folder, shard: str) -> Receipt:
+        read.append(shard)
+        return read_receipt(folder, shard)
+
+    monkeypatch.setattr("stillreel.shards.build.survey.read_receipt", noted)
+    caplog.set_level("INFO", "stillreel")
+    run(out)
+    assert sorted(read) == ["numbers-000000", "numbers-000001", "numbers-000002"]
+    assert "nothing to do: every planned shard is finished" in caplog.text
+    assert (out / "manifest.json").stat().st_mtime_ns == kept
+    (out / "shards" / "numbers-000001.json").unlink()
+    read.clear()
+    run(out)
+    assert len(read) == 3
+
+
+@pytest.mark.parametrize("what", ["numbers-000001.json", "numbers-000001.tar"])
+def test_a_shard_that_is_gone_when_the_books_are_closed_is_in_no_manifest(tmp_path: Path, what: str) -> None:
+    out = tmp_path / "out"
+    run(out)
+    folder = Folder(str(out))
+    plans = read_plans(folder)
+    receipts = survey(folder, plans, full=False).receipts
+    (out / "manifest.json").unlink()
+    (out / "shards" / what).unlink()
+    with pytest.raises(DataError, match="1 finished shards were changed or removed while the build ran"):
+        engine._publish_manifest(folder, plans, receipts)
+    assert not (out / "manifest.json").exists()
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, -9)])
