@@ -4,6 +4,7 @@
 #   make lint      ruff and mypy                                      make test-all  the slow ones too
 #   make lock      resolve pyproject.toml anew into .ci/requirements.txt, with hashes that an install is held to
 #   make docs      the pages of docs/ as a site, in site/
+#   make test-cluster  a build on three namespaced hosts, killed at random and ill; SEEDS=2: two seeds, not ten
 #   make fuzz      damage every kind of file that is read, for ten minutes, and count what its readers do
 #   make gpu-day   print the commands of a GPU day; they need nothing of make's, there or here
 #   make test JOBS=4 on more cores; whatever their number, some tests measure time and memory, and want room
@@ -27,7 +28,7 @@ SEED ?= 0
 # Files whose tests start no process and take seconds.
 QUICK = $(filter tests/$(ROOM)%,$(shell cat tests/quick.txt))
 
-.PHONY: demo quick test test-all fuzz lint docs lock gpu-day
+.PHONY: demo quick test test-all test-cluster fuzz lint docs lock gpu-day
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -40,7 +41,10 @@ test: .venv/installed
 	$(PYTEST) -m "not slow"
 
 test-all: .venv/installed
-	$(PYTEST)
+	$(PYTEST) -m "not cluster"
+
+test-cluster: .venv/installed
+	$(BIN)/python -m pytest --numprocesses 0 --durations 0 tests/cluster
 
 # What is found is printed by its target and number, which make the same bytes again: python -m tests.fuzz target=TARGET seed=...
 fuzz: .venv/installed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -112,6 +113,46 @@ class ClipSettings(Settings):
         return side
 
 
+class TaskSettings(Settings):
+    """What Ray keeps for the making of one shard."""
+
+    cpus: float = Field(
+        1, gt=0, description="CPUs that Ray keeps for a shard's task; its frames are made in one thread"
+    )
+    memory: float = Field(
+        0, ge=0, description="memory that Ray keeps for a shard's task, in GB; 0: tasks are not counted by it"
+    )
+    resources: str = Field(
+        "",
+        description="other resources of a cluster's hosts that Ray keeps for a shard's task: NAME=AMOUNT, by commas; disk=1 "
+        "keeps tasks on hosts that were started with --resources='{\"disk\": 4}'",
+    )
+
+    @field_validator("resources")
+    @classmethod
+    def _are_amounts(cls, told: str) -> str:
+        _amounts(told)
+        return told
+
+    def options(self) -> dict[str, Any]:
+        """As Ray's tasks take them."""
+        kept = {"memory": int(self.memory * 1e9)} if self.memory else {}
+        return {"num_cpus": self.cpus, "resources": _amounts(self.resources), **kept}
+
+
+def _amounts(told: str) -> dict[str, float]:
+    amounts: dict[str, float] = {}
+    for word in filter(None, (part.strip() for part in told.split(","))):
+        name, _, amount = word.partition("=")
+        try:
+            amounts[name.strip()] = float(amount)
+        except ValueError:
+            amounts[name.strip()] = 0
+        if name.strip() in ("", "CPU", "GPU", "memory") or not 0 < amounts[name.strip()] < math.inf:
+            raise ValueError(f"{word!r}: expected NAME=AMOUNT, by commas, of resources that are no CPUs and no memory")
+    return amounts
+
+
 class RunSettings(Settings):
     """How shards are made. Reaches no plan, tar, parquet or idx: a resume may change it."""
 
@@ -126,6 +167,7 @@ class RunSettings(Settings):
         "auto", description="auto: a bar on a terminal, lines in a log"
     )
     check: Literal["sizes", "full"] = Field("sizes", description="how a resume checks finished shards; full: hash them")
+    task: TaskSettings = TaskSettings()
 
 
 class BuildSettings(RunSettings):

@@ -89,6 +89,12 @@ class FinetuneSettings(TrainSettings, ProtocolSettings):
     seed: int = Field(
         0, ge=0, lt=2**63, description="random seed of the order of pairs, of frames and crops, and of dropout"
     )
+    together: int = Field(
+        1,
+        ge=1,
+        description="pairs that follow each other in the list and are read so, too: of alternatives that are hard to tell apart "
+        "all in one batch; 1: every pair by itself",
+    )
     crop: Literal["center", "random"] = Field(
         "center",
         description="crop in training; random: a random resized crop of 8 to 100 % of the area, one for all frames of a clip",

@@ -142,6 +142,13 @@ COMMANDS = {
         ("INDEX",),
         "a page to search an index, for this machine's browser",
     ),
+    "study": Command(
+        "finetune.commands.study",
+        "study.StudySettings",
+        ("PRESET",),
+        "the control grid: what does animating buy?",
+        presets="study",
+    ),
     "doctor": Command(
         "pretrain.commands.doctor",
         "doctor.DoctorSettings",

@@ -37,8 +37,8 @@ COMMON = {
 GROUPS = {
     "Data": (
         "data videos variant allow_missing files column source captions url caption image video queries prepared prepare split "
-        "stills heldout contents seed lanes window fresh curriculum max_bad max_bad_run max_rejects cache cache_gb attempts "
-        "retries timeout opt_outs user_agent_token start ranks nodes"
+        "stills heldout contents seed together lanes window fresh curriculum max_bad max_bad_run max_rejects cache cache_gb "
+        "attempts retries timeout opt_outs user_agent_token start ranks nodes"
     ),
     "Clips": (
         "store grammar frames size context_length crop views render looks max_side min_side max_pixels picture_cpu_seconds "

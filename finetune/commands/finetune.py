@@ -124,12 +124,17 @@ class FinetuneRun:
 
     def work(self) -> EvaluationResult:
         """Train to the last step, save the model that is chosen, test it."""
+        self.train()
+        return self._test()
+
+    def train(self) -> None:
+        """Train to the last step, save the model that is chosen."""
         settings, selection = self.settings, self.opened.benchmark.selection
         training = Training(
             seed=settings.seed,
             samples=len(self.pairs),
             order=("seed",),
-            start=start_state(self.pairs, settings.seed),
+            start=start_state(self.pairs, settings.seed, settings.together),
             feed=self._feed,
             description=f"{self.opened.report()}\n{describe_cut(self.pairs, settings.context_length, self._tokenizer)}",
             evaluate_every=settings.eval.every or settings.save_every,
@@ -137,7 +142,6 @@ class FinetuneRun:
             chooses=bool(selection),
         )
         run_training(self.session, settings, training)
-        return self._test()
 
     def _feed(self, state: State, steps: int) -> Iterator[DeviceBatch]:
         ranks = self.session.ranks

@@ -17,6 +17,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from stillreel.configs import RequestError
@@ -94,9 +95,10 @@ def class_text(label: str, prompt: str) -> str:
     return templates_of(prompt)[0].replace("{}", plain(label))
 
 
-def start_state(pairs: Sequence[Pair], seed: int) -> State:
+def start_state(pairs: Sequence[Pair], seed: int, together: int = 1) -> State:
     """Of a run that has read nothing of these pairs."""
-    named = [seed, [(pair.key, pair.caption) for pair in pairs]]
+    named: list[object] = [seed, [(pair.key, pair.caption) for pair in pairs]]
+    named += [together] if together > 1 else []  # a checkpoint from before there was the setting goes on
     return State(0, 0, int(hashlib.sha256(canonical_json(named)).hexdigest()[:16], 16) >> 1)
 
 
@@ -112,10 +114,10 @@ def pair_loader(
     tokenizer: Tokenizer = CLIPS_OWN,
 ) -> BatchLoader:
     """Batches from `state` on. RequestError when the state is of other pairs or another seed."""
-    if state.fingerprint != start_state(pairs, settings.seed).fingerprint:
+    if state.fingerprint != start_state(pairs, settings.seed, settings.together).fingerprint:
         raise RequestError(
-            "the checkpoint is of other training pairs or another seed: videos were added or removed, or captions have "
-            "changed. Go on with what it was trained on, or give another OUT to start anew"
+            "the checkpoint is of other training pairs or another seed, or they were together otherwise: videos were added or "
+            "removed, or captions have changed. Go on with what it was trained on, or give another OUT to start anew"
         )
     return BatchLoader(
         PairDataset(pairs, settings, share, state, steps, store, tokenizer),
@@ -204,5 +206,13 @@ class _PairMaker:
         if epoch not in self._orders:
             while len(self._orders) > 3:
                 del self._orders[min(self._orders)]
-            self._orders[epoch] = permutation(len(self._pairs), self._settings.seed, "pairs", epoch)
+            self._orders[epoch] = order_of(len(self._pairs), self._settings, epoch)
         return self._orders[epoch]
+
+
+def order_of(pairs: int, settings: FinetuneSettings, epoch: int) -> Ints:
+    """Numbers of the pairs in the order of an epoch: a permutation of runs of `together`, each in the order of the list."""
+    size = settings.together
+    runs = permutation(-(-pairs // size), settings.seed, "pairs", epoch)
+    order: Ints = (runs[:, None] * size + np.arange(size)).ravel()
+    return order[order < pairs]

@@ -2,7 +2,11 @@
 
 engine        the run from the lock to the manifest: what is there, what is left, who makes it, what came of it
 survey        what a folder already holds of its plans
-executors     where shards are made: in this process, in a pool of processes, on Ray
+executors     where shards are made: in this process, in a pool of processes
+cluster       on Ray: which hosts are there, and what of a task whose host ends
+ray_start     Ray's beginning and end under a driver, and the watch over its head
+hosts         what a host has to show before it works: OUT, the source, versions
+errand        what a worker of Ray's is sent
 isolated      after a worker died: which of its samples ends processes
 late          shards that take far longer than others
 libraries     the versions that bytes depend on

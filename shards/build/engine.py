@@ -11,8 +11,8 @@ import os
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 from stillreel.configs import DataError, RequestError, StorageRefused
@@ -23,6 +23,7 @@ from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import Progress, amount, duration, tally
 from stillreel.configs.system.storage import Folder, check_bucket, writing
 from stillreel.shards.build.executors import Executor, MakeShard, Outcome, ShardTask, open_executor
+from stillreel.shards.build.hosts import Proof, Witness, proof_in
 from stillreel.shards.build.isolated import GUILTY
 from stillreel.shards.build.journal import Journal, one_line
 from stillreel.shards.build.late import LateShards
@@ -40,21 +41,27 @@ _JUDGED_AFTER = 10_000  # samples; before, the rejects of a few bad shards say l
 _BEAT_S = 1.0
 
 
+def _no_witnesses(_task: Task) -> Iterable[Witness]:
+    return ()
+
+
 class Build(NamedTuple):
     """What is built. `open_or_write_plans` is given OUT and the plans that lie in it, and returns those to follow;
     `make_shard` makes and publishes a shard, in any process; `job` is what it is told of one beside the plan; `unit` is what
-    samples are called."""
+    samples are called; `witnesses` are files that a shard is made from, for hosts to show that they see them."""
 
     open_or_write_plans: Callable[[Folder, list[Plan]], list[Plan]]
     make_shard: MakeShard
     job: Callable[[Task], Any]
     unit: str
+    witnesses: Callable[[Task], Iterable[Witness]] = _no_witnesses
 
 
 def run_build(folder: Folder, build: Build, settings: BuildSettings) -> Manifest:
     """Build, or go on building, a data set in OUT. DataError when shards failed or too much was rejected."""
     with sole_writer(folder), stoppable("finished shards are kept. Run the same command again to go on"):
-        folder.remove_unfinished("shards")
+        for place in ("", "shards"):
+            folder.remove_unfinished(place)
         try:
             with writing(folder.url):
                 check_bucket(folder)
@@ -125,6 +132,7 @@ class Schedule:
         self._waiting = deque(Turn(task) for task in found.open_tasks)
         self._running: dict[tuple[int, int], Task] = {}
         self._late = LateShards()
+        self._left_out: set[str] = set()
         self._budget = RejectBudget(settings.max_rejects, self._total)
         self.failed: list[tuple[Task, str]] = []  # and what of
         for receipt in self._receipts.values():
@@ -153,7 +161,6 @@ class Schedule:
         """Make every shard, or set it aside. DataError over the reject budget, RequestError when no worker can work."""
         if not self._waiting:
             return
-        workers = min(self._settings.workers, len(self._waiting))
         self._journal.begin(
             plans={plan.file: plan.digest for plan in self._plans},
             shards=len(self._shards),
@@ -164,7 +171,7 @@ class Schedule:
             host=socket.gethostname(),
             process=os.getpid(),
         )
-        with open_executor(self._build.make_shard, self._settings.ray, workers, self._libraries) as executor:
+        with self._proof() as proof, self._open_executor(proof) as executor:
             self._metrics.open()
             start, before = time.monotonic(), self._budget.done
             with Progress(self._total, self._build.unit, self._settings.progress) as progress:
@@ -172,6 +179,7 @@ class Schedule:
                 while self._waiting or executor.busy:
                     self._hand_out(executor)
                     outcome = executor.wait(_BEAT_S)
+                    self._tell_left_out(executor)
                     self._journal.beat()
                     if outcome is None:
                         progress.beat()
@@ -182,6 +190,17 @@ class Schedule:
                         _log.warning(f"{name} {how}, {executor.whereabouts(plan, shard)}")
             spent, made = time.monotonic() - start, self._budget.done - before
             _log.info(f"{made:,} samples in {duration(spent)}, {made / spent:,.1f}/s")
+
+    def _open_executor(self, proof: Proof) -> Executor:
+        workers = min(self._settings.workers, len(self._waiting))
+        return open_executor(self._build.make_shard, self._settings.ray, workers, proof, self._settings.task)
+
+    def _proof(self) -> AbstractContextManager[Proof]:
+        """What hosts have to show, where there may be others than this one."""
+        if self._settings.ray in ("off", "inline"):
+            return nullcontext(Proof())
+        first = {turn.task.plan.header.number: turn.task for turn in reversed(self._waiting)}.values()
+        return proof_in(self._folder, self._libraries, map(self._build.witnesses, first))
 
     def _hand_out(self, executor: Executor) -> None:
         while self._waiting and executor.busy < executor.capacity:
@@ -217,6 +236,7 @@ class Schedule:
         reason = one_line(outcome.error)
         self._journal.attempt_failed(task.name, attempt, reason, outcome.host)
         self._metrics.attempt_failed()
+        reason += f", on {outcome.host}" if outcome.host else ""
         _log.warning(f"{task.name}: attempt {attempt} of {self._settings.attempts} failed: {reason}")
         # The attempt that finds a deadly sample is due to every shard.
         if attempt < self._settings.attempts or (outcome.died and not isolated):
@@ -224,6 +244,12 @@ class Schedule:
         else:
             self.failed.append((task, reason))
         return 0
+
+    def _tell_left_out(self, executor: Executor) -> None:
+        for host, why in executor.left_out().items():
+            if host not in self._left_out:
+                self._left_out.add(host)
+                self._journal.host_left_out(host, why)
 
     def _tell_guilty(self, task: Task) -> None:
         """Name the samples of a shard that ended processes; its table does so, too."""

@@ -26,14 +26,17 @@ def library_versions(names: Iterable[str]) -> dict[str, str]:
 
 def check_libraries(planned: Mapping[str, str]) -> None:
     """RequestError when a library here has another version than was planned with: its bytes could differ."""
+    if other := other_versions(planned):
+        raise RequestError(
+            f"{platform.node()} has other library versions than the plan: {other}. Install those, or use another OUT"
+        )
+
+
+def other_versions(planned: Mapping[str, str]) -> str:
+    """Libraries that have another version here than was planned with, in words; empty where none has."""
     here = library_versions(planned)
-    other = [
+    return "; ".join(
         f"{name} {here.get(name, 'not installed')}, planned {wanted}"
         for name, wanted in planned.items()
         if here.get(name) != wanted
-    ]
-    if other:
-        raise RequestError(
-            f"{platform.node()} has other library versions than the plan: {'; '.join(other)}. "
-            "Install those, or use another OUT"
-        )
+    )

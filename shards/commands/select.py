@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 from stillreel.configs.build import BuildSettings, RunSettings
@@ -9,8 +10,9 @@ from stillreel.configs.select import SelectSettings
 from stillreel.configs.system.progress import tally
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.build.engine import Build, describe_totals, run_build
+from stillreel.shards.build.hosts import Witness
 from stillreel.shards.build.survey import Task
-from stillreel.shards.format.manifest import Manifest
+from stillreel.shards.format.manifest import MANIFEST, Manifest
 from stillreel.shards.selection.choice import parse_where
 from stillreel.shards.selection.clips import open_clip_sets
 from stillreel.shards.selection.copying import make_shard
@@ -42,6 +44,12 @@ def select(clips: str, folder: Folder, settings: SelectSettings) -> Manifest:
         """Where the data sets lie now, which may have moved since they were planned from."""
         return urls
 
+    def witnesses(task: Task) -> Iterator[Witness]:
+        """The manifests of the data sets."""
+        for one in sets:
+            yield Witness(one.folder.url, MANIFEST, one.folder.size(MANIFEST) or 0)
+
     plans = partial(open_or_write_plans, sets=sets, settings=settings)
     how = {key: getattr(settings, key) for key in RunSettings.model_fields}
-    return run_build(folder, Build(plans, make_shard, job_of, unit="clips"), BuildSettings(**how, max_rejects=0))
+    build = Build(plans, make_shard, job_of, unit="clips", witnesses=witnesses)
+    return run_build(folder, build, BuildSettings(**how, max_rejects=0))

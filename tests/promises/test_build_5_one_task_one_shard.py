@@ -18,7 +18,9 @@ from pathlib import Path
 
 from stillreel.animate.clips.clip import make_shard
 from stillreel.configs.system.storage import Folder
-from stillreel.shards.build.executors import InPool, InProcess, OnRay, ShardTask, open_executor
+from stillreel.shards.build.cluster import OnRay
+from stillreel.shards.build.executors import InPool, InProcess, ShardTask, open_executor
+from stillreel.shards.build.hosts import Proof
 from stillreel.shards.format.plan import read_plans
 from tests.making import animate, data_digests, free_port, picture_folder, stillreel
 
@@ -35,16 +37,16 @@ def test_what_travels_is_small(stills: Path, built: dict[str, Path], tmp_path: P
 
 
 def test_few_tasks_are_in_flight() -> None:
-    with open_executor(make_shard, "inline", 4, {}) as executor:
+    with open_executor(make_shard, "inline", 4, Proof()) as executor:
         assert isinstance(executor, InProcess)
         assert executor.capacity == 1
-    with open_executor(make_shard, "off", 0, {}) as executor:
+    with open_executor(make_shard, "off", 0, Proof()) as executor:
         assert isinstance(executor, InPool)
         assert executor.capacity == 1
-    with open_executor(make_shard, "off", 4, {}) as executor:
+    with open_executor(make_shard, "off", 4, Proof()) as executor:
         assert isinstance(executor, InPool)
         assert executor.capacity == 4
-    with open_executor(make_shard, "local", 1, {}) as executor:
+    with open_executor(make_shard, "local", 1, Proof()) as executor:
         assert isinstance(executor, OnRay)
         assert executor.capacity == 2, "the one that runs, and one that waits for it"
 

@@ -21,17 +21,17 @@ from stillreel.configs.search import IndexSettings
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.benchmarks import Benchmark, Located, Protocol, Split, Video
 from stillreel.finetune.evaluation.benchmark import benchmark_evaluator
-from stillreel.finetune.video import VideoReader
-from stillreel.finetune.video.picture import frames_of_picture
-from stillreel.finetune.video.pixels import Fit, fitted
 from stillreel.pretrain.data.together import Together
 from stillreel.pretrain.data.tokens import CLIPS_OWN
 from stillreel.pretrain.engine.start import fit_clips
 from stillreel.pretrain.model.normalize import Pixels, normalize
 from stillreel.pretrain.model.pretrained import preprocess_asked
 from stillreel.pretrain.run.opening import describe, describe_fresh
-from tests.finetune.video.making import write_video
+from stillreel.pretrain.video import VideoReader
+from stillreel.pretrain.video.picture import frames_of_picture
+from stillreel.pretrain.video.pixels import Fit, fitted
 from tests.making import picture
+from tests.pretrain.video.making import write_video
 
 SIDES, FILTERS = ("shortest", "squash", "longest"), ("bicubic", "bilinear")
 SIZE = 96
