@@ -242,21 +242,34 @@ def report_stream(
     if options.on_cuda:
         report_syncs(trained, feed, phase)
     wait(options)
-    pace, waited, count, begin = Pace(options), 0.0, 0, time.perf_counter()
+    pace, waited, gaps, count, begin = Pace(options), 0.0, [], 0, time.perf_counter()
     most = min(options.stream_seconds, phase.left() / 2)
     while time.perf_counter() - begin < most:
-        asked = time.perf_counter()
+        asked, ended = time.perf_counter(), mark(options)
         fed = next(feed)
         waited += time.perf_counter() - asked
+        gaps.append((ended, mark(options)))
         trained.take_step(fed.batch, 0, STEPS)
         pace.keep()
         count += 1
     wait(options)
     seconds = time.perf_counter() - begin
     rate = size.batch * count / seconds
+    # From the end of a step to when the next one's batch is there, on the device's own clock.
+    idle = sum(ended.elapsed_time(begun) for ended, begun in gaps if ended and begun) / 1000
     phase.tell(
-        f"  stream     {rate:,.1f} clips/s, {mfu(rate, size, options)}, data wait {waited / seconds:.1%}, {count} steps"
+        f"  stream     {rate:,.1f} clips/s, {mfu(rate, size, options)}, data wait {waited / seconds:.1%}, "
+        f"device idle {f'{idle / seconds:.1%}' if options.on_cuda else '-'}, {count} steps"
     )
+
+
+def mark(options: Options) -> torch.cuda.Event | None:
+    """Behind what the device was given to do until now."""
+    if not options.on_cuda:
+        return None
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
 
 
 def report_loader(loader: ClipLoader, size: Size, options: Options, workers: int, phase: Phase) -> None:

@@ -12,6 +12,7 @@ from stillreel.animate import SampleDecoder
 from stillreel.animate.render.device import render_stills
 from stillreel.configs import DataError, RequestError
 from stillreel.pretrain.data import ClipBatch, ClipLoader, Share, View, view_at
+from stillreel.pretrain.data.identity import identify
 from stillreel.shards import as_webdataset
 from stillreel.shards.stream.stream import open_blend
 from tests.making import animate, picture_folder
@@ -51,6 +52,14 @@ def test_device_renders_the_same_frames(built: dict[str, Path]) -> None:
         expected = torch.from_numpy(np.stack([here[key] for key in batch.keys]))
         # The device's own tests say how closely it agrees; here it must be the right clip.
         assert (frames.int() - expected.int()).abs().float().mean() < 0.5
+
+
+def test_a_worker_tells_who_is_who(built: dict[str, Path]) -> None:
+    blend = open_blend(str(built["frames"]))
+    rules = settings_of(frames=5, size=64, seed=3)
+    for batch in ClipLoader(blend, rules, Share(5), steps=2, workers=1):
+        expected = identify(batch.keys, batch.captions, batch.sources, seed=3, step=batch.step)
+        assert all(torch.equal(mine, one) for mine, one in zip(batch.identity, expected, strict=True))
 
 
 def test_recipes_are_fresh_every_epoch_and_the_same_for_every_layout(built: dict[str, Path]) -> None:
