@@ -6,6 +6,7 @@ Every process here is a real run; dropout, drop path and patch dropout are on, r
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from tests.pretrain.data.video_tars import write_videos
-from tests.pretrain.trainer import finish, keys_of, losses_of, start, tensors_of, words_of
+from tests.pretrain.trainer import Place, finish, keys_of, losses_of, start, tensors_of, words_of
 from tests.streaming import write_set
 
 STEPS = 12
@@ -120,3 +121,20 @@ def test_weights_in_shards_go_on_from_whole_ones_and_back(data: Path, whole: Pat
     found, right = tensors_of(home / "out", STEPS), tensors_of(whole / "out", STEPS)
     for name in right:
         assert torch.allclose(found[name], right[name], rtol=1e-4, atol=1e-5), name
+
+
+@pytest.mark.parametrize(("dead", "shard"), [(1, "ddp"), pytest.param(0, "fsdp", marks=pytest.mark.slow)])
+def test_a_rank_that_dies_is_started_again_and_the_run_goes_on_by_itself(
+    dead: int, shard: str, data: Path, whole: Path
+) -> None:
+    """Under `torchrun --max-restarts`: killed in step 8, two steps after the last checkpoint; nobody runs it again."""
+    home = data.parent / f"dead-{dead}"
+    code, said = finish(
+        words_of(data, home / "out", parallel=shard, **MODEL), home, ranks=2, die=Place(rank=dead, step=8)
+    )
+    assert code == 0, said
+    lines = [json.loads(line) for line in (home / f"keys-{dead}.jsonl").read_text().splitlines()]
+    assert [step for step, _ in lines].count(7) == 2  # gone through again
+    assert losses_of(home / "out") == pytest.approx(losses_of(whole / "out"), rel=1e-5)
+    assert list(losses_of(home / "out")) == list(range(1, STEPS + 1))
+    assert keys_of(home, 2) == keys_of(whole, 1)
