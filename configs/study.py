@@ -49,7 +49,7 @@ class GridSettings(Settings):
         (NONE, "still", "jump", "film"),
         description="pretraining data: none, or grammars that clips are filmed by, joined by commas",
     )
-    models: tuple[ModelName, ...] = Field(("stan", "rerank"), description="models, joined by commas")
+    models: tuple[ModelName, ...] = Field(("clip2video", "rerank"), description="models, joined by commas")
     pairs: tuple[Annotated[int, Field(ge=40, multiple_of=40)], ...] = Field(
         (2000,), description="numbers of finetuning pairs, joined by commas"
     )

@@ -46,7 +46,7 @@ def finetune_and_ask(settings: StudySettings, asked: FinetuneSettings, cell: Cel
     with open_session(tuned) as session:
         model = _model(settings, tuned, described, store, session, cell)
         if settings.real.benchmark:
-            opened = open_asked(name, tuned, ("test",), store)
+            opened = open_asked(name, tuned, _ASKED[:1], store)
             return _real(settings, tuned, opened, store, session, model)
         opened = open_asked(name, tuned, ("validation", "test"), store)
         evaluator, autocast = (

@@ -99,7 +99,8 @@ def model_settings(name: str, settings: StudySettings) -> ModelSettings:
         "seq": ModelSettings(towers=towers, temporal="seq", layers=layers),
         "clip2video": ModelSettings(towers=towers, temporal="tdb", align="slow_tdb", layers=layers),
         "stan": ModelSettings(towers=towers, temporal="stan", stan=StanSettings(depth=layers)),
-        "rerank": ModelSettings(towers=towers, rerank=RerankSettings(layers=layers)),
+        # Over frames and their differences, for its own positions begin at nothing and say little of order in a short run.
+        "rerank": ModelSettings(towers=towers, temporal="tdb", layers=layers, rerank=RerankSettings(layers=layers)),
     }
     return made[name]
 
