@@ -140,7 +140,7 @@ def report_builds(folder: Path, copies: int) -> None:
         for turn in range(3):
             for aim, times in spent.items():
                 start = time.process_time()
-                settings = AnimateSettings.resolve({"ray": "off", "aim": aim, "progress": "off", "max_rejects": 1})
+                settings = AnimateSettings.resolve({"ray": "inline", "aim": aim, "progress": "off", "max_rejects": 1})
                 animate.run(str(source), f"{home}/{aim}{turn}", settings)
                 times.append(time.process_time() - start)
         none, salient = min(spent["none"]), min(spent["salient"])

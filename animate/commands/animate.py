@@ -8,6 +8,7 @@ from stillreel.animate.clips.clip import Stage, make_shard
 from stillreel.animate.clips.plans import open_or_write_plans
 from stillreel.animate.sources import open_source
 from stillreel.configs.build import AnimateSettings
+from stillreel.configs.system.pool import require_ray
 from stillreel.configs.system.storage import Folder, refuse_overlap
 from stillreel.shards.build.engine import Build, describe_totals, run_build
 from stillreel.shards.build.survey import Task
@@ -15,6 +16,7 @@ from stillreel.shards.build.survey import Task
 
 def run(source_url: str, out_url: str, settings: AnimateSettings) -> int:
     """Build, or go on building, the clip shards of SOURCE in OUT; returns the exit code."""
+    require_ray(settings.ray)
     stage = Stage.of_settings(settings.clip())
     folder = Folder(out_url)
     refuse_overlap(Folder(source_url), folder)

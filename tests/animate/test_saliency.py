@@ -26,7 +26,7 @@ from tests.animate.test_draw import GRAMMARS, corners, draw, measured_area, size
 from tests.making import animate, data_digests, members_of_tars, picture_folder, stillreel
 
 PATTERN = (81, 81)
-SCENES = [(229, 256), (256, 310), (220, 136), (178, 262)]
+SCENES = [(154, 266), (238, 322), (231, 121), (165, 253)]
 
 
 def spotted(width: int, height: int, x: int, y: int) -> NDArray[np.uint8]:
@@ -41,7 +41,7 @@ def test_the_point_is_on_the_only_thing_there_is(picture: tuple[int, int], acros
     width, height = picture
     x, y = int(across * width), int(down * height)
     found = salient_point(spotted(width, height, x, y))
-    assert np.hypot(found[0] - x, found[1] - y) <= 0.2 * min(picture) + max(picture) / 32
+    assert np.hypot(found[0] - x, found[1] - y) <= 0.2 * min(picture) + max(picture) / 24
 
 
 @settings(max_examples=40, deadline=None)
