@@ -17,10 +17,12 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -
 export RAY_USAGE_STATS_ENABLED=0 RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=8 RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
 # `symmetric-run` starts Ray on each node, runs the command on the first, and stops Ray on all.
 srun --kill-on-bad-exit=1 ray symmetric-run --address "$address" --min-nodes "$SLURM_NNODES" \
-	--num-cpus="$SLURM_CPUS_PER_TASK" --include-dashboard=false -- stillreel animate "$@" "ray=$address" &
+	--num-cpus="$SLURM_CPUS_PER_TASK" -- stillreel animate "$@" "ray=$address" &
 step=$!
 trap 'kill -TERM $step' TERM
 wait $step || code=$?
 wait $step 2>/dev/null
+# `symmetric-run` says 0 also where its nodes did not come up.
+case $2 in *://*) ;; *) [ "${code:-0}" != 0 ] || [ -f "$2/manifest.json" ] || code=75 ;; esac
 if [ "${code:-0}" = 75 ] || [ "${code:-0}" = 143 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "${code:-0}"

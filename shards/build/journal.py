@@ -148,4 +148,4 @@ def read_events(folder: Folder) -> list[Event]:
 def one_line(error: BaseException | None) -> str:
     """The kind of an error, and the last line of what it says."""
     text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[-1] if text else ''}"
+    return f"{type(error).__name__}: {text[-1].rstrip('.') if text else ''}"
