@@ -49,7 +49,7 @@ class GridSettings(Settings):
         (NONE, "still", "jump", "film"),
         description="pretraining data: none, or grammars that clips are filmed by, joined by commas",
     )
-    models: tuple[ModelName, ...] = Field(("stan", "rerank"), description="models, joined by commas")
+    models: tuple[ModelName, ...] = Field(("clip2video", "rerank"), description="models, joined by commas")
     pairs: tuple[Annotated[int, Field(ge=40, multiple_of=40)], ...] = Field(
         (2000,), description="numbers of finetuning pairs, joined by commas"
     )
@@ -122,6 +122,16 @@ class StudySettings(Settings):
             raise ValueError("main.seeds=0: nothing to compare; give one seed or more")
         if self.real.benchmark and not self.real.data:
             raise ValueError(f"real.benchmark={self.real.benchmark} needs real.data, the folder of its files")
+        models = {*self.main.models, *(self.wide.models if self.wide.seeds else ())}
+        if not self.finetune.steps and models != {"mean"}:
+            raise ValueError(
+                f"finetune.steps=0 tests what was pretrained, and of {', '.join(sorted(models))} more than the mean of frames "
+                "begins untrained, where there is no pretraining: give main.models=mean"
+            )
+        if not self.pretrain.steps or (not self.image.steps and not self.towers.pretrained):
+            raise ValueError(
+                "pretrain.steps=0, or image.steps=0 without towers.pretrained, leaves nothing to compare: give steps"
+            )
         return self
 
     @property

@@ -118,9 +118,10 @@ class EngineSettings(PrecisionSettings):
     activation_checkpointing: bool = Field(
         False, description="recompute each block in the backward pass, to save memory"
     )
-    parallel: Literal["ddp", "fsdp"] = Field(
+    parallel: Literal["ddp", "fsdp", "hsdp"] = Field(
         "ddp",
-        description="ddp: every rank has all weights; fsdp: weights, gradients and AdamW's state are sharded (FSDP2)",
+        description="ddp: every rank has all weights; fsdp: weights, gradients and AdamW's state are sharded (FSDP2); hsdp: so "
+        "within each machine, and alike on all machines",
     )
 
 

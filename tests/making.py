@@ -167,15 +167,42 @@ def free_port() -> int:
         return int(asked.getsockname()[1])
 
 
-def torchrun(module: str, words: Sequence[str], ranks: int, timeout: float) -> subprocess.CompletedProcess[str]:
-    """Run a module of the tests as `ranks` processes under real torchrun."""
-    run = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", "-m", module]
-    return subprocess.run(
-        [sys.executable, *run, *words],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+def torchrun(
+    module: str, words: Sequence[str], ranks: int, timeout: float, *, machines: int = 1, restarts: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run a module of the tests as `ranks` processes under real torchrun; of several machines, all here, `ranks` on each.
+
+    So many times all are started again where one has died.
+    """
+    place = ["--standalone"]
+    if machines > 1:
+        place = [f"--nnodes={machines}", "--master_addr=127.0.0.1", f"--master_port={free_port()}"]
+    run = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        *place,
+        f"--nproc_per_node={ranks}",
+        f"--max_restarts={restarts}",
+    ]
+    others = [
+        subprocess.Popen([*run, f"--node_rank={number}", "-m", module, *words], cwd=ROOT, env=_ONE_THREAD)
+        for number in range(1, machines)
+    ]
+    try:
+        return subprocess.run(
+            [*run, *["--node_rank=0"] * (machines > 1), "-m", module, *words],
+            cwd=ROOT,
+            env=_ONE_THREAD,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    finally:
+        for other in others:
+            other.terminate()
+            other.wait()
+
+
+_ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}

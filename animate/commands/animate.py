@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache, partial
 
-from stillreel.animate.clips.clip import Stage, make_shard
+from stillreel.animate.clips.build import build_of_clips
+from stillreel.animate.clips.clip import Stage
 from stillreel.animate.clips.forecast import Forecast, forecast, room_at
 from stillreel.animate.clips.plans import open_or_write_plans
-from stillreel.animate.sources import Source, open_source, source_of_plan
+from stillreel.animate.sources import Source, open_source
 from stillreel.configs import RequestError
 from stillreel.configs.build import AnimateSettings
 from stillreel.configs.system.hardware import usable_cores
 from stillreel.configs.system.progress import amount, duration, tally
 from stillreel.configs.system.storage import Folder, refuse_overlap
-from stillreel.shards.build.engine import Build, describe_totals, run_build
-from stillreel.shards.build.hosts import Witness
+from stillreel.shards.build.engine import describe_totals, run_build
 from stillreel.shards.build.survey import Task, survey
 from stillreel.shards.format.plan import read_plans
 
@@ -79,18 +78,8 @@ def run(source_url: str, out_url: str, settings: AnimateSettings) -> int:
         planned = task.plan.header.source
         return source.folder.url if planned["fingerprint"] == fingerprint() else str(planned["url"])
 
-    def witnesses(task: Task) -> Iterator[Witness]:
-        """The files that a shard's pictures are in, as they were planned."""
-        source = source_of_plan(task.plan.header, source_of(task))
-        for row in task.plan.read_shard(task.shard):
-            name = source.relative(row.source)
-            size = source.planned.get(name, -1 if source.planned else row.length)
-            if row.problem is None and size >= 0:
-                yield Witness(source.folder.url, name, size)
-
     plans = partial(open_or_write_plans, source=source, stage=stage, settings=settings)
-    build = Build(plans, make_shard, job=source_of, unit="clips", witnesses=witnesses)
-    manifest = run_build(folder, build, settings)
+    manifest = run_build(folder, build_of_clips(plans, source_of), settings)
     print(describe_totals(manifest, folder))
     print(f"prove it: stillreel verify {folder.url}    see it: stillreel preview {folder.url}", flush=True)
     return 0

@@ -10,13 +10,14 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from stillreel.animate.clips.clip import Stage, make_shard
+from stillreel.animate.clips.build import build_of_clips
+from stillreel.animate.clips.clip import Stage
 from stillreel.animate.clips.plans import open_or_write_plans
 from stillreel.animate.sources import open_source
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.build import AnimateSettings, BuildSettings, FilterSettings, RepairSettings, SourceSettings
 from stillreel.configs.system.storage import Folder
-from stillreel.shards.build.engine import Build, describe_totals, run_build
+from stillreel.shards.build.engine import describe_totals, run_build
 from stillreel.shards.build.survey import Task
 from stillreel.shards.format.manifest import MANIFEST, Manifest, read_manifest
 from stillreel.shards.format.plan import Plan, PlanHeader, read_plans
@@ -48,7 +49,7 @@ def _run(folder: Folder, plans: Callable[[Folder, list[Plan]], list[Plan]], sett
         return _where(task.plan.header, settings)
 
     how = BuildSettings(**{key: getattr(settings, key) for key in BuildSettings.model_fields})
-    return run_build(folder, Build(plans, make_shard, job=source_of, unit="clips"), how)
+    return run_build(folder, build_of_clips(plans, source_of), how)
 
 
 def _where(header: PlanHeader, settings: RepairSettings) -> str:

@@ -10,7 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from stillreel.configs.study import StudySettings
-from stillreel.finetune.study.run import plan_of, run_study
+from stillreel.finetune.study.figures import Study
+from stillreel.finetune.study.report import write_report
+from stillreel.finetune.study.run import plan_of, results_of, run_study
+from stillreel.finetune.study.tables import power_in_words
 
 
 def run(preset: str, settings: StudySettings) -> int:
@@ -18,10 +21,10 @@ def run(preset: str, settings: StudySettings) -> int:
     out = Path(settings.out).expanduser().resolve()
     if settings.dry_run:
         print(plan_of(settings, out))
+        if results := results_of(settings, out):
+            print(power_in_words(Study(settings, results)))
         return 0
     failed = run_study(settings, out)
-    from stillreel.finetune.study.report import write_report  # and with it torch, which a dry run is spared
-
     page = write_report(preset, settings, out)
     print((out / "report.md").read_text())
     print(f"the report: {page.as_uri()}", flush=True)

@@ -20,6 +20,7 @@ from stillreel.finetune.study.grid import (
     Cell,
     Unit,
     digest_of,
+    digest_of_image,
     digest_of_pretraining,
     finetune_settings,
     image_settings,
@@ -47,7 +48,7 @@ def result_of(out: Path, cell: Cell, digest: str) -> dict[str, Any] | None:
 def make_image(settings: StudySettings, out: Path) -> None:
     """Train the image model, or go on, or nothing where it is there."""
     if settings.image.steps:
-        _pretrain(image_settings(settings, out), digest=image_settings(settings, Path("OUT")).digest())
+        _pretrain(image_settings(settings, out), digest_of_image(settings))
 
 
 def make_unit(settings: StudySettings, out: Path, unit: Unit) -> int:

@@ -99,7 +99,8 @@ def model_settings(name: str, settings: StudySettings) -> ModelSettings:
         "seq": ModelSettings(towers=towers, temporal="seq", layers=layers),
         "clip2video": ModelSettings(towers=towers, temporal="tdb", align="slow_tdb", layers=layers),
         "stan": ModelSettings(towers=towers, temporal="stan", stan=StanSettings(depth=layers)),
-        "rerank": ModelSettings(towers=towers, rerank=RerankSettings(layers=layers)),
+        # Over frames and their differences, for its own positions begin at nothing and say little of order in a short run.
+        "rerank": ModelSettings(towers=towers, temporal="tdb", layers=layers, rerank=RerankSettings(layers=layers)),
     }
     return made[name]
 
@@ -187,8 +188,15 @@ def digest_of(settings: StudySettings, cell: Cell) -> str:
     return hashlib.sha256(canonical_json([SCHEMA_VERSION, cell, world, settings.candidates, *told])).hexdigest()
 
 
+def digest_of_image(settings: StudySettings) -> str:
+    """The same of what all cells share."""
+    world, run = settings.world.model_dump(mode="json"), image_settings(settings, Path("OUT"))
+    told = [SCHEMA_VERSION, world, _deciding(run.model_dump(mode="json"))]
+    return hashlib.sha256(canonical_json(told)).hexdigest()
+
+
 def digest_of_pretraining(settings: StudySettings, cell: Cell) -> str:
-    """The same of what its cells share."""
+    """The same of what cells share that differ in their finetuning."""
     here = Path("OUT")
     runs = [image_settings(settings, here), pretrain_settings(settings, here, cell)]
     told = [_deciding(run.model_dump(mode="json")) for run in runs]

@@ -47,10 +47,7 @@ def run_study(settings: StudySettings, out: Path) -> list[str]:
     """Make what is missing; returns what failed, in sentences. Interrupted when it is stopped."""
     begin = time.monotonic()
     with sole_writer(Folder(str(out))), stoppable("finished cells are kept. Run the same command again to go on"):
-        if not settings.real.benchmark:
-            write_world(
-                out / "world", settings.world, settings.pairs, workers=settings.workers, progress=settings.progress
-            )
+        write_world(out / "world", settings)
         with _pool(settings) as pool:
             pool.submit(make_image, settings, out).result()
             return _make_units(settings, out, pool, begin)

@@ -11,6 +11,7 @@ from stillreel.finetune.study.figures import EVERY, RERANKED, Arm, Study
 from stillreel.finetune.study.grid import Cell
 from stillreel.finetune.study.statistics import Figure
 from stillreel.finetune.study.world import TEMPORAL
+from stillreel.pretrain.evaluation import in_rows
 
 _NOTHING = "-"
 _ARM = ("model", "data", "pairs")
@@ -39,6 +40,13 @@ def tables_of(study: Study) -> list[Table]:
         _answers, _recalls, _pairs, _mistaken, _against_still, _against_none, _refined, _checks, _power, _costs, _runs,
     )  # fmt: skip
     return [table for make in makers if (table := make(study)).rows]
+
+
+def power_in_words(study: Study) -> str:
+    """The table of power, for a terminal: how many seeds the comparisons take, by the variance of the cells that are done."""
+    table = _power(study)
+    rows = [[f"{row[0].text}, {row[1].text}", *(entry.text for entry in row[2:])] for row in table.rows]
+    return f"{table.note}\n{in_rows([table.columns[0], *table.columns[2:]], rows)}" if rows else ""
 
 
 def _answers(study: Study) -> Table:

@@ -124,6 +124,10 @@ def plan_still(seed: int, number: int) -> tuple[Plan, str]:
         return Plan(actors[:1], ground, f"still {number}"), f"{actors[0].name} {GROUNDS[ground].words}"
     place = _PLACES[int(dice.unit("place") * len(_PLACES))]
     told = f"{actors[0].name} {place} {actors[1].name} {GROUNDS[ground].words}"
+    if (
+        dice.unit("brief") < 0.5
+    ):  # so that pictures of a batch are told apart by their places, which names alone would not need
+        told = f"{_shape(actors[0])} {place} {_one(actors[1])}"
     return Plan(actors, ground, f"still {number}", place), told
 
 

@@ -25,7 +25,7 @@ from stillreel.animate.commands import animate
 from stillreel.configs import RequestError
 from stillreel.configs.build import AnimateSettings, BuildSettings
 from stillreel.configs.settings import canonical_json
-from stillreel.configs.study import WorldSettings
+from stillreel.configs.study import StudySettings, WorldSettings
 from stillreel.configs.system.pool import process_pool
 from stillreel.configs.system.storage import Folder
 from stillreel.configs.video import VideoSettings
@@ -49,24 +49,26 @@ _LIBRARIES = ("numpy", "opencv-python-headless", "pyarrow", "simplejpeg", "still
 _log = logging.getLogger(__name__)
 
 
-def write_world(folder: Path, settings: WorldSettings, pairs: Sequence[int], *, workers: int, progress: str) -> None:
-    """Draw the world into a folder, or what is missing of it, with training splits of so many pairs."""
+def write_world(folder: Path, study: StudySettings) -> None:
+    """Draw the world of a study into a folder, or what is missing of it; not what real data stand for."""
     # What is drawn here crashes no decoder, and a process more takes seconds to start.
-    how = {"ray": "off" if workers > 1 else "inline", "workers": workers, "progress": progress}
-    first = 0
-    for name, count in (("images", settings.images), ("clips", settings.clips)):
-        _draw_stills(folder / name, settings, range(first, first + count), workers)
-        first += count
-        values = {**how, "name": f"study_{name}", "seed": settings.seed, "size": settings.size}
-        animate.run(str(folder / name), str(folder / f"{name}-shards"), AnimateSettings.resolve(values))
-    _write_tables(folder, settings, pairs)
-    videos = list(videos_of_world(settings, max(pairs)))
-    plans = partial(_open_or_write_plans, videos=videos, settings=settings)
-    run_build(
-        Folder(str(folder / FRAMES)),
-        Build(plans, make_shard, partial(_job_of, videos, settings), unit="videos"),
-        BuildSettings.resolve({**how, "max_rejects": 0}),
+    how = {"ray": "off" if study.workers > 1 else "inline", "workers": study.workers, "progress": study.progress}
+    settings = study.world
+    needed = (
+        ("images", range(settings.images), not study.real.images and study.image.steps > 0),
+        ("clips", range(settings.images, settings.images + settings.clips), not study.real.clips),
     )
+    for name, numbers, is_drawn in needed:
+        if is_drawn:
+            _draw_stills(folder / name, settings, numbers, study.workers)
+            values = {**how, "name": f"study_{name}", "seed": settings.seed, "size": settings.size}
+            animate.run(str(folder / name), str(folder / f"{name}-shards"), AnimateSettings.resolve(values))
+    if not study.real.benchmark:
+        _write_tables(folder, settings, study.pairs)
+        videos = list(videos_of_world(settings, max(study.pairs)))
+        plans = partial(_open_or_write_plans, videos=videos, settings=settings)
+        build = Build(plans, make_shard, partial(_job_of, videos, settings), unit="videos")
+        run_build(Folder(str(folder / FRAMES)), build, BuildSettings.resolve({**how, "max_rejects": 0}))
 
 
 def videos_of_split(settings: WorldSettings, split: str, count: int = 0) -> list[Video]:

@@ -11,16 +11,17 @@ Nothing here renames a weight: blocks keep their places and get another `forward
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -54,8 +55,8 @@ def parallelize(task: Task, settings: EngineSettings) -> nn.Module:
     if settings.activation_checkpointing:
         for block in blocks:
             block.forward = partial(_recompute, block.forward)
-    if settings.parallel == "fsdp":
-        _shard(task, device)
+    if settings.parallel != "ddp":
+        _shard(task, device, settings.parallel)
         return task
     if rank_count() == 1:
         return task
@@ -103,13 +104,19 @@ def clip_gradients(task: nn.Module, max_norm: float) -> Tensor:
     squared = _squared(wholes, like=gradients[0])
     if parts:
         shares = _squared(parts, like=gradients[0])
-        if rank_count() > 1:
-            dist.all_reduce(shares)
+        if rank_count() > 1:  # ranks that hold the same parts as others do not count them again
+            mesh, axis = shard_axis(next(one for one in gradients if isinstance(one, DTensor)))
+            dist.all_reduce(shares, group=mesh.get_group(axis))
         squared = squared + shares
     norm = squared.sqrt()
     if max_norm:
         torch._foreach_mul_(parts + wholes, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
+
+
+def shard_axis(weight: DTensor) -> tuple[DeviceMesh, int]:
+    """The ranks, and the axis of theirs, along which a weight is split."""
+    return weight.device_mesh, next(axis for axis, one in enumerate(weight.placements) if one.is_shard())
 
 
 @contextmanager
@@ -174,22 +181,26 @@ def _recompute(forward: Callable[..., Any], *given: Any, **words: Any) -> Any:
     return checkpoint(forward, *given, **words, use_reentrant=False, preserve_rng_state=False)
 
 
-def _shard(task: Task, device: torch.device) -> None:
+def _shard(task: Task, device: torch.device, parallel: Literal["fsdp", "hsdp"]) -> None:
     """FSDP2 in place: a group for each block that encoding calls, and one for all the rest.
 
     The rest stays whole from the forward pass to the backward one, as heads and scale are used between them.
     """
     if not (dist.is_available() and dist.is_initialized()):
-        raise RequestError("shard=fsdp splits weights over ranks; start it with torchrun, or set parallel=ddp")
+        raise RequestError(
+            f"parallel={parallel} splits weights over ranks; start it with torchrun, or set parallel=ddp"
+        )
     if "ignored_params" not in inspect.signature(fully_shard).parameters:
-        raise RequestError(f"shard=fsdp needs torch 2.7 or newer, and this is {torch.__version__}; set parallel=ddp")
+        raise RequestError(
+            f"parallel={parallel} needs torch 2.7 or newer, and this is {torch.__version__}; set parallel=ddp"
+        )
     if not any(weight.requires_grad for one in _encoders(task) for weight in one.parameters()):
         raise RequestError(
-            "shard=fsdp reduces gradients as they pass the towers, and here only what compares features is trained; "
+            f"parallel={parallel} reduces gradients as they pass the towers, and here only what compares features is trained; "
             "set parallel=ddp"
         )
     scalars = {weight for weight in task.parameters() if weight.ndim == 0}  # FSDP2 cannot split them
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    mesh = _mesh(device.type, parallel)
     for block in sharded_blocks(task):
         fully_shard(block, mesh=mesh)
     fully_shard(task, mesh=mesh, reshard_after_forward=False, ignored_params=scalars)
@@ -199,6 +210,19 @@ def _shard(task: Task, device: torch.device) -> None:
     for weight in scalars:
         if weight.requires_grad:
             weight.register_hook(_mean_over_ranks)
+
+
+def _mesh(device: str, parallel: Literal["fsdp", "hsdp"]) -> DeviceMesh:
+    """All ranks in a row, or those of each machine, which torchrun numbers one after another, in a row of its own."""
+    ranks = dist.get_world_size()
+    if parallel == "fsdp":
+        return init_device_mesh(device, (ranks,))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+    if ranks % here:
+        raise RequestError(
+            f"parallel=hsdp needs equally many ranks on each machine: {here} of {ranks} are on this one; set parallel=fsdp"
+        )
+    return init_device_mesh(device, (ranks // here, here), mesh_dim_names=("machines", "ranks"))
 
 
 def _mean_over_ranks(gradient: Tensor) -> Tensor:

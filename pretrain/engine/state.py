@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from stillreel.configs import DataError
-from stillreel.pretrain.engine.parallel import reshard
+from stillreel.pretrain.engine.parallel import reshard, shard_axis
 from stillreel.pretrain.model.keys import check_shapes
 from stillreel.pretrain.objectives import Task
 from stillreel.pretrain.objectives.gather import rank_count
@@ -117,7 +117,7 @@ def _part(whole: Tensor, like: Tensor) -> Tensor:
     """This rank's rows of a tensor that FSDP2 splits along its first axis: as torch.chunk does, the last ones are fewer."""
     if not isinstance(like, DTensor):
         return whole
-    mesh = like.device_mesh
-    rows = -(-len(whole) // mesh.size())
-    start = rows * mesh.get_local_rank()
+    mesh, axis = shard_axis(like)
+    rows = -(-len(whole) // mesh.size(axis))
+    start = rows * mesh.get_local_rank(axis)
     return whole[start : start + rows]

@@ -27,10 +27,28 @@ class Truth(NamedTuple):
         return columns == self.slots[:, None]
 
 
-def tell_truth(identity: Identity) -> Truth:
-    """Excuses a clip and a caption of two rows that share their caption or their source. All ranks must call it."""
+class Known(NamedTuple):
+    """Who the b own rows and the B columns of a batch are, of which the truth of any of the rows is told."""
+
+    own: Identity
+    slots: Tensor  # int64 (b,)
+    captions: Tensor  # int64 (B,)
+    sources: Tensor  # int64 (B,)
+
+    def truth(self, rows: slice = slice(None)) -> Truth:
+        """Excuses a clip and a caption of two rows that share their caption or their source."""
+        same_caption = self.own.captions[rows, None] == self.captions
+        same_source = self.own.sources[rows, None] == self.sources
+        truth = Truth(self.slots[rows], same_caption | same_source)
+        return truth._replace(excused=truth.excused & ~truth.partners())
+
+
+def gather_identity(identity: Identity) -> Known:
+    """All ranks must call it."""
     slots = own_slots(len(identity.captions), identity.captions.device)
-    same_caption = identity.captions[:, None] == gather(identity.captions)
-    same_source = identity.sources[:, None] == gather(identity.sources)
-    truth = Truth(slots, same_caption | same_source)
-    return truth._replace(excused=truth.excused & ~truth.partners())
+    return Known(identity, slots, gather(identity.captions), gather(identity.sources))
+
+
+def tell_truth(identity: Identity) -> Truth:
+    """Of all own rows. All ranks must call it."""
+    return gather_identity(identity).truth()

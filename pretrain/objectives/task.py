@@ -11,19 +11,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from stillreel.configs import RequestError
 from stillreel.configs.train import ObjectiveSettings
 from stillreel.pretrain.data.identity import Identity
 from stillreel.pretrain.model import VideoTextModel
-from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, in_fp32
-from stillreel.pretrain.model.heads import Dot
+from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, in_fp32, pick_rows
+from stillreel.pretrain.model.heads import Dot, Mug
 from stillreel.pretrain.objectives.classes import Classes, gather_classes, share_of
 from stillreel.pretrain.objectives.contrast import info_nce, sigmoid_loss
 from stillreel.pretrain.objectives.distillation import distillation_loss
-from stillreel.pretrain.objectives.gather import gather_features, rank_count
-from stillreel.pretrain.objectives.identity import Truth, tell_truth
+from stillreel.pretrain.objectives.gather import gather_features
+from stillreel.pretrain.objectives.identity import Known, Truth, gather_identity
 from stillreel.pretrain.objectives.matching import draw_negatives, matching_loss
+
+_NUMBERS = (
+    1 << 26
+)  # of logits at once (268 MB in fp32, of which a loss holds some ten): 8,192 clips with as many captions
 
 
 class Batch(NamedTuple):
@@ -132,12 +137,38 @@ class Task(nn.Module):
             scale.data.clamp_(0, math.log(self.settings.max_logit_scale))
 
     def _contrast(self, own: Encoded, identity: Identity) -> dict[str, Tensor]:
-        """The losses of clips and captions with each other."""
-        settings, truth = self.settings, tell_truth(identity)
+        """The losses of clips and captions with each other. Of a large batch, so many rows at once that their logits fit."""
+        known, count = gather_identity(identity), len(identity.captions)
         whole = Encoded(gather_features(own.video), gather_features(own.text))
-        logits = self._logits(own, whole)
+        at_once = self._rows_at_once(whole)
+        if self.reranks:
+            truth, logits = known.truth(), self._logits(own, whole)
+            return self._judge(logits, truth) | self._rerank(logits, own, whole, truth, identity.units)
+        if at_once >= count:
+            return self._judge(self._logits(own, whole), known.truth())
         losses: dict[str, Tensor] = {}
-        if settings.infonce:
+        for start in range(0, count, at_once):
+            rows = slice(start, min(start + at_once, count))
+            # Their logits are computed again in the backward pass, which costs less than any block does, and never lie together.
+            part = checkpoint(self._judge_rows, own, whole, known, rows, use_reentrant=False, preserve_rng_state=False)
+            for name, loss in part.items():
+                losses[name] = losses.get(name, 0) + (rows.stop - start) / count * loss
+        return losses
+
+    def _rows_at_once(self, whole: Encoded) -> int:
+        columns = len(whole.text.pooled)
+        if isinstance(self.model.head, Mug):
+            columns *= whole.text.tokens.shape[1] * whole.video.frames.shape[1]
+        return max(1, _NUMBERS // columns)
+
+    def _judge_rows(self, own: Encoded, whole: Encoded, known: Known, rows: slice) -> dict[str, Tensor]:
+        part = Encoded(pick_rows(own.video, rows), pick_rows(own.text, rows))
+        return self._judge(self._logits(part, whole), known.truth(rows))
+
+    def _judge(self, logits: list[_Logits], truth: Truth) -> dict[str, Tensor]:
+        """The losses of these rows, means over them."""
+        losses: dict[str, Tensor] = {}
+        if self.settings.infonce:
             summed = self.model.sums_directions
             losses["infonce"] = _sum(
                 one.share * info_nce(one.captions, one.clips, truth, summed=summed) for one in logits
@@ -145,14 +176,12 @@ class Task(nn.Module):
         if self.bias is not None:
             bias = self.bias
             losses["sigmoid"] = _sum(one.share * sigmoid_loss(one.captions, bias, truth) for one in logits)
-        if self.reranks:
-            losses |= self._rerank(logits, own, whole, truth, identity.units)
         return losses
 
     def _logits(self, own: Encoded, whole: Encoded) -> list[_Logits]:
         """The head's, and with TAB those of the aligned vectors: two losses are mixed, as published."""
-        captions = self._shares(whole.video, own.text)
-        clips = captions if rank_count() == 1 else self._shares(own.video, whole.text)
+        captions, alone = self._shares(whole.video, own.text), len(own.text.pooled) == len(whole.text.pooled)
+        clips = captions if alone else self._shares(own.video, whole.text)
         return [
             _Logits(share, of_captions, of_clips.T)
             for (share, of_captions), (_, of_clips) in zip(captions, clips, strict=True)

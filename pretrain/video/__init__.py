@@ -11,6 +11,7 @@
     reader.py     all of these together: what the rest of this room calls
     picture.py    a picture as a clip
     sandbox.py    a stranger's file, decoded in a process that may die of it
+    beside.py     videos in memory, one after another, decoded in such a process: what the stream calls
 
 Knows no torch and no annotations. Decoding is PyAV's: benchmarks/video.py says why.
 """

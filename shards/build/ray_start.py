@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 from stillreel.configs import Interrupted, RequestError
 
+_AGAIN = 75  # exit code: run it again
 _CONNECT_S = 10.0
 _RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"  # as Ray spells it
 _ASK_S = 2.0
@@ -54,13 +56,13 @@ class HeadWatch(threading.Thread):
         self.is_lost = True
         if not self._heard.wait(_HEARD_S) and not self._ended.is_set():
             _log.error(self._sentence())
-            os._exit(75)
+            _end_at_once()
 
     def check(self) -> None:
         """Interrupted, with exit 75, where the head is lost."""
         if self.is_lost:
             self._heard.set()
-            raise Interrupted(self._sentence(), 75)
+            raise Interrupted(self._sentence(), _AGAIN)
 
     def end(self) -> None:
         self._ended.set()
@@ -74,12 +76,20 @@ class HeadWatch(threading.Thread):
 
 
 def leave_ray(ray: Any, head: HeadWatch) -> None:
-    """End this driver's part of Ray; of a Ray that has no head any more there is nobody to tell."""
+    """End this driver's part of Ray. Of a Ray that has no head any more there is nobody to tell, and its threads, which go on
+    asking, would end this process in their own way: so, when it has said all, it ends itself."""
     head.end()
     if head.is_lost:
         atexit.unregister(ray._private.worker.shutdown)
+        atexit.register(_end_at_once)
     else:
         ray.shutdown()
+
+
+def _end_at_once() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_AGAIN)
 
 
 def start_ray(address: str, cpus: int) -> Any:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from stillreel.configs.train import ObjectiveSettings
 from stillreel.pretrain.engine.accumulation import backpropagate
 from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, pick_rows
 from stillreel.pretrain.objectives import Batch, Classes, ClassTexts, Identity, Task, identify
+from stillreel.pretrain.objectives import task as objective
 from tests.making import torchrun
 from tests.pretrain.zoo import captions, inputs, mask_of, shaken
 
@@ -236,6 +239,17 @@ def worst_error(found: dict[str, Tensor], right: dict[str, Tensor]) -> tuple[flo
     return errors[worst], worst
 
 
+@contextmanager
+def logits_at_once(count: int) -> Iterator[None]:
+    """Within it, a loss has no more than so many at once, as it has of a large batch."""
+    usual = objective._NUMBERS
+    objective._NUMBERS = count
+    try:
+        yield
+    finally:
+        objective._NUMBERS = usual
+
+
 def run_ranks(home: Path, ranks: int) -> dict[str, dict[str, Any]]:
     """All cases with so many processes over gloo. By `CASE, chunk N`: the loss, and of each rank the worst error."""
     said = torchrun(MODULE, [str(home)], ranks, timeout=280)
@@ -265,7 +279,8 @@ def _measure(home: Path, case: str, rank: int, ranks: int, chunk: int) -> dict[s
 
     wrapped.register_comm_hook(None, counted)
     before = torch.get_rng_state()
-    losses = backpropagate(wrapped, share_of(whole_batch(), rank, ranks), micro_batch=chunk)
+    with logits_at_once(20 if chunk else 1 << 26):
+        losses = backpropagate(wrapped, share_of(whole_batch(), rank, ranks), micro_batch=chunk)
     drew = not torch.equal(torch.get_rng_state(), before)
     right = torch.load(home / f"{case}.pt", weights_only=True, mmap=True)
     error, worst = worst_error(gradients_of(wrapped.module), right)

@@ -6,6 +6,7 @@ torchrun ... layouts WORD HOME [CASE ...]    WORD: gradients, or save or load an
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -30,8 +31,12 @@ MODULE = "tests.pretrain.layouts"
 RATES = OptimizerSettings(lr=1e-3, lr_new=1e-3)
 AVERAGE = EmaSettings(decay=0.9)
 CASE = "clip2video, all"
-SHARDS: dict[str, Literal["ddp", "fsdp"]] = {"ddp": "ddp", "fsdp": "fsdp"}
+Layout = Literal["ddp", "fsdp", "hsdp"]
+SHARDS: dict[str, Layout] = {"ddp": "ddp", "fsdp": "fsdp"}
 MOVES = [("alone", "fsdp"), ("ddp", "fsdp"), ("fsdp", "ddp")]
+# On several machines.
+TWO_LEVELS: dict[str, Layout] = {"hsdp": "hsdp"}
+TWO_LEVEL_MOVES = [("alone", "hsdp"), ("hsdp", "fsdp")]
 
 
 class Run:
@@ -93,14 +98,15 @@ def measure(home: Path, case: str, shard: str, chunk: int) -> dict[str, Any]:
 
 def move(home: Path) -> None:
     """Save after two steps in each layout; load each, and what `alone` saved, in another one, and go on for two steps."""
-    for name, shard in SHARDS.items():
+    several = dist.get_world_size() > int(os.environ["LOCAL_WORLD_SIZE"])
+    for name, shard in (TWO_LEVELS if several else SHARDS).items():
         run = Run(parallel=shard)
         for number in range(2):
             run.step(number, chunk=3 * number)
         run.save(home / name)
     dist.barrier()
-    for start, end in MOVES:
-        run = Run(parallel=SHARDS[end])
+    for start, end in TWO_LEVEL_MOVES if several else MOVES:
+        run = Run(parallel=(SHARDS | TWO_LEVELS)[end])
         run.load(home / start)
         for number in (2, 3):
             run.step(number, chunk=3 * (number - 2))
@@ -111,12 +117,13 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     _home, *_cases = sys.argv[1:]
+    _several = dist.get_world_size() > int(os.environ["LOCAL_WORLD_SIZE"])
     if not _cases:
         move(Path(_home))
     else:
         _told = {
             f"{_layout}, {_case}, chunk {_chunk}": measure(Path(_home), _case, _shard, _chunk)
-            for _layout, _shard in SHARDS.items()
+            for _layout, _shard in (TWO_LEVELS if _several else SHARDS).items()
             for _case in _cases
             for _chunk in (0, 3)
         }

@@ -18,7 +18,7 @@ from stillreel.pretrain.engine.parallel import autocast_of, blocks_of, clip_grad
 from stillreel.pretrain.engine.state import State, gather_state, set_state
 from tests.making import torchrun
 from tests.pretrain.gradients import build_task, gradients_of, slow_gradients, whole_batch, worst_error
-from tests.pretrain.layouts import MODULE, MOVES, Run
+from tests.pretrain.layouts import MODULE, MOVES, TWO_LEVEL_MOVES, Run
 
 CASES = ["clip2video, all", "clip2video, classes too", "stan, dropping", "tight, dropping"]
 
@@ -38,8 +38,8 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def launch(ranks: int, *words: object) -> None:
-    said = torchrun(MODULE, [str(word) for word in words], ranks, timeout=280)
+def launch(ranks: int, *words: object, machines: int = 1) -> None:
+    said = torchrun(MODULE, [str(word) for word in words], ranks, timeout=280, machines=machines)
     assert said.returncode == 0, said.stderr[-6000:]
 
 
@@ -55,6 +55,18 @@ def test_sharded_and_replicated_gradients_are_those_of_one_process(right: Path) 
             assert not one["drew"], name
         worst = max((one["error"], name) for name, one in told.items())
         print(f"rank {rank}: the worst of all relative errors is {worst[0]:.1e}, of {worst[1]}")
+
+
+def test_two_machines_of_two_ranks_shard_within_and_are_alike_between(right: Path) -> None:
+    """HSDP. Machines are torchruns of their own, which meet; gradients and their lengths are those of one process."""
+    cases = ["clip2video, all", "stan, dropping"]
+    launch(2, right, *cases, machines=2)
+    for rank in range(4):
+        told = json.loads((right / f"{rank}.json").read_text())
+        assert len(told) == 2 * len(cases)
+        for name, one in told.items():
+            assert name.startswith("hsdp") and one["error"] < 1e-6, (name, one)
+            assert abs(one["norm"]) < 1e-6 and one["cut"] < 1e-5, (name, one)
 
 
 @pytest.mark.parametrize(
@@ -160,10 +172,12 @@ def test_a_run_goes_on_in_any_layout(tmp_path: Path) -> None:
         alone.step(number)
     alone.save(tmp_path / "alone")
     launch(2, tmp_path)
+    launch(2, tmp_path, machines=2)
     for number in (2, 3):
         alone.step(number)
     alone.save(tmp_path / "right")
-    ends = {"right": tmp_path / "right"} | {name: tmp_path / name for name in map("-".join, MOVES)}
+    moves = map("-".join, MOVES + TWO_LEVEL_MOVES)
+    ends = {"right": tmp_path / "right"} | {name: tmp_path / name for name in moves}
     back = Run()
     back.load(tmp_path / "fsdp")
     for number in (2, 3):

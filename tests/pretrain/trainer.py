@@ -1,7 +1,7 @@
 """`stillreel pretrain` with a spy: as a module, a process of a run; imported, what starts one and reads what it left.
 
-The spy writes the keys of each batch that a rank trains on, can spoil one, and can ask for a stop as a scheduler would:
-nothing else is changed.
+The spy writes the keys of each batch that a rank trains on, can spoil one, can kill a rank in the midst of a step, and can ask
+for a stop as a scheduler would: nothing else is changed.
 """
 
 from __future__ import annotations
@@ -39,23 +39,25 @@ SMALL = {
 }
 
 
-def words_of(data: Path, out: Path, **settings: object) -> list[str]:
+def words_of(data: Path | str, out: Path, **settings: object) -> list[str]:
     """The command's words; dots of names are written as two underscores."""
     given = {key.replace("__", "."): value for key, value in settings.items()}
     values = {**SMALL, "data": data, "eval.data": "", "out": out, **given}
     return ["pretrain", "demo", *(f"{key}={value}" for key, value in values.items())]
 
 
-class Spoil(NamedTuple):
-    """The batch of a rank and a step gets a frame that is not a number."""
+class Place(NamedTuple):
+    """A rank, and a step of it."""
 
     rank: int
     step: int
 
 
-def _job(words: list[str], home: Path, spoil: Spoil | None = None, stop: int = 0) -> list[str]:
+def _job(
+    words: list[str], home: Path, spoil: Place | None = None, stop: int = 0, die: Place | None = None
+) -> list[str]:
     home.mkdir(parents=True, exist_ok=True)
-    return [json.dumps({"words": words, "home": str(home), "spoil": spoil, "stop": stop})]
+    return [json.dumps({"words": words, "home": str(home), "spoil": spoil, "stop": stop, "die": die})]
 
 
 def start(words: list[str], home: Path) -> subprocess.Popen[str]:
@@ -65,15 +67,22 @@ def start(words: list[str], home: Path) -> subprocess.Popen[str]:
 
 
 def finish(
-    words: list[str], home: Path, *, ranks: int = 0, spoil: Spoil | None = None, stop: int = 0
+    words: list[str],
+    home: Path,
+    *,
+    ranks: int = 0,
+    spoil: Place | None = None,
+    stop: int = 0,
+    die: Place | None = None,
 ) -> tuple[int, str]:
     """A run, until it ends; its exit code and what it said. With `ranks` it is torchrun's, whose code is 1 for every failure.
 
-    Rank 0 asks for a `stop` while the batch of that step is under way.
+    Rank 0 asks for a `stop` while the batch of that step is under way. `die` kills a rank there, once; torchrun may start all
+    ranks again two times.
     """
-    job = _job(words, home, spoil, stop)
+    job = _job(words, home, spoil, stop, die)
     if ranks:
-        done = torchrun(MODULE, job, ranks, timeout=300)
+        done = torchrun(MODULE, job, ranks, timeout=300, restarts=2 if die else 0)
     else:
         command = [sys.executable, "-m", MODULE, *job]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
@@ -104,10 +113,10 @@ def tensors_of(out: Path, step: int) -> dict[str, Tensor]:
     return load_file(folder / "model.safetensors") | load_file(folder / "training.safetensors")
 
 
-def _spied(home: Path, spoil: list[int] | None, stop: int) -> type:
+def _spied(home: Path, spoil: list[int] | None, stop: int, die: list[int] | None) -> type:
     from stillreel.pretrain.engine.prefetcher import DeviceBatch, DevicePrefetcher
 
-    rank = int(os.environ.get("RANK", "0"))
+    rank, restarts = int(os.environ.get("RANK", "0")), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
     class Spied(DevicePrefetcher):
         def __iter__(self) -> Iterator[DeviceBatch]:
@@ -115,6 +124,8 @@ def _spied(home: Path, spoil: list[int] | None, stop: int) -> type:
                 for fed in super().__iter__():
                     if spoil == [rank, fed.after.steps]:
                         fed.batch.frames[0, 0, 0, 0, 0] = float("nan")
+                    if die == [rank, fed.after.steps] and not restarts:
+                        os.kill(os.getpid(), signal.SIGKILL)
                     if rank == 0 and stop == fed.after.steps:
                         os.kill(os.getpid(), signal.SIGUSR1)
                     print(json.dumps([fed.after.steps, fed.keys]), file=file, flush=True)
@@ -127,7 +138,7 @@ def _main(job: dict[str, Any]) -> int:
     import stillreel.cli
     from stillreel.pretrain.commands import pretrain as command
 
-    command.DevicePrefetcher = _spied(Path(job["home"]), job["spoil"], job["stop"])  # type: ignore[misc]
+    command.DevicePrefetcher = _spied(Path(job["home"]), job["spoil"], job["stop"], job["die"])  # type: ignore[misc]
     return stillreel.cli.main(job["words"])
 
 

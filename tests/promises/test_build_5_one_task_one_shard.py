@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from stillreel.configs.system.storage import Folder
 from stillreel.shards.build.cluster import OnRay
 from stillreel.shards.build.executors import InPool, InProcess, ShardTask, open_executor
 from stillreel.shards.build.hosts import Proof
+from stillreel.shards.build.journal import read_events
 from stillreel.shards.format.plan import read_plans
 from tests.making import animate, data_digests, free_port, picture_folder, stillreel
 
@@ -104,6 +106,8 @@ def test_running_cluster_makes_the_same(tmp_path: Path) -> None:
     assert said.returncode == 0, said.stderr
     assert bounded.returncode == 0, bounded.stderr
     assert data_digests(tmp_path / "cluster") == data_digests(tmp_path / "bounded") == data_digests(tmp_path / "alone")
+    hosts = [event["host"] for event in read_events(Folder(str(tmp_path / "cluster"))) if event["event"] == "shard"]
+    assert len(hosts) == 3 and all(host.startswith(socket.gethostname()) for host in hosts), "who made it is told"
 
 
 def test_unreachable_cluster_is_said(tmp_path: Path) -> None:

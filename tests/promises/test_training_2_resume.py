@@ -6,6 +6,7 @@ Every process here is a real run; dropout, drop path and patch dropout are on, r
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
@@ -14,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.pretrain.trainer import finish, keys_of, losses_of, start, tensors_of, words_of
+from tests.pretrain.data.video_tars import write_videos
+from tests.pretrain.trainer import Place, finish, keys_of, losses_of, start, tensors_of, words_of
 from tests.streaming import write_set
 
 STEPS = 12
@@ -67,6 +69,20 @@ def test_a_run_that_was_killed_again_and_again_ends_as_one_that_was_not(data: Pa
     assert_same_run(home, whole)
 
 
+@pytest.mark.slow
+def test_a_run_on_stills_and_videos_that_was_killed_ends_as_one_that_was_not(data: Path) -> None:
+    mixture = f"{data}*3,{write_videos(data.parent / 'real', [5, 3])}*1"
+    undisturbed, home = data.parent / "undisturbed", data.parent / "killed too"
+    assert finish(words_of(mixture, undisturbed / "out", **MODEL), undisturbed)[0] == 0
+    process = start(words_of(mixture, home / "out", **MODEL), home)
+    wait_for_step(home, 5)
+    process.kill()
+    process.communicate()
+    code, said = finish(words_of(mixture, home / "out", workers=0, **MODEL), home)
+    assert code == 0, said
+    assert_same_run(home, undisturbed)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda one: one.name)
 def test_a_signal_ends_the_step_and_saves_it(number: signal.Signals, data: Path, whole: Path) -> None:
     home = data.parent / number.name
@@ -105,3 +121,20 @@ def test_weights_in_shards_go_on_from_whole_ones_and_back(data: Path, whole: Pat
     found, right = tensors_of(home / "out", STEPS), tensors_of(whole / "out", STEPS)
     for name in right:
         assert torch.allclose(found[name], right[name], rtol=1e-4, atol=1e-5), name
+
+
+@pytest.mark.parametrize(("dead", "shard"), [(1, "ddp"), pytest.param(0, "fsdp", marks=pytest.mark.slow)])
+def test_a_rank_that_dies_is_started_again_and_the_run_goes_on_by_itself(
+    dead: int, shard: str, data: Path, whole: Path
+) -> None:
+    """Under `torchrun --max-restarts`: killed in step 8, two steps after the last checkpoint; nobody runs it again."""
+    home = data.parent / f"dead-{dead}"
+    code, said = finish(
+        words_of(data, home / "out", parallel=shard, **MODEL), home, ranks=2, die=Place(rank=dead, step=8)
+    )
+    assert code == 0, said
+    lines = [json.loads(line) for line in (home / f"keys-{dead}.jsonl").read_text().splitlines()]
+    assert [step for step, _ in lines].count(7) == 2  # gone through again
+    assert losses_of(home / "out") == pytest.approx(losses_of(whole / "out"), rel=1e-5)
+    assert list(losses_of(home / "out")) == list(range(1, STEPS + 1))
+    assert keys_of(home, 2) == keys_of(whole, 1)

@@ -108,13 +108,13 @@ def test_a_driver_that_lost_its_folder_stops(folder: Folder, monkeypatch: pytest
 
 def test_uploads_that_a_killed_writer_left_are_aborted(folder: Folder) -> None:
     bucket, key, _ = folder.fs.split_path(folder.path)
-    for name in ("shards/numbers-000000.tar", "elsewhere.tar"):
-        folder.fs.call_s3("create_multipart_upload", Bucket=bucket, Key=f"{key}/{name}")
+    for name in (f"{key}/shards/numbers-000000.tar", f"{key}-2/shards/numbers-000000.tar"):
+        folder.fs.call_s3("create_multipart_upload", Bucket=bucket, Key=name)
     plans = partial(open_or_write_plans, count=12, size=4)
     build = Build(plans, make_shard, job=lambda _: NumberJob(), unit="numbers")
     run_build(folder, build, BuildSettings(ray="inline", progress="off"))
     left = folder.fs.call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads", [])
-    assert [one["Key"] for one in left] == [f"{key}/elsewhere.tar"], "what is not a shard's is not ours"
+    assert [one["Key"] for one in left] == [f"{key}-2/shards/numbers-000000.tar"], "another data set's is not ours"
     events = read_events(folder)
     assert [event["event"] for event in events] == ["started", "shard", "shard", "shard", "ended"]
     assert not folder.exists(".lock")

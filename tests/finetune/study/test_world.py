@@ -97,4 +97,4 @@ def test_drawing_is_a_function_of_the_plan(number: int) -> None:
     plan, caption = plan_still(0, number)
     picture = draw_still(plan, 0, SIZE)
     assert min(picture.shape[:2]) == 2 * SIZE
-    assert all(actor.name in caption for actor in plan.actors)
+    assert all(actor.color in caption for actor in plan.actors)
