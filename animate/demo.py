@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from stillreel.animate.commands import preview
 from stillreel.animate.scenes import caption_of, draw_scene, plan_scene
 from stillreel.configs import load_preset
 from stillreel.configs.build import AnimateSettings, DemoSettings, PreviewSettings, VerifySettings
-from stillreel.configs.system.pool import process_pool
+from stillreel.configs.system.pool import in_order, process_pool, require_ray
 from stillreel.configs.system.progress import Progress
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.commands import verify
@@ -34,6 +35,7 @@ _NAMES = {"stills": "demo", "heldout": "demo_heldout"}  # of the data sets, and 
 
 def make_clips(out: Path, settings: DemoSettings) -> int:
     """Make the corpus in a folder, or go on making it; returns the exit code of its proof."""
+    require_ray(settings.ray)
     heldout, stills = _choose_scenes(settings)
     for name, numbers in (("stills", stills), ("heldout", heldout)):
         _draw(out / name, numbers, settings)
@@ -95,7 +97,7 @@ def _draw(folder: Path, numbers: Sequence[int], settings: DemoSettings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     batches = [numbers[at : at + _BATCH] for at in range(0, len(numbers), _BATCH)]
     with Progress(len(numbers), "pictures", settings.progress) as progress, process_pool(settings.workers) as pool:
-        for drawn in pool.map(_draw_batch, *zip(*((folder, settings.seed, batch) for batch in batches), strict=True)):
+        for drawn in in_order(pool, partial(_draw_batch, folder, settings.seed), batches):
             progress.advance(drawn)
     Folder(str(folder)).publish("captions.tsv", table.encode())
 

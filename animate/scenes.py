@@ -132,6 +132,12 @@ def draw_scene(scene: Scene) -> Pixels:
     return canvas
 
 
+def mask_of(thing: Thing, scene: Scene) -> NDArray[np.bool_]:
+    """Where a thing is in the picture of its scene, (H, W)."""
+    center = np.array([thing.x * scene.width, thing.y * scene.height])
+    return _mask(thing, center, (scene.height, scene.width), min(scene.width, scene.height)) > 0.5
+
+
 @lru_cache(32)
 def _sheet(ground: str, variant: int) -> Pixels:
     """A large drawing of a background, of which scenes show parts: one for each scene would take ten times as long."""

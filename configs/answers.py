@@ -21,6 +21,7 @@ _VAGUE = (
     ["source"],
     ["model"],
 )  # after a dot they may be anything's
+_LIKE_NONE = "--help all lists the settings of this command"
 _OF_EVALUATION = ("eval", "val", "validation", "test", "tokenizer", "env")  # their `batch_size` is not the run's
 
 
@@ -45,7 +46,12 @@ def answer(key: str, model: type[Settings], positionals: Sequence[str] = ()) -> 
         path for path in paths if _alike(key.rpartition(".")[2], path.rpartition(".")[2]) and _beside(key, path)
     ]:
         return f"unknown setting {key!r}; did you mean {' or '.join(map(repr, parts[:4]))}?"
-    return f"unknown setting {key!r}; --help all lists the settings of this command"
+    return f"unknown setting {key!r}; {_LIKE_NONE}"
+
+
+def is_like_none(key: str, model: type[Settings]) -> bool:
+    """Whether a name is no setting and nothing that one is called or spelled like."""
+    return key != "preset" and not knows(model, key) and answer(key, model).endswith(_LIKE_NONE)
 
 
 def answer_for_group(key: str, model: type[Settings]) -> str:
@@ -82,7 +88,7 @@ def _synonym(key: str) -> Synonym | None:
 def _told(synonym: Synonym, model: type[Settings], positionals: Sequence[str]) -> str:
     """The settings of a synonym that this command has, each with what it is; or why it has none."""
     known = {one.path: one.about for one in settings_of(model)} | {one.path: one.about for one in groups_of(model)}
-    known |= dict.fromkeys((name.strip("[]") for name in positionals), "the positional argument") | {"preset": ""}
+    known |= dict.fromkeys((name.strip("[. ]") for name in positionals), "the positional argument") | {"preset": ""}
     found = []
     for told, gloss in synonym.settings.items():
         if _path(told) in known:

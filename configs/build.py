@@ -16,6 +16,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 _YOUNGER = {
     "picture_cpu_seconds": 30,
     "max_aspect": 5.0,
+    "aim": "none",
 }  # than the first plans, with the value that those were made with
 
 
@@ -67,6 +68,10 @@ class ClipSettings(Settings):
         "film",
         description="how camera paths are drawn: a preset (film, still, jump, zoom, pan, ...) or a YAML file",
         json_schema_extra=named_by("grammars"),
+    )
+    aim: Literal["none", "salient"] = Field(
+        "none",
+        description="what views are moved toward. salient: the point at which the picture differs most from what lies around it",
     )
     frames: int = Field(12, ge=1, le=999, description="T, frames per clip")
     size: int = Field(224, ge=16, le=2048, description="H = W of a frame, in pixels")

@@ -4,7 +4,7 @@
                       ^positionals ^---------------------- settings ----------------^
 
 A setting is `key=value`, `--key=value` or `--key value`, dotted for one of a group; after dashes `-` may stand for `_`. One
-that is true or false may be a bare `--key`, which is true.
+that is true or false may be a bare `--key`, which is true. After a bare `--` there are no settings.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from stillreel.configs.answers import answer, knows
+from stillreel.configs.answers import answer, is_like_none, knows
 from stillreel.configs.errors import RequestError
 from stillreel.configs.settings import Setting, Settings, load_preset, merge, preset_names, settings_of
 
@@ -33,7 +33,8 @@ def parse_words(
     """Split command-line words into the named positionals and a nested dictionary of settings.
 
     A word is a setting when the text before its first `=` looks like a setting's name; so a positional may hold `=`. One in
-    brackets may be left out, and is empty then; without `complete` any may, and values may be missing.
+    brackets may be left out, and is empty then; without `complete` any may, and values may be missing. The last one may be
+    `[TEXT ...]`: words that nobody quoted, also such as `x=5` where `x` is like no setting.
     A `preset=FILE` word, of `folder`, is read first and the other words override it; what it says of the settings `beyond`,
     which another command has, is left. Where `presets` names a folder of configs, the first
     positional is a preset in it, read before that. Raises RequestError on unknown settings and missing or extra positionals.
@@ -42,9 +43,10 @@ def parse_words(
     given: list[str] = []
     values: dict[str, Any] = {}
     wrong: list[str] = []
-    for key, value in _told(words, schema):
-        if not key:
-            given.append(value)
+    is_text = bool(positionals) and positionals[-1].endswith(" ...]")
+    for key, value, word in _told(words, schema):
+        if not key or (is_text and word and is_like_none(key, model)):
+            given.append(word)
         elif key != "preset" and not knows(model, key):
             wrong.append(answer(key, model, positionals))
         else:
@@ -56,6 +58,8 @@ def parse_words(
     if preset is not None:
         loaded = load_preset(preset, folder)
         values = merge({key: value for key, value in loaded.items() if key not in beyond}, values)
+    if is_text and len(given) > len(positionals):
+        given[len(positionals) - 1 :] = [" ".join(given[len(positionals) - 1 :])]
     needed = sum(not name.startswith("[") for name in positionals) if complete else 0
     if not needed <= len(given) <= len(positionals):
         expected = " ".join(positionals) or "no positional arguments"
@@ -69,23 +73,26 @@ def parse_words(
     return given, values
 
 
-def _told(words: Sequence[str], schema: dict[str, Setting]) -> Iterator[tuple[str, str]]:
-    """(key, value) of each setting, and ("", word) of each positional."""
+def _told(words: Sequence[str], schema: dict[str, Setting]) -> Iterator[tuple[str, str, str]]:
+    """(key, value, word) of each setting, the word empty where dashes leave no doubt, and ("", "", word) of each positional."""
     left = deque(words)
     while left:
         word = left.popleft()
+        if word == "--":
+            yield from (("", "", one) for one in left)
+            return
         if word.startswith("--") and len(word) > 2:
             key, equals, value = word[2:].partition("=")
             key = key.replace("-", "_")
-            yield key, value if equals else _value_after(key, left, schema)
+            yield key, value if equals else _value_after(key, left, schema), ""
             continue
         key, equals, value = word.partition("=")
         if equals and key.replace(".", "_").isidentifier():
-            yield key, value
+            yield key, value, word
         elif word.startswith("-"):
             raise RequestError(f"{word}: settings are written key=value, --key=value or --key value; see --help")
         else:
-            yield "", word
+            yield "", "", word
 
 
 def _value_after(key: str, left: deque[str], schema: dict[str, Setting]) -> str:

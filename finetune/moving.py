@@ -20,7 +20,7 @@ import numpy as np
 from stillreel.animate.clips.encode import encode_video
 from stillreel.animate.scenes import COLOURS, FINISHES, GROUNDS, SHAPES, Pixels, Scene, Thing, draw_scene
 from stillreel.configs.system.dice import Dice, between
-from stillreel.configs.system.pool import process_pool
+from stillreel.configs.system.pool import in_order, process_pool
 from stillreel.configs.system.storage import Folder
 
 MOTIONS = {
@@ -79,7 +79,7 @@ def draw_benchmark(folder: Path, *, seed: int = 0, contents: Mapping[str, int] =
         return
     (folder / "videos").mkdir(parents=True, exist_ok=True)
     with process_pool(workers) as pool:
-        list(pool.map(partial(_write_video, folder / "videos"), videos, chunksize=12))
+        list(in_order(pool, partial(_write_video, folder / "videos"), videos))
     Folder(str(folder)).publish(_TABLE, table.encode())  # last: it says that the videos are all there
 
 

@@ -6,6 +6,7 @@
     from stillreel import ModelSettings, VideoTextModel, build_model, load_model, load_peer
                                                              the models, fresh, from a checkpoint, or of a peer
     from stillreel import Recipe, Renderer, draw_recipe      one still becomes a clip, without any shards
+    from stillreel import search                             search("index", "a dog runs"): the videos of an index
 
 Names are imported when they are first asked for, so `import stillreel` costs nothing and needs neither torch nor Ray. The
 rooms are `stillreel.configs`, `.shards`, `.animate`, `.pretrain` and `.finetune`; docs/architecture.md says what lies where.
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from stillreel.animate.render.cpu import Renderer as Renderer
     from stillreel.configs.model import ModelSettings as ModelSettings
     from stillreel.configs.stream import DataSettings as DataSettings
+    from stillreel.finetune.search import search as search
     from stillreel.pretrain.data import ClipLoader as ClipLoader
     from stillreel.pretrain.data import Share as Share
     from stillreel.pretrain.model import VideoTextModel as VideoTextModel
@@ -52,6 +54,7 @@ _HOMES = {
     "load_model": "pretrain.model",
     "load_peer": "pretrain.model",
     "open_blend": "shards.stream.stream",
+    "search": "finetune.search",
 }
 
 __all__ = [
@@ -70,6 +73,7 @@ __all__ = [
     "load_model",
     "load_peer",
     "open_blend",
+    "search",
 ]
 
 

@@ -133,7 +133,7 @@ COMMANDS = {
     "search": Command(
         "finetune.commands.search",
         "search.SearchSettings",
-        ("INDEX", "[TEXT]"),
+        ("INDEX", "[TEXT ...]"),
         "the videos that a text tells of, coarse to fine; also image=, video=, queries=FILE",
     ),
     "serve": Command(

@@ -15,7 +15,8 @@ _KEYS = 34  # columns of `key=default`; a longer one has a line of its own
 # The settings that people change, of commands with more than these.
 COMMON = {
     "animate": (
-        "store grammar frames size seed name source.captions max_side fps quality shard_size looks extend dry_run workers ray"
+        "store grammar aim frames size seed name source.captions max_side fps quality shard_size looks extend dry_run workers "
+        "ray"
     ),
     "stream": "frames size context_length grammar fresh seed keys simulate steps batch ranks nodes workers start cache",
     "pretrain": (
@@ -41,7 +42,7 @@ GROUPS = {
         "attempts retries timeout opt_outs user_agent_token start ranks nodes"
     ),
     "Clips": (
-        "store grammar frames size context_length crop views render looks max_side min_side max_pixels picture_cpu_seconds "
+        "store grammar aim frames size context_length crop views render looks max_side min_side max_pixels picture_cpu_seconds "
         "fps quality samples clips"
     ),
     "Model": "model init checkpoint peer quick_gelu",

@@ -1,8 +1,9 @@
-"""Drawing a recipe: a pure function of (seed, source key, grammar, picture size, captions).
+"""Drawing a recipe: a pure function of (seed, source key, grammar, picture size, captions, and the point to aim at, if any).
 
 Lengths here are in short sides of the picture, so the picture is `width` x `height` with the smaller one 1, and a view's
 side is its scale. Ranges stand in the grammar; this module sees to it that no view leaves the picture and that the clip
-sees as much of it as the grammar asks for.
+sees as much of it as the grammar asks for. A point that is aimed at moves views as far as that leaves them free, and changes
+no draw: every move keeps its kind, and its size unless the clip would then see too little.
 """
 
 from __future__ import annotations
@@ -11,27 +12,23 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
+from stillreel.animate.camera.crops import DIGITS, NOMINAL, SEEN_MARGIN, area_covered, draw_jump, draw_nested
 from stillreel.animate.camera.geometry import Polygon, boxes_hull_area, hull, union_area
 from stillreel.animate.camera.recipe import Jump, LookPlan, LookStep, Recipe, Shake, Shot, View
 from stillreel.animate.camera.windows import advance, project, windows
 from stillreel.animate.camera.words import speaks_of_sides
 from stillreel.configs.grammar import MOVES, Grammar
 from stillreel.configs.looks import Look
-from stillreel.configs.system.dice import Dice, between
+from stillreel.configs.system.dice import Dice, between, pick
 
 MAX_ASPECT = 5.0  # longer pictures are not filmed
 
-_DIGITS = 6
 _FRAME = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
 _MARGIN = 1e-5  # keeps a view inside after its numbers are rounded
-_SEEN_MARGIN = 0.03  # the area is measured along the camera's path, a clip of T frames sees a little less of it
 _FASTEST = 5.0  # view sides a clip: at twelve frames and the hardest easing, each still overlaps the one before
-_NOMINAL = 12  # frames of the clip by which the seen area is measured
 _GROWTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _SHORTEST_SHOT = 0.2
-_JUMP_TRIES = 8
+_HELD = 0.2  # a point that is aimed at comes this near a view's center, in view sides
 
 
 class ShotDraws(NamedTuple):
@@ -60,11 +57,13 @@ class ShotDraws(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """What shots are drawn for: the picture in short sides, and whether a single shot must see it all by itself."""
+    """What shots are drawn for: the picture in short sides, the point (x, y) to aim at, and whether a single shot must see
+    it all by itself."""
 
     width: float
     height: float
     grammar: Grammar
+    point: tuple[float, float] | None
     alone: bool
 
     @property
@@ -87,27 +86,36 @@ def draw_recipe(
     source_key: str,
     picture: tuple[int, int],
     captions: Sequence[str],
+    point: tuple[int, int] | None = None,
 ) -> Drawing:
-    """How the still `source_key` is filmed. `name` is the grammar's, `picture` (width, height) with sides within 5:1."""
+    """How the still `source_key` is filmed. `name` is the grammar's, `picture` (width, height) with sides within 5:1.
+
+    `point` is what the picture is about, in its pixels: views of shots come as near to it as the grammar leaves them free.
+    Crops that are independent (jump) or nested about the middle are what they are.
+    """
     short = min(picture)
     assert max(picture) <= MAX_ASPECT * short, picture
     width, height = picture[0] / short, picture[1] / short
     dice = Dice(seed, source_key)
     caption, flip = dice.units("clip", 2)
+    flipped = flip < grammar.flip and not speaks_of_sides(captions)
     shots: tuple[Shot, ...] = ()
     jump: Jump | None = None
     if grammar.kind == "jump":
-        jump, seen = _draw_jump(grammar, dice, picture)
+        jump, seen = draw_jump(grammar, dice, picture)
     elif grammar.kind == "nested":
-        shots = _draw_nested(grammar, dice)
+        shots = draw_nested(grammar, dice)
         seen = shots[-1].start.scale ** 2 / (width * height)
     else:
-        shots, seen = _draw_shots(grammar, dice, width, height)
+        aim = (point[0] / short, point[1] / short) if point else None
+        if aim and flipped:  # views are of the mirrored picture
+            aim = (width - aim[0], aim[1])
+        shots, seen = _draw_shots(grammar, dice, width, height, aim)
     recipe = Recipe(
         grammar=name,
         picture=picture,
         caption=int(caption * len(captions)),
-        flip=flip < grammar.flip and not speaks_of_sides(captions),
+        flip=flipped,
         shots=shots,
         jump=jump,
         look=_draw_look(look, dice) if look else None,
@@ -123,11 +131,13 @@ def seen_area(recipe: Recipe) -> float:
     short = min(recipe.picture)
     width, height = recipe.picture[0] / short, recipe.picture[1] / short
     if recipe.jump:
-        return _covered(windows(recipe, _NOMINAL)[0][:, 0])
+        return area_covered(windows(recipe, NOMINAL)[0][:, 0])
     return _swept(recipe.shots, width, height) / (width * height)
 
 
-def _draw_shots(grammar: Grammar, dice: Dice, width: float, height: float) -> tuple[tuple[Shot, ...], float]:
+def _draw_shots(
+    grammar: Grammar, dice: Dice, width: float, height: float, point: tuple[float, float] | None
+) -> tuple[tuple[Shot, ...], float]:
     """Shots, and the share of the picture that they see."""
     count = 1 + pick(grammar.shots, dice.unit("shots"))
     draws = [ShotDraws(*dice.units(f"shot {number}", len(ShotDraws._fields))) for number in range(count)]
@@ -136,12 +146,12 @@ def _draw_shots(grammar: Grammar, dice: Dice, width: float, height: float) -> tu
     # The drawn moves stay; their views grow, and lose what keeps them small, until the clip sees enough. If several
     # shots never do, on a very long picture, the first of them gets the whole clip.
     for kept in {count: draws, 1: draws[:1]}.values():
-        stage = Stage(width, height, grammar, alone=len(kept) == 1)
+        stage = Stage(width, height, grammar, point, alone=len(kept) == 1)
         spans = _draw_spans(grammar, dice, len(kept))
         for growth in _GROWTHS:
             shots = tuple(_compose(stage, one, span, growth) for one, span in zip(kept, spans, strict=True))
             seen = _swept(shots, width, height) / (width * height)
-            if seen >= grammar.seen + _SEEN_MARGIN:
+            if seen >= grammar.seen + SEEN_MARGIN:
                 return shots, seen
     return shots, seen
 
@@ -185,7 +195,7 @@ def _compose(stage: Stage, draws: ShotDraws, span: tuple[float, float], growth: 
         start=_view(stage, start, roll_start, -yaw, -pitch),
         end=_view(stage, end, roll_start if still else roll_end, yaw, pitch),
         ease="linear" if still else grammar.easing[int(draws.ease * len(grammar.easing))],
-        shake=Shake(round(amount, _DIGITS), int(draws.shake_seed * 2**32)) if amount else None,
+        shake=Shake(round(amount, DIGITS), int(draws.shake_seed * 2**32)) if amount else None,
     )
 
 
@@ -193,7 +203,7 @@ def _move(stage: Stage, draws: ShotDraws) -> str:
     """The drawn move; on a picture so long that no single view sees enough of it, a travel along it if there is one."""
     weights = stage.grammar.moves
     along = "pan" if stage.width >= stage.height else "tilt"
-    one_view_is_enough = stage.aspect * (stage.grammar.seen + _SEEN_MARGIN) <= 1
+    one_view_is_enough = stage.aspect * (stage.grammar.seen + SEEN_MARGIN) <= 1
     if not one_view_is_enough and getattr(weights, along) > 0:
         return along
     return MOVES[pick(weights.listed(), draws.move)]
@@ -220,7 +230,7 @@ def _scales(stage: Stage, move: str, draws: ShotDraws, growth: float, largest: f
     high = min(high, largest)
     if stage.alone and move not in ("pan", "tilt", "diagonal"):
         # One view, or one that holds all others, sees scale^2 / aspect of the picture.
-        low = max(low, math.sqrt((grammar.seen + _SEEN_MARGIN) * stage.aspect))
+        low = max(low, math.sqrt((grammar.seen + SEEN_MARGIN) * stage.aspect))
     wide = between(min(low, high), high, draws.scale)
     wide += growth * (high - wide)
     if not move.startswith("zoom") and move != "diagonal":
@@ -238,13 +248,21 @@ def _path(
     Centers keep `reach` view sides from the edges. No way is longer than the camera's fastest pace allows.
     """
     sizes = (stage.width, stage.height)
-    if move in ("static", "orbit"):
-        x, y = (_place(size, wide, reach, unit) for size, unit in zip(sizes, (draws.x, draws.y), strict=True))
-        return (x, y, wide), (x, y, wide)
-    if move in ("zoom_in", "zoom_out"):
+    points = stage.point or (None, None)
+    if move not in ("pan", "tilt", "diagonal"):
+        x, y = (
+            _place(size, wide, reach, _aimed(unit, 0.0, _way(size, wide, reach), point, wide))
+            for size, unit, point in zip(sizes, (draws.x, draws.y), points, strict=True)
+        )
+        if move in ("static", "orbit"):
+            return (x, y, wide), (x, y, wide)
         # The close view lies within the wide one: they share the point that is zoomed at.
-        x, y = (_place(size, wide, reach, unit) for size, unit in zip(sizes, (draws.x, draws.y), strict=True))
-        inner = (x + (draws.across - 0.5) * (wide - close), y + (draws.along - 0.5) * (wide - close), close)
+        slack = (wide - close) / 2
+        across, along = (
+            _aimed(unit, 0.0, (middle - slack, middle + slack), point, close)
+            for middle, unit, point in zip((x, y), (draws.across, draws.along), points, strict=True)
+        )
+        inner = (x + (across - 0.5) * (wide - close), y + (along - 0.5) * (wide - close), close)
         return ((x, y, wide), inner) if move == "zoom_in" else (inner, (x, y, wide))
     share = _shares(stage, move, draws, growth)
     begin, finish = wide, wide
@@ -253,12 +271,12 @@ def _path(
     elif move == "diagonal" and draws.compound < 0.6:
         begin = close
     starts, ends = [], []
-    for size, unit, crossed, direction in zip(
-        sizes, (draws.x, draws.y), share, (draws.direction_x, draws.direction_y), strict=True
+    for size, unit, crossed, direction, point in zip(
+        sizes, (draws.x, draws.y), share, (draws.direction_x, draws.direction_y), points, strict=True
     ):
         free = size - 2 * wide * reach
         crossed = min(crossed, _FASTEST * lasts * close / free) if free > 0 else 0.0
-        first = unit * (1 - crossed)
+        first = _aimed(unit * (1 - crossed), crossed, _way(size, wide, reach), point, close)
         path = (first, first + crossed) if direction < 0.5 else (first + crossed, first)
         starts.append(_place(size, begin, reach, path[0]))
         ends.append(_place(size, finish, reach, path[1]))
@@ -275,14 +293,35 @@ def _shares(stage: Stage, move: str, draws: ShotDraws, growth: float) -> tuple[f
 
 def _place(size: float, scale: float, reach: float, unit: float) -> float:
     """A center on an axis of the picture, `unit` of the way between the first and the last that keep the view inside."""
+    return between(*_way(size, scale, reach), unit)
+
+
+def _way(size: float, scale: float, reach: float) -> tuple[float, float]:
+    """The first and the last center on an axis of the picture that keep the view inside."""
     room = scale * reach + _MARGIN
-    return between(room, size - room, unit) if size > 2 * room else size / 2
+    return (room, size - room) if size > 2 * room else (size / 2, size / 2)
+
+
+def _aimed(first: float, crossed: float, way: tuple[float, float], point: float | None, scale: float) -> float:
+    """Where on a way, 0 to 1, a path that crosses this share of it starts: moved as little as brings it to the point.
+
+    It is there when all of the path is near the point, or the path leads past all that is near. A path that does not move
+    is a view's center.
+    """
+    length = way[1] - way[0]
+    if point is None or length <= 0:
+        return first
+    goal, near = (point - way[0]) / length, _HELD * scale / length
+    low, high = sorted((goal - near, goal + near - crossed))
+    spare = 1 - crossed
+    edge = min(_MARGIN / length, spare / 2)  # unlike draws, points are at edges often
+    return max(edge, min(max(low, min(first, high)), spare - edge))
 
 
 def _view(stage: Stage, place: tuple[float, float, float], roll: float, yaw: float, pitch: float) -> View:
     x, y, scale = place
     numbers = (x / stage.width, y / stage.height, scale, roll, yaw, pitch)
-    return View(*(round(number, _DIGITS) + 0.0 for number in numbers))
+    return View(*(round(number, DIGITS) + 0.0 for number in numbers))
 
 
 def _reach(roll: float, yaw: float, pitch: float) -> float:
@@ -299,10 +338,10 @@ def _swept(shots: Sequence[Shot], width: float, height: float) -> float:
     """Area that the shots pass over: each sweeps the hull of its first and its last frame in a clip of twelve."""
     polygons: list[Polygon] = []
     for number, shot in enumerate(shots):
-        begin = math.ceil(shot.span[0] * (_NOMINAL - 1))
-        end = _NOMINAL - 1 if number == len(shots) - 1 else max(begin, math.ceil(shot.span[1] * (_NOMINAL - 1)) - 1)
-        first = _corners(shot, begin / (_NOMINAL - 1), width, height)
-        last = _corners(shot, end / (_NOMINAL - 1), width, height)
+        begin = math.ceil(shot.span[0] * (NOMINAL - 1))
+        end = NOMINAL - 1 if number == len(shots) - 1 else max(begin, math.ceil(shot.span[1] * (NOMINAL - 1)) - 1)
+        first = _corners(shot, begin / (NOMINAL - 1), width, height)
+        last = _corners(shot, end / (NOMINAL - 1), width, height)
         if len(shots) == 1 and first[0][0] == first[3][0] and last[0][0] == last[3][0]:
             return boxes_hull_area(first, last)
         polygons.append(hull((*first, *last)))
@@ -323,41 +362,6 @@ def _corners(shot: Shot, time: float, width: float, height: float) -> Polygon:
     points = [project(yaw, pitch, u, v) for u, v in _FRAME] if yaw or pitch else _FRAME
     cos, sin = math.cos(math.radians(roll)) * scale, math.sin(math.radians(roll)) * scale
     return [(x + cos * u - sin * v, y + sin * u + cos * v) for u, v in points]
-
-
-def _draw_nested(grammar: Grammar, dice: Dice) -> tuple[Shot, ...]:
-    """Center crops of growing size, cut to cut, equally long; the last is the largest that the grammar allows."""
-    count = 1 + pick(grammar.shots, dice.unit("shots"))
-    low, high = grammar.scale
-    scales = [*sorted(between(low, high, unit) for unit in dice.units("scales", count - 1)), high]
-    shots = []
-    for number, scale in enumerate(scales):
-        view = View(0.5, 0.5, round(scale, _DIGITS))
-        shots.append(Shot("crop", (round(number / count, 4), round((number + 1) / count, 4)), view, view))
-    return tuple(shots)
-
-
-def _draw_jump(grammar: Grammar, dice: Dice, picture: tuple[int, int]) -> tuple[Jump, float]:
-    """The first of a few drawn seeds whose crops cover what the grammar asks for, else the one that covers most."""
-    best: tuple[float, Jump] | None = None
-    for attempt in range(_JUMP_TRIES):
-        jump = Jump(dice.seed(f"jump {attempt}"), grammar.scale)
-        covered = _covered(windows(Recipe("jump", picture, jump=jump), _NOMINAL)[0][:, 0])
-        if best is None or covered > best[0]:
-            best = covered, jump
-        if covered >= grammar.seen + _SEEN_MARGIN:
-            break
-    assert best is not None
-    return best[1], best[0]
-
-
-def _covered(crops: np.ndarray, grid: int = 32) -> float:
-    """Share of the unit square that axis-aligned windows (n, 3, 3), mirrored or not, cover; on a grid."""
-    centers = (np.arange(grid) + 0.5) / grid
-    low_x, low_y = crops[:, 0, 2] + np.minimum(crops[:, 0, 0], 0), crops[:, 1, 2]
-    in_x = (centers >= low_x[:, None]) & (centers < (low_x + np.abs(crops[:, 0, 0]))[:, None])
-    in_y = (centers >= low_y[:, None]) & (centers < (low_y + crops[:, 1, 1])[:, None])
-    return float((in_y[:, :, None] & in_x[:, None, :]).any(axis=0).mean())
 
 
 def _draw_look(look: Look, dice: Dice) -> LookPlan:
@@ -381,13 +385,3 @@ def _draw_steps(look: Look, dice: Dice, which: str) -> tuple[LookStep, ...]:
 
 def _sign(unit: float) -> float:
     return -1.0 if unit < 0.5 else 1.0
-
-
-def pick(weights: Sequence[float], unit: float) -> int:
-    """Index drawn in proportion to `weights`, of which at least one is positive."""
-    left = unit * sum(weights)
-    for index, weight in enumerate(weights):
-        left -= weight
-        if left < 0:
-            return index
-    return max(index for index, weight in enumerate(weights) if weight > 0)  # rounding at the very end

@@ -140,6 +140,7 @@ class ClipMaker:
         with self.timed("decode"), cpu_limit(self._settings.picture_cpu_seconds):
             picture = self._reader.read(data)
             likeness = picture.perceptual_hash()
+            point = picture.salient_point() if self._settings.aim == "salient" else None
         with self.timed("draw"):
             recipe, seen = draw_recipe(
                 self._grammar_name,
@@ -149,13 +150,16 @@ class ClipMaker:
                 planned.source_key,
                 picture.size,
                 planned.captions,
+                point,
             )
-        described = {
+        described: dict[str, Any] = {
             "recipe": recipe.to_json(),
             "captions": planned.captions,
             "size": picture.size,
             "source_key": planned.source_key,
         }
+        if point:
+            described["salient_point"] = point  # with which another grammar's recipe can be drawn
         members = {
             "json": _JSON.encode(described).encode(),
             "txt": planned.captions[0].encode(),

@@ -74,6 +74,16 @@ def picture_of(jpeg: bytes, recipe: Recipe) -> Callable[..., Pixels]:
     return partial(stored_pixels, jpeg)
 
 
+def salient_point_of(described: Mapping[str, Any], picture: tuple[int, int]) -> tuple[int, int] | None:
+    """The point that a sample's JSON says its picture is about; None of a build without aim=. ValueError if it is outside."""
+    if "salient_point" not in described:
+        return None
+    match described["salient_point"]:
+        case [int(x), int(y)] if 0 <= x < picture[0] and 0 <= y < picture[1]:
+            return x, y
+    raise ValueError(f"salient_point {described['salient_point']!r}; expected a pixel of {picture[0]} x {picture[1]}")
+
+
 def stored_frames(sample: Mapping[str, Any], frames: int, size: int, out: Pixels | None = None) -> Pixels:
     """Frames uint8 (T, size, size, 3) of a sample of store=frames or store=video, into `out` if given.
 

@@ -12,6 +12,7 @@ from stillreel.animate.sources import Source, open_source
 from stillreel.configs import RequestError
 from stillreel.configs.build import AnimateSettings
 from stillreel.configs.system.hardware import usable_cores
+from stillreel.configs.system.pool import require_ray
 from stillreel.configs.system.progress import amount, duration, tally
 from stillreel.configs.system.storage import Folder, refuse_overlap
 from stillreel.shards.build.engine import describe_totals, run_build
@@ -64,6 +65,7 @@ def _check_room(found: Forecast, left: float, room: int | None, folder: Folder, 
 
 def run(source_url: str, out_url: str, settings: AnimateSettings) -> int:
     """Build, or go on building, the clip shards of SOURCE in OUT; returns the exit code."""
+    require_ray(settings.ray)
     stage = Stage.of_settings(settings.clip())
     folder = Folder(out_url)
     refuse_overlap(Folder(source_url), folder)

@@ -16,7 +16,7 @@ from stillreel.configs import DataError
 from stillreel.configs.build import PreviewSettings
 from stillreel.configs.system.dice import Dice
 from stillreel.configs.system.progress import amount
-from stillreel.configs.system.storage import Folder
+from stillreel.configs.system.storage import Folder, folder_that_is_there
 from stillreel.shards.build.survey import Survey, survey
 from stillreel.shards.commands.stats import collect, tables
 from stillreel.shards.format.plan import Plan, read_plans
@@ -28,7 +28,7 @@ _SHOWN_REJECTS = 200
 
 def run(out: str, settings: PreviewSettings) -> int:
     """Write the preview page of a data set, finished or not; prints where it is."""
-    folder = Folder(out)
+    folder = folder_that_is_there(out, "OUT")
     plans = read_plans(folder)
     if not plans:
         raise DataError(f"{folder.url} holds no plan: it is not a data set of stillreel's")

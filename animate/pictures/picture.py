@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stillreel.animate.pictures import pillow
 from stillreel.animate.pictures.jpeg import JpegHeader, ends_with_picture, read_header
 from stillreel.animate.pictures.likeness import perceptual_hash
+from stillreel.animate.pictures.saliency import salient_point
 from stillreel.animate.render.cpu import SAMPLES_PER_PIXEL
 from stillreel.configs.build import ClipSettings
 from stillreel.configs.system.memory import PixelMemory
@@ -58,6 +59,11 @@ class StoredPicture:
         """64 bits of how it looks (`likeness`). To be asked before `pixels`, which may take the place of what was decoded."""
         assert self._seen is not None
         return perceptual_hash(self._seen)
+
+    def salient_point(self) -> tuple[int, int]:
+        """Where (x, y), in its pixels, it differs most from what lies around (`saliency`). To be asked before `pixels`, too."""
+        assert self._seen is not None
+        return salient_point(self._seen)
 
     def pixels(self, level: int = 0) -> Pixels:
         """RGB of exactly these bytes, uint8 (H, W, 3), decoded at 1 / 2^level of their size.

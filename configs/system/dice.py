@@ -45,3 +45,13 @@ def units_of(seed: int, source_keys: Sequence[str], labels: Sequence[str]) -> li
 def between(low: float, high: float, unit: float) -> float:
     """`unit` in [0, 1) stretched to [low, high)."""
     return low + (high - low) * unit
+
+
+def pick(weights: Sequence[float], unit: float) -> int:
+    """Index drawn in proportion to `weights`, of which at least one is positive."""
+    left = unit * sum(weights)
+    for index, weight in enumerate(weights):
+        left -= weight
+        if left < 0:
+            return index
+    return max(index for index, weight in enumerate(weights) if weight > 0)  # rounding at the very end

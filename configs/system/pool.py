@@ -5,10 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from importlib.util import find_spec
 from multiprocessing import get_context, parent_process
+from typing import TypeVar
+
+from stillreel.configs import RequestError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def require_ray(ray: str) -> None:
+    """RequestError when the setting `ray` asks for Ray and it is not installed: said before anything is planned or made."""
+    if ray not in ("off", "inline") and find_spec("ray") is None:
+        raise RequestError('Ray is not installed: pip install "stillreel[build]", or run with ray=off')
 
 
 def process_pool(workers: int = 0) -> ProcessPoolExecutor:
@@ -18,6 +32,18 @@ def process_pool(workers: int = 0) -> ProcessPoolExecutor:
     while Python forks is lost, with logging's lock held for ever.
     """
     return ProcessPoolExecutor(workers or os.cpu_count() or 1, get_context("spawn"), initializer=_begin_worker)
+
+
+def in_order(pool: ProcessPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`pool.map` without chunks, of which nothing is cancelled when whoever takes the results is interrupted: a pool whose
+    processes were ended, too, says of cancelled ones that their state is invalid, in a traceback."""
+    futures = deque(pool.submit(work, item) for item in items)
+    try:
+        while futures:
+            yield futures.popleft().result()
+    except BaseException:
+        stop_pool(pool)
+        raise
 
 
 def stop_pool(pool: ProcessPoolExecutor) -> None:

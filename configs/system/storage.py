@@ -56,7 +56,15 @@ class Folder:
             else:
                 self.fs, path = fsspec.core.url_to_fs(os.path.expanduser(url), use_listings_cache=False)
         except (ValueError, ImportError) as error:
-            raise RequestError(f"{url}: {error}") from None
+            kind = url.partition("://")[0]
+            why = (
+                f"no storage is known by {kind}://"
+                if isinstance(error, ValueError)
+                else f"{kind}:// needs a package more"
+            )
+            raise RequestError(
+                f"{url}: {why}; expected a folder of this machine, or a URL of fsspec's ({error})"
+            ) from None
         self.is_local = isinstance(self.fs, LocalFileSystem)
         self.path = path.rstrip("/") or "/"
         self.url = self.path if self.is_local else self.fs.unstrip_protocol(self.path)
@@ -269,6 +277,14 @@ def _abort_uploads(fs: Any, path: str) -> int:
     for upload in found:
         fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
     return len(found)
+
+
+def folder_that_is_there(url: str, what: str) -> Folder:
+    """The Folder of a URL; RequestError, which names it as `what`, when there is none."""
+    folder = Folder(url)
+    if not folder.is_folder() and (folder.is_local or not folder.exists()):
+        raise RequestError(f"{what} {url}: no such folder")
+    return folder
 
 
 def refuse_overlap(source: Folder, out: Folder) -> None:

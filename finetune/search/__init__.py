@@ -14,7 +14,7 @@ guard.py      what protects it: hosts, sizes, how many may wait; and what it cou
 """
 
 from stillreel.finetune.search.exact import best_rows
-from stillreel.finetune.search.searcher import Hit, Searcher
+from stillreel.finetune.search.searcher import Hit, Searcher, search
 from stillreel.finetune.search.store import VideoIndex, open_index
 
-__all__ = ["Hit", "Searcher", "VideoIndex", "best_rows", "open_index"]
+__all__ = ["Hit", "Searcher", "VideoIndex", "best_rows", "open_index", "search"]

@@ -3,8 +3,8 @@
     GET  /                    the page, whole: it loads nothing else but what follows
     GET  /api/about           how many videos, whether they can be re-ranked, limits
     POST /api/search          {"text": ..., "rerank": bool, "k": int} -> results
-    POST /api/like            a picture or a video as the body -> results
-    GET  /api/similar/ROW     -> results
+    POST /api/like            a picture or a video as the body -> results; ?k=N as many
+    GET  /api/similar/ROW     -> results; ?k=N as many
     GET  /video/ROW           the indexed file, by ranges; 404 where it has changed since, or is no file
     GET  /frames/ROW          an mp4 of the frames that the model saw, for files that browsers do not play, and for clips
     GET  /health, /metrics
@@ -41,6 +41,7 @@ from stillreel.finetune.search.searcher import Hit, Searcher
 from stillreel.finetune.search.sources import OpenFile, open_source
 from stillreel.pretrain.video.sandbox import decode_sandboxed
 
+_MOST = 200  # results of a search
 _FPS = 3  # of the mp4s of frames
 _CLIPS_KEPT = 256  # of them in memory, some 50 kB each
 _DECODERS = 2  # processes or threads that decode for visitors
@@ -96,7 +97,9 @@ class SearchApp:
         except StillreelError as error:
             response = JSONResponse({"error": str(error)}, 400 if isinstance(error, RequestError) else 500)
         except OSError as error:  # a disk that went away
-            response = JSONResponse({"error": f"{type(error).__name__}: {error.strerror}"}, 500)
+            response = JSONResponse(
+                {"error": f"the disk of the videos or of the index cannot be read: {error.strerror}"}, 500
+            )
         response.headers.update(_HEADERS)
         self._counts.add(route, response.status_code, time.perf_counter() - begun)
         return response
@@ -111,6 +114,7 @@ class SearchApp:
                 "videos": len(index),
                 "damaged": index.manifest["damaged"],
                 "root": index.root.rstrip("/").rpartition("/")[2],
+                "folder": index.root.rstrip("/") if self._hosts else "",  # a stranger learns no path of this machine
                 "files": bool(len(index)) and self._is_file(0),
                 "can_rerank": self._searcher.can_rerank,
                 "rerank": self._settings.rerank,
@@ -149,11 +153,19 @@ class SearchApp:
             raise Refusal(413, f"the query has {len(text):,} characters; at most {self._settings.max_query:,}")
         if not text.strip() or not text.isprintable():
             raise Refusal(400, "the query is empty, or holds what is no text: say in words what should be seen")
-        if not 1 <= asked["k"] <= 200:
-            raise Refusal(400, f"k={asked['k']}: expected 1 to 200")
+        self._k(str(asked["k"]))
         return asked
 
+    def _k(self, given: str | None) -> int:
+        """How many results are asked for."""
+        if given is None:
+            return self._settings.k
+        if not (given.isascii() and given.isdigit() and len(given) < 4 and 1 <= int(given) <= _MOST):
+            raise Refusal(400, f"k={given[:20]}: expected 1 to {_MOST}")
+        return int(given)
+
     async def _by_file(self, request: Request) -> Response:
+        k = self._k(request.query_params.get("k"))
         origin = request.headers.get("origin")
         if origin and origin.partition("://")[2] != request.headers.get("host"):
             raise Refusal(403, "files are taken from this server's own page only")
@@ -175,13 +187,13 @@ class SearchApp:
                     raise Refusal(422, str(error)) from None
         finally:
             self._uploads -= 1
-        hits = await self._search.do(partial(self._searcher.by_frames, frames, mask, self._settings.k))
+        hits = await self._search.do(partial(self._searcher.by_frames, frames, mask, k))
         return self._results(hits, begun)
 
     async def _similar(self, request: Request) -> Response:
         row = self._row(request)
         begun = time.perf_counter()
-        hits = await self._search.do(partial(self._searcher.like, row, self._settings.k))
+        hits = await self._search.do(partial(self._searcher.like, row, self._k(request.query_params.get("k"))))
         return self._results(hits, begun, of=self._searcher.index.entry(row).path)
 
     async def _video(self, request: Request) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stillreel.configs import DataError, RequestError
+from stillreel.configs.system.storage import Folder
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.search.approximate import FaissSearch
 from stillreel.finetune.search.exact import best_rows
 from stillreel.finetune.search.features import model_digest, open_model, stored_features
-from stillreel.finetune.search.store import VideoIndex
+from stillreel.finetune.search.store import MANIFEST, VideoIndex, open_index
 from stillreel.pretrain.data.tokens import CLIPS_WORDS, tokenizer_of
 from stillreel.pretrain.evaluation.two_stage.order import fused
 from stillreel.pretrain.evaluation.two_stage.stages import (
@@ -183,3 +185,21 @@ class Searcher:
             moments = tuple(map(Moment, times[shown].tolist(), likeness.tolist()))
             hits.append(Hit(row, entry.path, entry.duration, float(coarse[at]), fine[at], moments))
         return hits
+
+
+def search(
+    index: str | Path, text: str, k: int = 10, *, rerank: int = 0, checkpoint: str = "", device: str = "auto"
+) -> list[Hit]:
+    """The best `k` videos of an index for a text, best first; of the best `rerank` the fine stage decides.
+
+    Nothing is written. An index that was opened is kept open, and is opened anew when it has been made anew.
+    RequestError when there is none, or its model is elsewhere: `checkpoint` says where.
+    """
+    folder = Folder(str(index))
+    made = folder.read(MANIFEST) if folder.exists(MANIFEST) else b""
+    return _opened(folder.url, made, checkpoint, device).by_text([text], k, rerank)[0]
+
+
+@lru_cache(2)  # a model each
+def _opened(url: str, _made: bytes, checkpoint: str, device: str) -> Searcher:
+    return Searcher(open_index(Folder(url)), checkpoint, device)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from stillreel.animate.camera.draw import draw_recipe
 from stillreel.animate.camera.recipe import Recipe
-from stillreel.animate.clips.decode import for_this_renderer, picture_of, stored_frames
+from stillreel.animate.clips.decode import for_this_renderer, picture_of, salient_point_of, stored_frames
 from stillreel.animate.pictures.picture import PictureReader
 from stillreel.animate.render.cpu import Renderer
 from stillreel.animate.render.device import Still, prepare_still
@@ -143,7 +143,10 @@ class Filmer:
             load = picture_of(sample.members["jpg"], recipe)
             if view.grammar or self._settings.fresh:
                 manner = self._manner(sample.corpus, view.grammar, recipe.grammar)
-                recipe = self._draw(sample, manner, described["source_key"], recipe.picture, described["captions"])
+                point = salient_point_of(described, recipe.picture)
+                recipe = self._draw(
+                    sample, manner, described["source_key"], recipe.picture, described["captions"], point
+                )
             else:
                 recipe = for_this_renderer(recipe)
             # Fresh memory for each picture costs nearly half a decode.
@@ -200,10 +203,18 @@ class Filmer:
         width, height = picture
         return self._memories[slot].shaped(height, width) if 3 * width * height <= _MOST_KEPT else None
 
-    def _draw(self, sample: Sample, manner: Manner, source_key: str, size: tuple[int, int], captions: Any) -> Recipe:
+    def _draw(
+        self,
+        sample: Sample,
+        manner: Manner,
+        source_key: str,
+        size: tuple[int, int],
+        captions: Any,
+        point: tuple[int, int] | None = None,
+    ) -> Recipe:
         drawn_by = f"{source_key}\0{sample.epoch or 0}" if self._settings.fresh else source_key
         return draw_recipe(
-            manner.name, manner.grammar, manner.look, self._settings.seed, drawn_by, size, captions
+            manner.name, manner.grammar, manner.look, self._settings.seed, drawn_by, size, captions, point
         ).recipe
 
     def _manner(self, corpus: int, asked: str, stored: str) -> Manner:

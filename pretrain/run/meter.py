@@ -17,6 +17,8 @@ from stillreel.pretrain.objectives.gather import rank_count
 from stillreel.pretrain.run.checkpoint import finite
 from stillreel.shards.stream.stream import State
 
+_WIDTH = 100  # columns of a line of the log
+
 
 class StepValues(NamedTuple):
     """What a rank's step came to. Tensors () stay on the device until a line is due."""
@@ -50,26 +52,24 @@ class Reading(NamedTuple):
         return {"clips": self.clips, "epoch": self.epoch, **told, "mfu": self.mfu, "memory": self.memory}
 
     def line(self) -> str:
-        """As the log has it."""
+        """As the log has it: what is asked for most comes first, and what no terminal has room for is in metrics.jsonl alone."""
         values = self.values
-        parts = ", ".join(
-            f"{name.removeprefix('loss.')} {value:.4f}" for name, value in values.items() if name.startswith("loss.")
+        parts = (
+            f"{self.clips_per_s:,.0f} clips/s" if self.clips_per_s >= 100 else f"{self.clips_per_s:.1f} clips/s",
+            f"{duration(self.left_s)} left",
+            f"lr {values['lr']:.2e}",
+            f"wait {self.data_wait:.1%}" + ("" if self.idle is None else f" (device idle {self.idle:.1%})"),
+            *(() if self.mfu is None else (f"MFU {self.mfu:.1%}",)),
+            amount(self.memory),
+            f"grad_norm {values['grad_norm']:.3g}",
+            f"logit_scale {values['logit_scale']:.3g}",
         )
-        return "  ".join(
-            (
-                f"step {self.step:,}/{self.steps:,}",
-                f"loss {values['loss']:.4f}" + f" ({parts})" * bool(parts),
-                f"lr {values['lr']:.2e}",
-                f"grad_norm {values['grad_norm']:.3g}",
-                f"logit_scale {values['logit_scale']:.4g}",
-                f"{self.clips_per_s:,.1f} clips/s",
-                f"MFU {'-' if self.mfu is None else f'{self.mfu:.1%}'}",
-                f"data wait {self.data_wait:.1%}" + ("" if self.idle is None else f" (device idle {self.idle:.1%})"),
-                amount(self.memory),
-                f"epoch {self.epoch:.2f}, {self.clips:,} clips",
-                f"{duration(self.left_s)} left",
-            )
-        )
+        line = f"step {self.step:,}/{self.steps:,}  loss {values['loss']:.4f}"
+        for part in parts:
+            if len(line) + 2 + len(part) > _WIDTH:
+                break
+            line += f"  {part}"
+        return line
 
     def note(self) -> str:
         """As a bar has it."""

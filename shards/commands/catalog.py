@@ -24,7 +24,7 @@ from stillreel.configs import DataError, RequestError
 from stillreel.configs.stream import CatalogSettings
 from stillreel.configs.system.claims import parse_json
 from stillreel.configs.system.progress import Progress, amount, tally
-from stillreel.configs.system.storage import Folder, check_bucket, refuse_overlap
+from stillreel.configs.system.storage import Folder, check_bucket, folder_that_is_there, refuse_overlap
 from stillreel.shards.format.foreign import Damage, Member, read_members, split_name, tar_names
 from stillreel.shards.format.index import Entry, encode_index
 from stillreel.shards.format.manifest import MANIFEST
@@ -49,7 +49,7 @@ class TarScan(NamedTuple):
 
 def run(tars: str, out: str, settings: CatalogSettings) -> int:
     """`stillreel catalog TARS OUT`: 0 when all is well, 1 when some of the tars are damaged (what is whole is listed)."""
-    source, folder = Folder(tars), Folder(out)
+    source, folder = folder_that_is_there(tars, "TARS"), Folder(out)
     refuse_overlap(source, folder)
     check_bucket(folder)
     if folder.exists(MANIFEST):

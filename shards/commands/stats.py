@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from stillreel.configs import DataError
 from stillreel.configs.build import StatsSettings
 from stillreel.configs.system.progress import amount
-from stillreel.configs.system.storage import Folder
+from stillreel.configs.system.storage import Folder, folder_that_is_there
 from stillreel.shards.build.survey import Survey, survey
 from stillreel.shards.format.plan import Plan, read_plans
 from stillreel.shards.format.receipt import part_file
@@ -25,7 +25,7 @@ _QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 
 def run(out: str, settings: StatsSettings) -> int:
     """Print counts and distributions; exit 1 when shards are missing, since the figures are then of a part."""
-    folder = Folder(out)
+    folder = folder_that_is_there(out, "OUT")
     plans = read_plans(folder)
     if not plans:
         raise DataError(f"{folder.url} holds no plan: it is not a data set of stillreel's")

@@ -18,7 +18,7 @@ from stillreel.configs import DataError
 from stillreel.configs.build import VerifySettings
 from stillreel.configs.system.claims import parse_json, shortened
 from stillreel.configs.system.progress import Progress, amount, tally
-from stillreel.configs.system.storage import Folder
+from stillreel.configs.system.storage import Folder, folder_that_is_there
 from stillreel.shards.build.journal import EVENTS
 from stillreel.shards.build.survey import Task
 from stillreel.shards.format.check import Problem, ShardCheck
@@ -51,7 +51,7 @@ class Job(NamedTuple):
 
 def run(out: str, settings: VerifySettings) -> int:
     """`stillreel verify OUT`: print the verdict; 0 when all is well, 1 when not."""
-    verdict = verify(Folder(out), settings)
+    verdict = verify(folder_that_is_there(out, "OUT"), settings)
     for problem in verdict.problems[:_SHOWN]:
         print(f"PROBLEM {problem}")
     count = len(verdict.problems)

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillreel.animate.camera.draw import draw_recipe, pick, seen_area
+from stillreel.animate.camera.draw import draw_recipe, seen_area
 from stillreel.animate.camera.recipe import Recipe
 from stillreel.animate.camera.windows import windows
 from stillreel.animate.camera.words import in_words, speaks_of_sides
 from stillreel.configs.grammar import load_grammar
 from stillreel.configs.looks import load_look
 from stillreel.configs.settings import preset_names
-from stillreel.configs.system.dice import Dice
+from stillreel.configs.system.dice import Dice, pick
 
 GRAMMARS = ("film", "film-1shot", "still", "jump", "zoom", "pan", "nested")
 

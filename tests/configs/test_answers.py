@@ -122,7 +122,7 @@ def test_a_term_of_the_field_is_answered_by_the_right_setting_and_by_no_other(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_answer_names_what_the_command_does_not_have(command: str) -> None:
     model = settings_model(COMMANDS[command].settings)
-    positionals = {name.strip("[]") for name in COMMANDS[command].positionals}
+    positionals = {name.strip("[. ]") for name in COMMANDS[command].positionals}
     for term in synonyms():
         for name in named(said(term, command)):
             path = name.partition("=")[0]
@@ -136,7 +136,7 @@ def test_a_term_is_listed_once_and_every_setting_that_it_names_is_some_command_s
     assert set(listed) == set(synonyms())
     assert [term for term, count in Counter(listed).items() if count > 1] == []
     models = [settings_model(command.settings) for command in COMMANDS.values()]
-    positionals = {name.strip("[]") for command in COMMANDS.values() for name in command.positionals}
+    positionals = {name.strip("[. ]") for command in COMMANDS.values() for name in command.positionals}
     for term, synonym in synonyms().items():
         for told in synonym.settings:
             path = told.partition("=")[0]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stillreel.animate.camera.draw import pick
+from stillreel.configs.system.dice import pick
 from stillreel.configs.train import ObjectiveSettings
 from stillreel.pretrain.engine.accumulation import backpropagate
 from stillreel.pretrain.model.features import TextFeatures, VideoFeatures, pick_rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+import stillreel
 from stillreel.cli import main
+from stillreel.configs import RequestError
 from stillreel.configs.system.storage import Folder
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.search.approximate import FaissSearch, build_faiss
@@ -228,3 +231,28 @@ def test_an_index_that_is_cut_while_it_is_open_is_an_error_and_not_the_end(made:
         file.truncate(200)
     with pytest.raises(DataError, match="was cut or overwritten while it was open"):
         searcher.by_text(TEXTS, 3)
+
+
+def test_an_index_is_searched_from_python_and_nothing_is_written(made: Path) -> None:
+    """`import stillreel` alone: the index is opened once, and anew when it was made anew."""
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in made.rglob("*")}
+    hits = stillreel.search(made, "a red ball", k=3)
+    assert [hit.row for hit in hits] == [hit.row for hit in Searcher(opened(made)).by_text(["a red ball"], 3)[0]]
+    assert [hit.row for hit in stillreel.search(str(made), "a red ball", 3, rerank=7)] == [
+        hit.row for hit in Searcher(opened(made)).by_text(["a red ball"], 3, 7)[0]
+    ]
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in made.rglob("*")} == before
+    with pytest.raises(RequestError, match="is no index"):
+        stillreel.search(made / "nope", "a dog")
+
+
+def test_an_index_that_was_made_anew_is_opened_anew(made: Path, videos: Path, checkpoint: Path, tmp_path: Path) -> None:
+    few = tmp_path / "videos"
+    few.mkdir()
+    for path in sorted(videos.glob("*.mp4"))[:2]:
+        shutil.copy(path, few)
+    assert index(few, tmp_path / "index", checkpoint) == 0
+    assert len(stillreel.search(tmp_path / "index", "a dog")) == 2
+    shutil.copy(sorted(videos.glob("*.mp4"))[2], few)
+    assert index(few, tmp_path / "index", checkpoint) == 0
+    assert len(stillreel.search(tmp_path / "index", "a dog")) == 3

@@ -81,10 +81,20 @@ def test_a_log_gets_the_line(caplog: pytest.LogCaptureFixture) -> None:
         display.tell(reading(510))
     first, second = caplog.messages
     assert first == (
-        "step 500/1,000  loss 2.5000 (infonce 2.2500)  lr 4.00e-06  grad_norm 1.5  logit_scale 14.3  1,234.5 clips/s  MFU 34.6%  "
-        "data wait 1.2%  3.2 GB  epoch 0.25, 32,000 clips  67 min left"
+        "step 500/1,000  loss 2.5000  1,234 clips/s  67 min left  lr 4.00e-06  wait 1.2%  MFU 34.6%  3.2 GB"
     )
-    assert "MFU -  " in second
+    assert "MFU" not in second
+    assert second.endswith("wait 1.2%  3.2 GB")
+
+
+def test_a_line_of_any_run_fits_a_hundred_columns() -> None:
+    """What has no room is in metrics.jsonl."""
+    long = reading(1, mfu=0.3456)._replace(
+        step=999_999, steps=1_000_000, clips_per_s=1_234_567.8, left_s=1e6, memory=139 << 30, data_wait=1.0
+    )
+    for one in (long, long._replace(values={**long.values, "loss": 123456.789}), reading(1)):
+        assert len(one.line()) <= 100
+        assert "clips/s" in one.line() and "left" in one.line()
 
 
 def test_a_terminal_gets_a_bar() -> None:
