@@ -8,6 +8,8 @@ Triton, the same is done here op by op.
 
 from __future__ import annotations
 
+import logging
+import subprocess
 from functools import cache
 from types import ModuleType
 
@@ -18,6 +20,9 @@ from stillreel.animate.render.filters import PHASES, UNIT
 from stillreel.animate.render.plan import Still, StillBatch, batch_stills, prepare_still
 
 __all__ = ["Still", "StillBatch", "batch_stills", "prepare_still", "render_normalized", "render_stills"]
+
+
+_log = logging.getLogger(__name__)
 
 
 def render_stills(batch: StillBatch, device: torch.device | str) -> Tensor:
@@ -53,8 +58,13 @@ def _kernels(device: str) -> ModuleType | None:
     if device != "cuda":
         return None
     try:
+        import triton
+
         from stillreel.animate.render import kernels
-    except ImportError:  # torch comes without Triton on some systems
+
+        triton.runtime.driver.active.get_current_target()  # builds what launches kernels, by the system's compiler
+    except (ImportError, RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        _log.warning(f"frames are rendered on the device op by op, many times slower: Triton cannot be used ({error})")
         return None
     return kernels
 

@@ -93,6 +93,14 @@ def test_nothing_of_the_renderer_is_left_to_torch_s_compiler() -> None:
     assert not counters["stats"] and not counters["frames"]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="Triton can be used here")
+def test_where_triton_cannot_be_used_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    from stillreel.animate.render.device import _kernels
+
+    assert _kernels.__wrapped__("cuda") is None
+    assert "op by op, many times slower: Triton cannot be used (" in caplog.text
+
+
 def test_rounds_are_those_of_the_kernel_s_loops() -> None:
     batch = small_batch(0, frames=3, size=gpu_instructions.SIZE)
     programs, rows, both = 0, 0, 0

@@ -13,6 +13,7 @@ from stillreel.animate.render.device import render_stills
 from stillreel.configs import DataError, RequestError
 from stillreel.pretrain.data import ClipBatch, ClipLoader, Share, View, view_at
 from stillreel.pretrain.data.identity import identify
+from stillreel.pretrain.engine.prefetcher import DevicePrefetcher
 from stillreel.shards import as_webdataset
 from stillreel.shards.stream.stream import open_blend
 from tests.making import animate, picture_folder
@@ -52,6 +53,19 @@ def test_device_renders_the_same_frames(built: dict[str, Path]) -> None:
         expected = torch.from_numpy(np.stack([here[key] for key in batch.keys]))
         # The device's own tests say how closely it agrees; here it must be the right clip.
         assert (frames.int() - expected.int()).abs().float().mean() < 0.5
+
+
+def test_what_a_model_reads_is_the_same_wherever_it_is_rendered(built: dict[str, Path]) -> None:
+    seen = {}
+    for render in ("loader", "device"):
+        rules = settings_of(frames=5, size=64, render=render, context_length=8)
+        loader = ClipLoader(open_blend(str(built["recipe"])), rules, Share(5), steps=1, workers=1)
+        (seen[render],) = DevicePrefetcher(loader, torch.device("cpu"), dtype=torch.float32)
+    here, there = (one.batch for one in seen.values())
+    assert here.frames.shape == there.frames.shape == (5, 5, 3, 64, 64)
+    # A level of color is about 0.015.
+    assert (here.frames - there.frames).abs().mean() < 0.5 * 0.015
+    assert all(torch.equal(mine, other) for mine, other in zip(here.identity, there.identity, strict=True))
 
 
 def test_a_worker_tells_who_is_who(built: dict[str, Path]) -> None:
