@@ -42,10 +42,12 @@ from stillreel.pretrain.model.patches3d import Patches3d
 from stillreel.pretrain.model.rerank import Reranker
 from stillreel.pretrain.model.temporal import Stan, TemporalAlignment, build_temporal
 from stillreel.pretrain.model.towers import (
-    attend_causally,
+    CausalAttention,
+    PackedAttention,
     causal_mask,
     embed_patches,
     encode_words,
+    pack_attention,
     project_class_token,
     project_patches,
     project_pixels,
@@ -67,8 +69,10 @@ class VideoTextModel(nn.Module):
         self.settings = settings
         self.clip = clip
         self._walks_frames, self._walks_words = has_class_token(clip.visual), reads_to_the_end(text_of(clip))
+        if self._walks_frames:
+            pack_attention(clip.visual, PackedAttention)
         if self._walks_words:
-            attend_causally(text_of(clip))
+            pack_attention(text_of(clip), CausalAttention)
         if settings.patches == "3d":
             needs_class_token(clip.visual, "patches=3d")
         self.patches = (

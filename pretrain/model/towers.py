@@ -265,8 +265,14 @@ def project_patches(visual: VisionTransformer, patches: Tensor, side: int) -> Te
     return projected
 
 
-class CausalAttention(nn.MultiheadAttention):
-    """open_clip's attention over words, told what its mask is: kernels that know need none, and skip what it hides."""
+class PackedAttention(nn.MultiheadAttention):
+    """open_clip's attention of tokens (N, L, D) to themselves, told what its mask is: kernels that know need none.
+
+    In training q, k and v are read where their one product lies, and their gradients are written as one: torch's own copies
+    them apart, twice there and four times back. Evaluation stays torch's, which has a kernel of its own for it.
+    """
+
+    causal = False  # tokens see those before them only
 
     def forward(
         self,
@@ -279,18 +285,31 @@ class CausalAttention(nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        assert attn_mask is not None and key_padding_mask is None and not need_weights
-        mixed: tuple[Tensor, Tensor | None] = super().forward(
-            query, key, value, need_weights=False, attn_mask=attn_mask, is_causal=True
-        )
-        return mixed
+        assert key_padding_mask is None and not need_weights
+        assert (attn_mask is not None) == self.causal
+        if not self.training:
+            mixed: tuple[Tensor, Tensor | None] = super().forward(
+                query, key, value, need_weights=False, attn_mask=attn_mask, is_causal=self.causal
+            )
+            return mixed
+        assert query is key is value and not self.dropout
+        packed = F.linear(query, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = (one.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for one in packed.chunk(3, dim=-1))
+        heard = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        return self.out_proj(heard.transpose(1, 2).flatten(2)), None
 
 
-def attend_causally(text: Any) -> None:
-    """Make a text tower's attention `CausalAttention`, in place. Weights, names and, on a CPU, bits stay."""
-    for module in text.transformer.modules():
+class CausalAttention(PackedAttention):
+    """The same over words, which see those before them."""
+
+    causal = True
+
+
+def pack_attention(tower: Any, kind: type[PackedAttention]) -> None:
+    """Make a tower's attention of this kind, in place. Weights and names stay, and in evaluation on a CPU bits."""
+    for module in tower.transformer.modules():
         if type(module) is nn.MultiheadAttention:
-            module.__class__ = CausalAttention
+            module.__class__ = kind
 
 
 def encode_words(text: Any, token_ids: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Two things still ask for a driver there, and are stood in for: torch's autograd engine, by `Engine`, which calls the same nodes of
 the same graph in Python, one after another; and autocast, which is told that the device has bf16. cuDNN is off, so an LSTM is its
-matrix products. What kernels do, and what they wait for by themselves, cannot be seen here.
+matrix products, and so is attention, whose kernel is chosen by a device's properties. What kernels do, and what they wait for by
+themselves, cannot be seen here.
 """
 
 from __future__ import annotations

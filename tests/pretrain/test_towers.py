@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import open_clip
 import pytest
 import torch
 from open_clip.transformer import QuickGELU
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.model import ModelSettings, TowerSettings
@@ -15,7 +18,16 @@ from stillreel.configs.system.storage import Folder
 from stillreel.pretrain.model import VideoTextModel
 from stillreel.pretrain.model.checkpoint import save_model
 from stillreel.pretrain.model.pretrained import load_towers
-from stillreel.pretrain.model.towers import TINY, activation_of, build_towers, infer_tower, model_cfg_of
+from stillreel.pretrain.model.towers import (
+    TINY,
+    CausalAttention,
+    PackedAttention,
+    activation_of,
+    build_towers,
+    causal_mask,
+    infer_tower,
+    model_cfg_of,
+)
 from tests.pretrain.zoo import shaken
 
 SMALL = TINY.__class__(32, 48, 16, 128, 2, 64, 3, 12, 300)
@@ -112,3 +124,44 @@ def test_a_model_of_ours_gives_its_towers_to_one_with_another_module(tmp_path: P
     assert all(torch.equal(one, model.clip.state_dict()[name]) for name, one in clip.state_dict().items())
     with pytest.raises(DataError, match=r"towers\.name=ViT-B-32.*visual"):
         load_towers(TowerSettings(name="ViT-B-32", pretrained=str(tmp_path / "ours")))
+
+
+class Copies(TorchDispatchMode):
+    """The shapes of tensors that are copied within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func.overloadpacket.__name__ in ("clone", "copy_", "_to_copy"):
+            self.found.append(tuple(args[0].shape))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("kind", "length"), [(PackedAttention, 50), (CausalAttention, 32)])
+def test_packed_attention_is_torchs_without_its_copies(kind: type[PackedAttention], length: int) -> None:
+    """Training: outcomes and gradients in fp32 to a millionth. Evaluation: torch's own, to the bit."""
+    torch.manual_seed(2)
+    plain = nn.MultiheadAttention(128, 2, batch_first=True).train()
+    nn.init.normal_(plain.in_proj_bias)
+    packed = copy.deepcopy(plain)
+    packed.__class__ = kind
+    mask = causal_mask(length) if kind.causal else None
+    tokens = torch.randn(6, length, 128)
+    asked = torch.randn(6, length, 128)
+    told, copies = [], []
+    for attention in (plain, packed):
+        given = tokens.clone().requires_grad_()
+        with Copies() as counted:
+            outcome = attention(given, given, given, need_weights=False, attn_mask=mask, is_causal=kind.causal)[0]
+            outcome.backward(asked)
+        told.append([outcome, given.grad, *(one.grad for one in attention.parameters())])
+        copies.append([shape for shape in counted.found if len(shape) > 2])
+    for one, right in zip(told[1], told[0], strict=True):
+        assert (one - right).norm() < 1e-6 * right.norm()
+    assert copies[0] and not copies[1], copies
+    with torch.no_grad():
+        ends = [one.eval()(tokens, tokens, tokens, need_weights=False, attn_mask=mask)[0] for one in (packed,)]
+        ends.append(plain.eval()(tokens, tokens, tokens, need_weights=False, attn_mask=mask, is_causal=kind.causal)[0])
+    assert torch.equal(*ends)
