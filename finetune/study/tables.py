@@ -199,8 +199,8 @@ def _runs(study: Study) -> Table:
             rows.append((*_names(arm), Entry(str(seed)), where, Entry(study.results[cell]["digest"][:12])))
             anchors.append(arm.anchor if seed == study.seeds(arm)[0] else "")
     note = (
-        "Each cell's folder, whose run.json and result.json have all of its settings, and the digest of those that decide what is "
-        "learned. Every figure links to the first of its runs."
+        "Each cell's folder, whose run.json and result.json have all of its settings, and the digest of those that decide what "
+        "is learned. Every figure links to the first of its runs."
     )
     return Table("Runs", note, (*_ARM, "seed", "run", "settings"), tuple(rows), tuple(anchors))
 
