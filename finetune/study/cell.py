@@ -85,7 +85,6 @@ def _make_cell(settings: StudySettings, out: Path, cell: Cell, digest: str) -> N
         "cell": cell._asdict(),
         "digest": digest,
         "settings": {name: one.model_dump(mode="json") for name, one in told.items()},
-        "settings_digests": {name: one.digest() for name, one in told.items()},
         "cost": cost,
         "answers": answers,
     })  # fmt: skip

@@ -47,6 +47,8 @@ def run_study(settings: StudySettings, out: Path) -> list[str]:
     """Make what is missing; returns what failed, in sentences. Interrupted when it is stopped."""
     begin = time.monotonic()
     with sole_writer(Folder(str(out))), stoppable("finished cells are kept. Run the same command again to go on"):
+        if len(results_of(settings, out)) == len(cells_of(settings)):
+            return []
         write_world(out / "world", settings)
         with _pool(settings) as pool:
             pool.submit(make_image, settings, out).result()

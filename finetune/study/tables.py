@@ -195,13 +195,14 @@ def _runs(study: Study) -> Table:
     for arm in study.arms():
         for seed in study.seeds(arm):
             cell = Cell(*arm, seed)
-            digests = study.results[cell]["settings_digests"]
-            told = [digests[stage][:12] if stage in digests else _NOTHING for stage in ("pretrain", "finetune")]
             where = Entry(f"cells/{cell.name}", f"cells/{cell.name}/run.json")
-            rows.append((*_names(arm), Entry(str(seed)), where, *map(Entry, told)))
+            rows.append((*_names(arm), Entry(str(seed)), where, Entry(study.results[cell]["digest"][:12])))
             anchors.append(arm.anchor if seed == study.seeds(arm)[0] else "")
-    note = "Each cell's folder, whose run.json has all of its settings, and their digests. Every figure links to its first run."
-    return Table("Runs", note, (*_ARM, "seed", "run", "pretraining", "finetuning"), tuple(rows), tuple(anchors))
+    note = (
+        "Each cell's folder, whose run.json and result.json have all of its settings, and the digest of those that decide what "
+        "is learned. Every figure links to the first of its runs."
+    )
+    return Table("Runs", note, (*_ARM, "seed", "run", "settings"), tuple(rows), tuple(anchors))
 
 
 def _by_arm(study: Study, title: str, note: str, kinds: tuple[str, ...], figure: Callable[[Arm, str], Figure]) -> Table:

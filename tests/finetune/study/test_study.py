@@ -35,6 +35,16 @@ progress: off
 """
 
 
+# When a study is killed: while it draws, trains the image model, pretrains, finetunes, and between cells.
+MOMENTS = (
+    "world/frames/plan-000.parquet",
+    "image/run.json",
+    "pretrained/film-seq-s0/run.json",
+    "cells/film-seq-40-s0/metrics.jsonl",
+    "cells/none-rerank-40-s0/result.json",
+)
+
+
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("presets") / "micro.yaml"
@@ -102,13 +112,14 @@ def test_no_finished_cell_is_computed_again(study: Path, preset: Path) -> None:
 def test_killed_at_any_moment_it_ends_with_the_same_tables(study: Path, preset: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
     words = [sys.executable, "-m", "stillreel", "study", str(preset), f"out={out}"]
-    for seconds in (14, 18, 22):
+    for moment in MOMENTS:
         run = subprocess.Popen(
             words, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        time.sleep(seconds)
-        if run.poll() is None:
-            os.killpg(run.pid, signal.SIGKILL)
+        while not (out / moment).exists():
+            assert run.poll() is None, f"it ended before {moment}"
+            time.sleep(0.02)
+        os.killpg(run.pid, signal.SIGKILL)
         run.wait()
     assert main(["study", str(preset), f"out={out}"]) == 0
     assert answers(out) == answers(study)
