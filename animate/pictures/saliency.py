@@ -31,7 +31,8 @@ def salient_point(pixels: NDArray[np.uint8]) -> tuple[int, int]:
     if not rows or not columns:  # a line of pixels
         return width // 2, height // 2
     # By halves, areas are (a + b + c + d + 2) >> 2.
-    cells = cv2.resize(samples[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA)
+    halved = cv2.resize(samples[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA)
+    cells = np.asarray(halved, np.uint8)
     center, surround = _box_sums(cells, _CENTER), _box_sums(cells, _SURROUND)
     red, green, blue = cv2.split(cv2.absdiff(center * _SURROUND**2, surround * _CENTER**2))
     held = ((red + green + blue) >> _BITS[0]) * _weights(rows, columns) >> _BITS[1]
