@@ -106,7 +106,7 @@ def _card(card: Card, fps: int) -> str:
         f'{_overlay(card)}</figure><div class="clip"></div>'
         f'<div class="about"><p class="caption">{isolated(card.captions[card.spoken])}</p>'
         f'<p class="words">{escape(card.words)}</p><p class="facts">{facts}</p>{_all_captions(card)}</div>'
-        f'<div class="strip"></div></article>'
+        f'<div class="reel" tabindex="0" role="group" aria-label="frames"><div class="strip"></div></div></article>'
     )
 
 

@@ -27,21 +27,26 @@ class Told(NamedTuple):
     history: History
     answers: Answers | str
     tested: Sequence[Results]
+    beside: Sequence[History]
 
 
-def render_page(history: History, answers: Answers | str, tested: Sequence[Results] = ()) -> str:
-    """The HTML of the page."""
-    told = Told(history, answers, tested)
+def render_page(
+    history: History, answers: Answers | str, tested: Sequence[Results] = (), beside: Sequence[History] = ()
+) -> str:
+    """The HTML of the page; curves of the runs `beside` are drawn over those of the run."""
+    told = Told(history, answers, tested, beside)
+    benchmarks = ", ".join(dict.fromkeys(str(one["benchmark"]) for one in tested))
+    name = f"{history.run.name} on {benchmarks}" if benchmarks else history.run.name
     shared, own = "stillreel.animate.preview", "stillreel.finetune.report"
     style = _asset(shared, "base.css") + _asset(own, "page.css")
     script = _asset(shared, "base.js") + _asset(own, "page.js")
     state = "finished" if history.is_finished else "not finished"
     return Template(_asset("stillreel.finetune.report", "page.html")).substitute(
-        title=escape(f"{history.run.name}: a run of {history.steps:,} steps"),
+        title=escape(f"{name}: a run of {history.steps:,} steps"),
         policy=content_policy(style, script),
         style=style,
         script=script,
-        name=isolated(history.run.name),
+        name=isolated(name),
         where=isolated(str(history.run)),
         settings=escape(f"settings {history.digest[:12]}, {state} after step {history.steps:,}"),
         totals=_totals(history),
@@ -83,7 +88,9 @@ def _curves(told: Told) -> str:
     history = told.history
     parts = history.parts()
     loss = [Line("loss", history.curve("loss"))]
-    if len(parts) > 1:
+    if told.beside:
+        loss = _of_each(told, "loss")
+    elif len(parts) > 1:
         loss += [Line(name.removeprefix("loss."), history.curve(name), at) for at, name in enumerate(parts, 1)]
     charts = [
         draw_chart("Loss", loss),
@@ -102,11 +109,25 @@ def _curves(told: Told) -> str:
     return _section("curves", history.stage, f'<div class="charts">{drawn}</div>' if drawn else nothing)
 
 
+def _of_each(told: Told, curve: str) -> list[Line]:
+    """A curve of the run and of those beside it, each in a color of its own."""
+    runs = (told.history, *told.beside)
+    return [Line(name, run.curve(curve), at) for at, (name, run) in enumerate(zip(_names(runs), runs, strict=True))]
+
+
+def _names(runs: Sequence[History]) -> list[str]:
+    """What each of several runs is called: the last part of its folder, or all of it where that is another's, too."""
+    last = [history.run.name for history in runs]
+    return [name if last.count(name) == 1 else str(one.run) for name, one in zip(last, runs, strict=True)]
+
+
 def _percent(history: History, name: str) -> list[tuple[float, float]]:
     return [(step, 100 * value) for step, value in history.curve(name)]
 
 
 def _recalls(told: Told, way: str) -> list[Line]:
+    if told.beside:
+        return [line._replace(name=f"R@1, {line.name}") for line in _of_each(told, f"{way}_r1")]
     lines = []
     for color, depth in enumerate(_DRAWN):
         name, points = f"R@{depth}", told.history.curve(f"{way}_r{depth}")

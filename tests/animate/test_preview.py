@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -112,9 +113,14 @@ def test_browser_shows_cards_filters_and_playing_clips(page: Path, tmp_path: Pat
     <script>
     addEventListener("load", async () => {
       const shown = () => document.querySelectorAll("article:not([hidden])").length;
-      const report = {all: shown()};
+      const more = document.querySelector(".more");
+      const report = {first: shown(), offered: more.textContent};
+      more.click();
+      report.all = shown();
+      report.whole = more.hidden;
       const button = [...document.querySelectorAll("nav button")].find((one) => one.textContent.startsWith("zoom in"));
       button.click();
+      if (!more.hidden) more.click();
       report.zoom = shown();
       report.promised = +button.textContent.match(/\\d+$/)[0];
       const search = document.querySelector("nav input[type=search]");
@@ -152,7 +158,17 @@ def test_browser_shows_cards_filters_and_playing_clips(page: Path, tmp_path: Pat
     report = json.loads(said.split("REPORT")[1].split("END")[0])
     assert report.pop("zoom") == report.pop("promised") > 0
     assert report.pop("polygons") >= 6
-    assert report == {"all": 59, "none": 0, "said": True, "still": True, "moves": True, "paused": "paused"}
+    assert report.pop("offered") == "47 more of 59"
+    assert report == {
+        "first": 12,
+        "all": 59,
+        "whole": True,
+        "none": 0,
+        "said": True,
+        "still": True,
+        "moves": True,
+        "paused": "paused",
+    }
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -172,3 +188,30 @@ def test_the_policy_lets_the_page_work_and_a_caption_run_nothing(page: Path, tmp
         (tmp_path / "unescaped.html").write_text(text.replace("<main>", f"<main><p>{HOSTILE}</p>", 1))
         one.open((tmp_path / "unescaped.html").as_uri())
         assert len(one.complaints) >= 2 and one.run("document.title") != "1"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [390, 1400])
+def test_a_page_fits_any_window_and_is_no_endless_scroll(page: Path, tmp_path: Path, width: int) -> None:
+    """However many clips it holds: twelve are shown, and more when they are asked for. A strip is swiped, not shrunk."""
+    with browser(tmp_path / "profile") as one:
+        one.size(width, 800)
+        one.open(page.as_uri())
+        assert one.run("document.documentElement.scrollWidth") <= width
+        assert (
+            one.run("Math.max(...[...document.querySelectorAll('article')].map((card) => card.scrollWidth))") <= width
+        )
+        assert one.run("document.documentElement.scrollHeight") < 12_000
+        frame = one.run("document.querySelector('.strip').offsetWidth / 6")
+        assert frame >= 90
+        assert one.run("document.querySelector('.reel').scrollWidth > document.querySelector('.reel').clientWidth") is (
+            width == 390
+        )
+        one.run("document.querySelector('.reel').scrollLeft = 200")
+        assert (one.run("document.querySelector('.reel').scrollLeft") > 0) is (width == 390)
+        one.run("document.querySelector('.more').click()")
+        assert one.run("document.querySelectorAll('article:not([hidden])').length") == 59
+        if folder := os.environ.get("STILLREEL_SHOTS"):  # to be looked at
+            one.run("document.querySelector('article').scrollIntoView()")
+            one.shoot(Path(folder, f"preview-{width}.png"))
+        assert one.complaints == []

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import subprocess
-from html import escape
+from html import escape, unescape
 from html.parser import HTMLParser
 from itertools import permutations
 from pathlib import Path
@@ -270,3 +270,19 @@ def test_the_policy_lets_the_page_work_and_a_caption_run_nothing(page: Path, tmp
         (tmp_path / "unescaped.html").write_text(text.replace("<main>", f"<main>{hostile}", 1))
         one.open((tmp_path / "unescaped.html").as_uri())
         assert len(one.complaints) >= 2 and one.run("document.title") != "1"
+
+
+def test_other_runs_are_drawn_over_the_run(run: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    said = stillreel("report", run, f"page={tmp_path / 'page.html'}", "clips=0", f"beside={other}")
+    assert said.returncode == 0, said.stderr
+    lines = [
+        json.loads(unescape(told)) for told in re.findall('data-lines="([^"]*)"', (tmp_path / "page.html").read_text())
+    ]
+    assert [line["name"] for line in lines[0]] == [run.name, "other"]
+    assert lines[0][0]["points"] == lines[0][1]["points"]
+    assert [line["color"] for line in lines[0]] == [0, 1]
+    assert any([line["name"] for line in chart] == [f"R@1, {run.name}", "R@1, other"] for chart in lines)
+    many = stillreel("report", run, f"page={tmp_path / 'many.html'}", "beside=a,b,c,d")
+    assert many.returncode == 2
+    assert "beside= names 4 runs; a chart tells at most 4 apart" in many.stderr
