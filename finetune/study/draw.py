@@ -16,6 +16,7 @@ _CANVAS = 1.5  # sides of a view
 _STILL = 2.0  # sides of a view: a picture is larger, so that a camera has room
 _TRAVEL, _REACH = 0.17, 0.15  # of a thing and of the camera, either way, in sides of the canvas
 _APART = 0.15  # two things from the center
+_SIDE = -1.6  # times as far, one that is by itself on a side
 
 
 class _State(NamedTuple):
@@ -32,11 +33,11 @@ def draw_video(plan: Plan, seed: int, frames: int, size: int) -> Pixels:
     return np.ascontiguousarray(drawn[::-1]) if plan.backwards else drawn
 
 
-def draw_still(plan: Plan, seed: int, size: int) -> Pixels:
-    """A picture uint8 (H, W, 3), twice as large as a view or more."""
+def draw_still(plan: Plan, seed: int, size: int, *, whole: bool = False) -> Pixels:
+    """A picture uint8 (H, W, 3), twice as large as a view or more; square where it is to be seen `whole`."""
     dice = Dice(seed, plan.dice)
     wide, *_ = dice.units("sides", 2)
-    width, height = ((1.25, 1.0), (1.0, 1.25), (1.0, 1.0))[int(wide * 3)]
+    width, height = (1.0, 1.0) if whole else ((1.25, 1.0), (1.0, 1.25), (1.0, 1.0))[int(wide * 3)]
     shape = round(width * _STILL * size), round(height * _STILL * size)
     things = [state.thing for state in _states(plan, dice, 0.5)]
     return draw_scene(Scene(*shape, plan.ground, tuple(things), dice))
@@ -97,8 +98,8 @@ def _states(plan: Plan, dice: Dice, time: float) -> list[_State]:
 def _place(plan: Plan, number: int, x: float, y: float) -> tuple[float, float]:
     """Where the center of a thing stands, in sides of the canvas."""
     sign = 1 if number else -1
-    across = {"left of": sign, "right of": -sign}.get(plan.place, 0)
-    along = {"above": sign, "below": -sign}.get(plan.place, 0)
+    across = {"left of": sign, "right of": -sign, "at the left": _SIDE, "at the right": -_SIDE}.get(plan.place, 0)
+    along = {"above": sign, "below": -sign, "at the top": _SIDE, "at the bottom": -_SIDE}.get(plan.place, 0)
     return 0.5 + x + _APART * across, 0.5 + y + _APART * along
 
 

@@ -20,7 +20,7 @@ from stillreel.configs.pretrain import PretrainSettings
 from stillreel.configs.settings import canonical_json
 from stillreel.configs.study import NONE, GridSettings, StageSettings, StudySettings
 from stillreel.finetune.study.world import GROUP
-from stillreel.finetune.study.write import CLIPS, FRAMES, IMAGES, LEAKED, SHUFFLED, table_of_split
+from stillreel.finetune.study.write import CLIPS, FRAMES, IMAGES, LEAKED, SHUFFLED, WHOLE, table_of_split
 
 SCHEMA_VERSION = 1
 _SAVED = 100  # steps between checkpoints: what a kill costs
@@ -109,7 +109,8 @@ def image_settings(settings: StudySettings, out: Path) -> PretrainSettings:
     """The image model: a frame a picture, the mean of one."""
     values = _run(settings, settings.image, "mean", 0)
     data = settings.real.images or str(out / "world" / IMAGES)
-    values |= {"out": str(out / "image"), "data": data, "grammar": "still", "fresh": True, "frames": 1}
+    values |= {"out": str(out / "image"), "data": data, "fresh": True, "frames": 1}
+    values["grammar"] = "still" if settings.real.images else str(out / "world" / WHOLE)
     return PretrainSettings.resolve({**values, "render": settings.render})
 
 

@@ -52,6 +52,8 @@ _LIKE = {"across": "pan", "along": "tilt", "size": "zoom", "turn": "pan", "prese
 _BESIDE = {"pan": "along", "tilt": "across", "zoom": "across"}  # what a thing does while the camera moves
 ACTS = {"jump": "jumps", "blink": "blinks", "swell": "swells"}
 _PLACES = ("left of", "right of", "above", "below")
+# Where a thing is by itself, in pictures that are seen whole.
+_SIDES = ("at the left", "at the right", "at the top", "at the bottom", "in the middle")
 
 
 class Actor(NamedTuple):
@@ -116,10 +118,17 @@ def plan_videos(seed: int, part: Part, count: int) -> Iterator[Video]:
                 yield Video(name, kind, group, pair, caption, plan._replace(dice=f"{part} {group}"))
 
 
-def plan_still(seed: int, number: int) -> tuple[Plan, str]:
-    """A picture of the part that is pretrained on, of one or two things, and its caption."""
+def plan_still(seed: int, number: int, *, whole: bool = False) -> tuple[Plan, str]:
+    """A picture of the part that is pretrained on, of one or two things, and its caption.
+
+    Of one that is seen `whole` the caption may tell on which side a thing is, which no camera may change. An image model that
+    never had to know where things are has class tokens without it, and nothing that joins frames can then see what moves.
+    """
     dice = Dice(seed, f"still {number}")
     actors, ground = _two(seed, "stills", dice)
+    if whole and dice.unit("side") < 0.4:
+        side = _SIDES[int(dice.unit("which side") * len(_SIDES))]
+        return Plan(actors[:1], ground, f"still {number}", side), f"{_shape(actors[0])} {side}"
     if dice.unit("alone") < 0.4:
         return Plan(actors[:1], ground, f"still {number}"), f"{actors[0].name} {GROUNDS[ground].words}"
     place = _PLACES[int(dice.unit("place") * len(_PLACES))]

@@ -43,6 +43,16 @@ from stillreel.shards.format.writer import ShardWriter
 
 FRAMES, IMAGES, CLIPS = "frames", "images-shards", "clips-shards"
 SHUFFLED, LEAKED = "shuffled", "leaked"  # training splits of the sanity checks
+WHOLE = "whole.yaml"  # how the image model sees its pictures
+
+_WHOLE = """# All of a picture, as it is: what a caption says of its sides stays true.
+kind: shots
+shots: [1.0]
+moves: {static: 1.0}
+scale: [1.0, 1.0]
+flip: 0
+seen: 0.5
+"""
 
 _SHARD_SIZE, _QUALITY, _BATCH = 200, 95, 50
 _LIBRARIES = ("numpy", "opencv-python-headless", "pyarrow", "simplejpeg", "stillreel")
@@ -58,9 +68,11 @@ def write_world(folder: Path, study: StudySettings) -> None:
         ("images", range(settings.images), not study.real.images and study.image.steps > 0),
         ("clips", range(settings.images, settings.images + settings.clips), not study.real.clips),
     )
+    folder.mkdir(parents=True, exist_ok=True)
+    Folder(str(folder)).publish(WHOLE, _WHOLE.encode())
     for name, numbers, is_drawn in needed:
         if is_drawn:
-            _draw_stills(folder / name, settings, numbers, study.workers)
+            _draw_stills(folder / name, settings, numbers, study.workers, name == "images")
             values = {**how, "name": f"study_{name}", "seed": settings.seed, "size": settings.size}
             animate.run(str(folder / name), str(folder / f"{name}-shards"), AnimateSettings.resolve(values))
     if not study.real.benchmark:
@@ -111,16 +123,16 @@ def _write_tables(folder: Path, settings: WorldSettings, pairs: Sequence[int]) -
         Folder(str(folder)).publish(table_of_split(split, count), text.encode())
 
 
-def _draw_stills(folder: Path, settings: WorldSettings, numbers: range, workers: int) -> None:
+def _draw_stills(folder: Path, settings: WorldSettings, numbers: range, workers: int, whole: bool) -> None:
     """Pictures, and last their table, which says that they are all there."""
-    drawn = {number: plan_still(settings.seed, number) for number in numbers}
+    drawn = {number: plan_still(settings.seed, number, whole=whole) for number in numbers}
     table = "".join(["file\tcaption\n", *(f"{number:06d}.jpg\t{told}\n" for number, (_, told) in drawn.items())])
     if (folder / "captions.tsv").is_file() and (folder / "captions.tsv").read_text() == table:
         return
     folder.mkdir(parents=True, exist_ok=True)
     _log.info(f"draw {len(numbers):,} pictures into {folder}")
     batches = [numbers[at : at + _BATCH] for at in range(0, len(numbers), _BATCH)]
-    draw = partial(_draw_batch, folder, settings)
+    draw = partial(_draw_batch, folder, settings, whole)
     if workers > 1:
         with process_pool(workers) as pool:
             list(pool.map(draw, batches))
@@ -130,9 +142,10 @@ def _draw_stills(folder: Path, settings: WorldSettings, numbers: range, workers:
     Folder(str(folder)).publish("captions.tsv", table.encode())
 
 
-def _draw_batch(folder: Path, settings: WorldSettings, numbers: range) -> None:
+def _draw_batch(folder: Path, settings: WorldSettings, whole: bool, numbers: range) -> None:
     for number in numbers:
-        picture = draw_still(plan_still(settings.seed, number)[0], settings.seed, settings.size)
+        plan, _ = plan_still(settings.seed, number, whole=whole)
+        picture = draw_still(plan, settings.seed, settings.size, whole=whole)
         jpeg = simplejpeg.encode_jpeg(picture, quality=_QUALITY, colorspace="RGB", colorsubsampling="420")
         (folder / f"{number:06d}.jpg").write_bytes(jpeg)
 

@@ -12,7 +12,7 @@ from stillreel.configs import DataError, RequestError
 from stillreel.configs.finetune import FinetuneSettings
 from stillreel.finetune.data.asked import open_asked
 from stillreel.finetune.data.clips import Clip, Draws, FileSource
-from stillreel.finetune.data.loader import Pair, pair_loader, start_state
+from stillreel.finetune.data.loader import Pair, order_of, pair_loader, start_state
 from stillreel.finetune.data.prepare import run as prepare_run
 from stillreel.finetune.data.store import StoredSource, open_store
 from stillreel.finetune.evaluation.benchmark import BenchmarkClips
@@ -201,3 +201,20 @@ def test_what_a_store_lacks_is_named_as_the_video_s_trouble(stored: tuple[Finetu
     damaged = StoredSource(settings.video_settings(), store)
     with pytest.raises(VideoError, match=r"corrupt: .*not the bytes that were written"):
         damaged.read(clips[0], None)
+
+
+def test_pairs_that_are_together_are_read_so_and_all_of_them_once() -> None:
+    alone = order_of(10, SETTINGS, 0)
+    runs = order_of(10, SETTINGS.model_copy(update={"together": 4}), 0).tolist()
+    assert sorted(alone.tolist()) == sorted(runs) == list(range(10))
+    assert {tuple(run) for run in (runs[runs.index(0) :][:4], runs[runs.index(4) :][:4])} == {
+        (0, 1, 2, 3),
+        (4, 5, 6, 7),
+    }
+    assert runs != order_of(10, SETTINGS.model_copy(update={"together": 4}), 1).tolist() or runs != list(range(10))
+
+
+def test_a_state_goes_on_with_the_pairs_together_as_they_were(pairs: list[Pair]) -> None:
+    assert start_state(pairs, 0) == start_state(pairs, 0, 1)
+    with pytest.raises(RequestError, match="they were together otherwise"):
+        pair_loader(pairs, SETTINGS, Share(4), start_state(pairs, 0, 4), 1)
