@@ -400,3 +400,11 @@ def test_a_coarse_model_is_served_without_a_second_stage(videos: Path, tmp_path:
     with answering(tmp_path / "index") as running:
         assert not running.ask("/api/about").json["can_rerank"]
         assert running.search({"text": "a", "rerank": True}).json["results"][0]["fine"] is None
+
+
+def test_as_many_are_found_as_are_asked_for(server: Server) -> None:
+    assert len(server.ask("/api/similar/0?k=2").json["results"]) == 2
+    for wrong in ("0", "201", "-1", "two", "1e2"):
+        refused = server.ask(f"/api/similar/0?k={wrong}")
+        assert refused.status == 400
+        assert "expected 1 to 200" in refused.json["error"]
