@@ -239,7 +239,13 @@ class DownloadSettings(Settings):
 
 
 class VerifySettings(Settings):
-    workers: int = Field(0, ge=0, description="threads that read and hash; 0: one per CPU")
+    workers: int = Field(
+        0, ge=0, description="threads that read and hash, on Ray shards in work at once; 0: one per CPU"
+    )
+    ray: str = Field(
+        "off", description="off: threads of this process; local: a private Ray; auto or an ADDRESS: a cluster"
+    )
+    task: TaskSettings = TaskSettings()
     progress: Literal["auto", "bar", "lines", "off"] = Field(
         "auto", description="auto: a bar on a terminal, lines in a log"
     )

@@ -105,6 +105,11 @@ class FinetuneSettings(TrainSettings, ProtocolSettings):
     )
     eval: FinetuneEvalSettings = FinetuneEvalSettings()
     prepare: bool = Field(False, description="only decode all videos and store their frames in `out`, for prepared=")
+    ray: str = Field(
+        "off",
+        description="prepare=true: off: `workers` processes without Ray; local: a private Ray; auto or an ADDRESS: a cluster, "
+        "where at most `workers` shards are in work, with workers=0 as many as there is room for",
+    )
     dry_run: bool = Field(False, description="print the plan, its cost and what was found, and do nothing")
 
     @model_validator(mode="after")

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
+from stillreel.configs.build import TaskSettings
 from stillreel.configs.settings import Settings
 from stillreel.configs.video import ReadsVideos
 
 Device = Literal["auto", "cpu", "cuda"]
 _DEVICE = "auto: CUDA where there is a GPU, else cpu"
+
+
+class PartTaskSettings(TaskSettings):
+    """What Ray keeps for the making of one part."""
+
+    gpus: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="part of a GPU that Ray keeps for a part's task, where its hosts have some; 0: none",
+    )
+
+    def options(self) -> dict[str, Any]:
+        return super().options() | ({"num_gpus": self.gpus} if self.gpus else {})
 
 
 class IndexSettings(ReadsVideos):
@@ -22,10 +37,21 @@ class IndexSettings(ReadsVideos):
         "openai", description="weights of a checkpoint by open_clip's name: its tag, or a file; else not asked for"
     )
     batch: int = Field(32, ge=1, le=4096, description="batch size: videos that are encoded at once")
-    workers: int = Field(0, ge=0, le=256, description="decoding processes; 0: this one decodes")
+    workers: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="decoding processes; 0: this one decodes; on Ray: parts in work at once, 0: as many as there is room for",
+    )
+    ray: str = Field("off", description="off: without Ray; local: a private Ray; auto or an ADDRESS: a cluster")
+    task: PartTaskSettings = PartTaskSettings()
     part: int = Field(256, ge=1, le=65536, description="videos per saved part: what a crash costs at most")
     faiss: bool = Field(False, description="also build a faiss index, for approximate search in many millions")
     device: Device = Field("auto", description=_DEVICE)
+
+    def task_settings(self) -> TaskSettings:
+        """What Ray keeps for a part on the device that was asked for."""
+        return self.task.model_copy(update={"gpus": 0}) if self.device == "cpu" else self.task
 
 
 class QuerySettings(Settings):

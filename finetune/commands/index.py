@@ -11,7 +11,6 @@ pass (unreadable, too slow) are tried again by every run.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import sys
 import time
@@ -22,30 +21,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
 import stillreel
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.search import IndexSettings
 from stillreel.configs.settings import canonical_json
 from stillreel.configs.system.claims import damage_of, parse_json
+from stillreel.configs.system.interrupt import stoppable
 from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import amount
 from stillreel.configs.system.storage import Folder
 from stillreel.configs.video import VideoSettings
 from stillreel.finetune.search.approximate import build_faiss, faiss_file
-from stillreel.finetune.search.features import model_digest, open_model, to_halves
-from stillreel.finetune.search.footage import Footage, read_footage
+from stillreel.finetune.search.features import model_digest, open_model
+from stillreel.finetune.search.footage import read_footage
+from stillreel.finetune.search.parts import Arrays, features_of, make_parts, save_part
 from stillreel.finetune.search.sources import Source, open_source
 from stillreel.finetune.search.store import Entry, IndexWriter, VideoIndex, open_index, read_manifest
 from stillreel.pretrain.engine.start import check_size, fit_clips
-from stillreel.pretrain.evaluation.two_stage.stages import vectors_of_clips
 from stillreel.pretrain.model import VideoTextModel
 from stillreel.pretrain.model.checkpoint import save_model
-from stillreel.pretrain.model.features import in_fp32
-from stillreel.pretrain.model.normalize import encode_frames
 from stillreel.pretrain.run.opening import describe, is_ours, model_folder, origin_in
 from stillreel.pretrain.run.opening import open_model as open_named
 
@@ -54,9 +50,6 @@ _ROWS = 4096  # copied at once
 _PARTS_KEPT = 4  # in memory: files are published in the order in which they were saved
 _ANY = Entry("", 0, 0)
 _SHOWN = 20  # damaged files that are named on the terminal; the table has all
-
-
-Arrays = dict[str, NDArray[Any]]
 
 
 class Known(NamedTuple):
@@ -77,15 +70,17 @@ def run(videos: str, out: str, settings: IndexSettings) -> int:
     source = open_source(videos, settings.video_settings())
     files = source.survey()
     with sole_writer(folder):
-        checkpoint = _model_of_ours(folder, settings)
+        checkpoint = str(Path(_model_of_ours(folder, settings)).expanduser().absolute())
         maker = {
-            "model": {
-                "path": str(Path(checkpoint).expanduser().absolute()),
-                "sha256": model_digest(checkpoint),
-            },
+            "model": {"path": checkpoint, "sha256": model_digest(checkpoint)},
             "settings": settings.video_settings().model_dump(mode="json"),
         }
-        return _follow(folder, source, files, open_model(checkpoint, settings.device), maker, settings)
+        encode = (
+            partial(_encode, source, open_model(checkpoint, settings.device), settings)
+            if settings.ray == "off"
+            else partial(_encode_on_ray, source, (checkpoint, maker["model"]["sha256"]), settings)
+        )
+        return _follow(folder, source, files, encode, maker, settings)
 
 
 def _model_of_ours(folder: Folder, settings: IndexSettings) -> str:
@@ -104,7 +99,7 @@ def _follow(
     folder: Folder,
     source: Source,
     files: Sequence[Entry],
-    model: VideoTextModel,
+    encode: Callable[[Sequence[Entry], Folder], None],
     maker: dict[str, Any],
     settings: IndexSettings,
 ) -> int:
@@ -123,8 +118,11 @@ def _follow(
     )
     unchanged = old is not None and not fresh and not gone and old.videos.num_rows == len(files)
     if not unchanged:
-        _encode(fresh, source, model, Folder(str(work)), settings)
+        work.mkdir(exist_ok=True)
+        encode(fresh, Folder(str(work)))
         known = {**kept, **_known(None, work)}
+        if lost := [file.path for file in files if file.path not in known]:
+            raise DataError(f"{len(lost):,} videos are in no part, the first is {lost[0]}: run the same command again")
         _publish(
             folder,
             [known[file.path] for file in files],
@@ -184,50 +182,35 @@ def _is_same(known: Known | None, file: Entry) -> bool:
 
 
 def _encode(
-    files: Sequence[Entry], source: Source, model: VideoTextModel, work: Folder, settings: IndexSettings
+    source: Source, model: VideoTextModel, settings: IndexSettings, files: Sequence[Entry], work: Folder
 ) -> None:
     """Read files and save what the model makes of them, `part` after `part`."""
-    Path(work.path).mkdir(exist_ok=True)
-    taken = [int(path.stem.rpartition("-")[2]) for path in Path(work.path).glob("part-*.safetensors")]
-    number, begun, done = max(taken, default=-1) + 1, time.monotonic(), 0
+    number, begun, done = _next_part(work), time.monotonic(), 0
     waiting: list[tuple[list[Entry], Arrays]] = []
     for footage in read_footage(
         source, files, settings.video_settings(), batch=settings.batch, workers=settings.workers
     ):
-        waiting.append((footage.entries, _features(model, footage)))
+        waiting.append((footage.entries, features_of(model, footage)))
         done += len(footage.entries)
         if sum(len(entries) for entries, _ in waiting) >= settings.part or done == len(files):
-            _save_part(work, f"part-{number:06}.safetensors", waiting)
+            save_part(work, number, waiting)
             rate = done / (time.monotonic() - begun)
             print(f"{done:,} of {len(files):,} indexed, {rate:.1f} a second", file=sys.stderr, flush=True)
             number, waiting = number + 1, []
 
 
-def _features(model: VideoTextModel, footage: Footage) -> Arrays:
-    """Arrays of the files of a batch that have frames."""
-    if not len(footage.frames):
-        return {}
-    video = in_fp32(encode_frames(model, footage.frames, footage.mask))
-    found = {
-        "vectors": to_halves(vectors_of_clips(video), "vectors"),
-        "frames": to_halves(video.frames.masked_fill(~video.mask[:, :, None], 0), "features"),
-        "times": footage.times.numpy(),
-    }
-    if video.patches is not None:
-        found["patches"] = to_halves(video.patches.masked_fill(~video.mask[:, :, None, None], 0), "patch features")
-    return found
+def _encode_on_ray(
+    source: Source, model: tuple[str, str], settings: IndexSettings, files: Sequence[Entry], work: Folder
+) -> None:
+    """The same parts, each made by one task, of the model in a folder that has this digest."""
+    work.remove_unfinished("")
+    with stoppable("finished parts are kept. Run the same command again to go on"):
+        make_parts(work, _next_part(work), source, files, model, settings)
 
 
-def _save_part(work: Folder, name: str, batches: Sequence[tuple[list[Entry], Arrays]]) -> None:
-    entries, first = [], 0
-    for some, _ in batches:
-        entries += [one._replace(row=one.row + first) if one.row >= 0 else one for one in some]
-        first += sum(one.row >= 0 for one in some)
-    full = [arrays for _, arrays in batches if arrays]
-    joined = {kind: np.concatenate([arrays[kind] for arrays in full]) for kind in (full[0] if full else ())}
-    with work.draft(name) as draft:
-        save_file(joined, draft.path, {"entries": json.dumps(entries)})
-        draft.publish()
+def _next_part(work: Folder) -> int:
+    taken = [int(path.stem.rpartition("-")[2]) for path in Path(work.path).glob("part-*.safetensors")]
+    return max(taken, default=-1) + 1
 
 
 def _read_part(path: Path) -> Iterator[Known]:

@@ -1,14 +1,14 @@
 """`stillreel finetune BENCHMARK prepare=true`: decode the videos once, store the frames that training and tests will take.
 
 OUT is a data set in shards, built as all are (shards/build; `stillreel verify` proves it), by as many processes as `workers`
-says; a video that gives no frame is a rejected row with its reason.
+says or on Ray; a video that gives no frame is a rejected row with its reason.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from math import ceil
@@ -38,6 +38,7 @@ from stillreel.pretrain.video.reader import shown_instead
 from stillreel.pretrain.video.samplers import sample
 from stillreel.shards.build.engine import Build, describe_totals, run_build
 from stillreel.shards.build.executors import ShardTask
+from stillreel.shards.build.hosts import Witness
 from stillreel.shards.build.isolated import Isolated
 from stillreel.shards.build.libraries import library_versions
 from stillreel.shards.build.survey import Task
@@ -68,18 +69,26 @@ class FrameJob(NamedTuple):
 def run(opened: Opened, settings: FinetuneSettings) -> int:
     """Store the frames of all videos that were found, or go on storing them. Returns 0 when all shards are there."""
     benchmark, located = opened.benchmark, opened.located
-    found = [clip for name in SPLITS if name in benchmark.splits for clip in clips_of(located, name) if clip.file]
+    named = [clip for name in SPLITS if name in benchmark.splits for clip in clips_of(located, name)]
+    found = [
+        clip._replace(file=clip.file.absolute()) for clip in named if clip.file
+    ]  # for processes that are elsewhere
     clips = list(dict.fromkeys(found))  # of a video that is asked several questions one
 
     def job_of(task: Task) -> FrameJob:
         first = (task.shard - task.plan.header.first_shard) * _SHARD_SIZE
         return FrameJob(clips[first : first + _SHARD_SIZE], settings.video_settings())
 
+    def witnesses(task: Task) -> Iterator[Witness]:
+        """The videos of a shard, as they are now."""
+        for file in (clip.file for clip in job_of(task).clips if clip.file):
+            yield Witness(str(file.parent), file.name, Folder(str(file.parent)).size(file.name) or 0)
+
     folder = Folder(settings.out)
     plans = partial(open_or_write_plans, name=benchmark.name, clips=clips, settings=settings)
     # How many videos a benchmark may lack is judged where they are used.
-    how = BuildSettings(ray="off", workers=settings.workers, progress=settings.progress, max_rejects=1)
-    manifest = run_build(folder, Build(plans, make_shard, job_of, unit="videos"), how)
+    how = BuildSettings(ray=settings.ray, workers=settings.workers, progress=settings.progress, max_rejects=1)
+    manifest = run_build(folder, Build(plans, make_shard, job_of, unit="videos", witnesses=witnesses), how)
     print(describe_totals(manifest, folder))
     print(
         f"train on them: the same command without prepare=true, with prepared={folder.url} and another out=", flush=True

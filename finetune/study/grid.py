@@ -206,5 +206,5 @@ def digest_of_pretraining(settings: StudySettings, cell: Cell) -> str:
 
 def _deciding(values: dict[str, Any]) -> dict[str, Any]:
     """Without what changes nothing that is learned."""
-    idle = ("progress", "workers", "save_every", "keep_last", "keep_every", "log_every", "tracker", "resume")
+    idle = ("progress", "workers", "save_every", "keep_last", "keep_every", "log_every", "tracker", "resume", "ray")
     return {name: value for name, value in values.items() if name not in idle}

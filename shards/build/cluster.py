@@ -54,6 +54,8 @@ class OnRay(Executor):
         self._make_shard = make_shard
         self._proof = proof
         self._need = need.options()
+        if not any(one["Alive"] and "GPU" in one["Resources"] for one in self._ray.nodes()):
+            self._need.pop("num_gpus", None)
         self._running: dict[Any, ShardTask] = {}
         self._suspects: list[Suspect] = []
         self._ended: Counter[tuple[int, int]] = Counter()  # hosts under a shard
@@ -220,6 +222,10 @@ class OnRay(Executor):
             if one["Alive"] and node not in self._ill
         )
 
+    @property
+    def has_gpus(self) -> bool:
+        return "num_gpus" in self._need
+
     def left_out(self) -> Mapping[str, str]:
         return dict(self._ill.values())
 
@@ -243,7 +249,9 @@ class OnRay(Executor):
 
 def _fitting(there: Mapping[str, float], need: Mapping[str, Any]) -> int:
     """How many tasks that need this fit into a host's resources."""
-    wanted = {"CPU": need["num_cpus"], "memory": need.get("memory", 0), **need["resources"]}
+    wanted = {"CPU": need["num_cpus"], "GPU": need.get("num_gpus", 0), "memory": need.get("memory", 0)} | need[
+        "resources"
+    ]
     return int(min(there.get(name, 0) // amount for name, amount in wanted.items() if amount))
 
 

@@ -216,15 +216,16 @@ class Schedule:
         """Book what became of a task; returns how many samples it finished."""
         task = self._running.pop((outcome.task.plan, outcome.task.shard))
         self._late.end(outcome.task.plan, outcome.task.shard, made=outcome.receipt is not None)
-        if outcome.receipt is not None:
-            if GUILTY & outcome.receipt.rejected.keys():
+        receipt: Receipt | None = outcome.receipt
+        if receipt is not None:
+            if GUILTY & receipt.rejected.keys():
                 self._tell_guilty(task)
-            self._receipts[outcome.receipt.shard] = outcome.receipt
-            self._journal.shard(outcome.receipt, outcome.host)
-            self._metrics.shard(outcome.receipt, len(self._shards) - len(self._receipts))
-            self._budget.count(outcome.receipt.planned, outcome.receipt.rejected)
+            self._receipts[receipt.shard] = receipt
+            self._journal.shard(receipt, outcome.host)
+            self._metrics.shard(receipt, len(self._shards) - len(self._receipts))
+            self._budget.count(receipt.planned, receipt.rejected)
             self._budget.check()
-            return outcome.receipt.planned
+            return receipt.planned
         if isinstance(outcome.error, (RequestError, StorageRefused)):
             raise outcome.error
         attempt, isolated = outcome.task.attempt, outcome.task.isolated

@@ -19,7 +19,6 @@ from stillreel.shards.build.hosts import Proof
 from stillreel.shards.build.libraries import check_libraries
 from stillreel.shards.format.footer import GroupAt
 from stillreel.shards.format.plan import Plan, open_plan
-from stillreel.shards.format.receipt import Receipt
 
 
 @dataclass(frozen=True)
@@ -47,15 +46,16 @@ class ShardTask:
         return plan
 
 
-MakeShard = Callable[[ShardTask], Receipt]  # of a module, so that it can be sent to other processes
+# Of a module, so that it can be sent to other processes. Returns a receipt, or whatever its caller waits for, but not None.
+MakeShard = Callable[[ShardTask], Any]
 
 
 class Outcome(NamedTuple):
-    """What became of a task, and on which host (empty where that is not known): a receipt, or why there is none; `died`: its
-    worker did."""
+    """What became of a task, and on which host (empty where that is not known): what was returned (of a build, a receipt), or
+    why there is nothing; `died`: its worker did."""
 
     task: ShardTask
-    receipt: Receipt | None
+    receipt: Any
     error: BaseException | None
     died: bool = False
     host: str = ""
@@ -84,6 +84,11 @@ class Executor(Protocol):
     def left_out(self) -> Mapping[str, str]:
         """Hosts that get no more work, and why."""
         return {}
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether each task has its part of a GPU."""
+        return False
 
     def __enter__(self) -> Self:
         return self
@@ -138,7 +143,7 @@ class InPool(Executor):
         self._make_shard = make_shard
         self._workers = workers
         self._idle: list[ProcessPoolExecutor] = []
-        self._running: dict[Future[Receipt], tuple[ProcessPoolExecutor, ShardTask]] = {}
+        self._running: dict[Future[Any], tuple[ProcessPoolExecutor, ShardTask]] = {}
 
     def __exit__(self, *_: object) -> None:
         for pool in (*self._idle, *(pool for pool, _ in self._running.values())):

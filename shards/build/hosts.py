@@ -62,6 +62,8 @@ def proof_in(folder: Folder, libraries: Mapping[str, str], witnesses: Iterable[I
 
 def leave_token(proof: Proof) -> None:
     """Write it, or write it again where a hand has removed it."""
+    if not proof.token:  # of who only reads
+        return
     Folder(proof.out).publish(proof.token, proof.secret)
 
 

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 from stillreel.configs import DataError
@@ -19,11 +18,15 @@ from stillreel.configs.build import VerifySettings
 from stillreel.configs.system.claims import parse_json, shortened
 from stillreel.configs.system.progress import Progress, amount, tally
 from stillreel.configs.system.storage import Folder, folder_that_is_there
+from stillreel.shards.build.executors import ShardTask, open_executor
+from stillreel.shards.build.hosts import Proof, Witness
 from stillreel.shards.build.journal import EVENTS
+from stillreel.shards.build.libraries import library_versions
 from stillreel.shards.build.survey import Task
+from stillreel.shards.build.work import ATTEMPTS, work_off
 from stillreel.shards.format.check import Problem, ShardCheck
 from stillreel.shards.format.manifest import MANIFEST, Manifest, difference, manifest_of, read_manifest
-from stillreel.shards.format.plan import Plan, PlannedSample, read_plans
+from stillreel.shards.format.plan import Plan, PlannedSample, open_plan, read_plans
 from stillreel.shards.format.receipt import PARTS, Receipt, part_file, receipt_file
 
 _SHOWN = 40
@@ -47,6 +50,25 @@ class Job(NamedTuple):
 
     task: Task
     rows: list[PlannedSample] | None
+    expected: str | None  # digest of its receipt, as the manifest has it
+
+
+class Checked(NamedTuple):
+    """What was found in a shard: samples, bytes that were hashed, its receipt, and what is wrong."""
+
+    written: int
+    rejected: Counter[str]
+    hashed: int
+    receipt: Receipt | None
+    problems: list[Problem]
+
+
+class FoundProblems(DataError):
+    """A shard is not as it must be: raised on a host, which then shows that it sees OUT, before it is believed."""
+
+    def __init__(self, checked: Checked) -> None:
+        super().__init__(checked)
+        self.checked = checked
 
 
 def run(out: str, settings: VerifySettings) -> int:
@@ -74,29 +96,77 @@ def verify(folder: Folder, settings: VerifySettings) -> Verdict:
         raise DataError(f"{folder.url} holds no plan: it is not a data set of stillreel's, or its plan was removed")
     verdict = Verdict()
     manifest, why_not = _read_manifest(folder)
-    jobs = [job for plan in plans for job in _jobs(plan, manifest)]
+    expected = {line.name: line.receipt for line in manifest.shards} if manifest else {}
+    jobs = [job for plan in plans for job in _jobs(plan, manifest, expected)]
     _check_listing(folder, [job.task for job in jobs], verdict)
     own = {MANIFEST, EVENTS, _PREVIEW, *(plan.file for plan in plans)}
     verdict.strangers = [shortened(name) for name in folder.sizes() if name not in own]
-    expected = {line.name: line.receipt for line in manifest.shards} if manifest else {}
     receipts: dict[str, Receipt] = {}
-    threads = settings.workers or os.cpu_count() or 1
-    with Progress(len(jobs), "shards", settings.progress) as progress, ThreadPoolExecutor(threads) as pool:
-        for check in pool.map(partial(_check, folder, expected), jobs):
+    with Progress(len(jobs), "shards", settings.progress) as progress:
+        for check in (_on_threads if settings.ray == "off" else _on_ray)(jobs, settings, progress):
             verdict.written += check.written
             verdict.rejected.update(check.rejected)
             verdict.hashed += check.hashed
             verdict.problems += check.problems
             if check.receipt is not None:
                 receipts[check.receipt.shard] = check.receipt
-            progress.advance(1, f"{len(verdict.problems)} problems" if verdict.problems else "")
     verdict.planned = sum(plan.samples for plan in plans)
     troubles = _compare_plans(plans, manifest, receipts) or _compare_manifest(folder, plans, receipts, why_not)
     verdict.problems = [*troubles, *verdict.problems]
     return verdict
 
 
-def _check(folder: Folder, expected: dict[str, str], job: Job) -> ShardCheck:
+def _on_threads(jobs: Sequence[Job], settings: VerifySettings, progress: Progress) -> Iterator[Checked]:
+    problems = 0
+    with ThreadPoolExecutor(settings.workers or os.cpu_count() or 1) as pool:
+        for checked in pool.map(_check, jobs):
+            problems += len(checked.problems)
+            progress.advance(1, f"{problems} problems" if problems else "")
+            yield checked
+
+
+def _on_ray(jobs: Sequence[Job], settings: VerifySettings, progress: Progress) -> list[Checked]:
+    """In order, as on threads. DataError where a shard could not be checked."""
+    plans = {job.task.plan.file: job.task.plan for job in jobs}.values()
+    seen = tuple(Witness(plan.folder.url, plan.file, plan.folder.size(plan.file) or 0) for plan in plans)
+    proof = Proof(library_versions(("stillreel",)), witnesses=seen)
+    by_place = {(job.task.plan.header.number, job.task.shard): job for job in jobs}
+    found: dict[tuple[int, int], Checked] = {}
+    problems = 0
+    workers = min(settings.workers, len(jobs))
+    with open_executor(check_shard, settings.ray, workers, proof, settings.task) as executor:
+        names = {place: job.task.name for place, job in by_place.items()}
+        ends = work_off(
+            *(executor, map(_task_of, jobs), lambda task: names[task.plan, task.shard], FoundProblems, progress.beat)
+        )
+        for end in ends:
+            if end.error is not None and not isinstance(end.error, FoundProblems):
+                name = names[end.task.plan, end.task.shard]
+                raise DataError(f"{name} could not be checked in {ATTEMPTS} attempts: {end.error}")
+            checked = end.error.checked if end.error is not None else end.receipt
+            problems += len(checked.problems)
+            found[end.task.plan, end.task.shard] = checked
+            progress.advance(1, f"{problems} problems" if problems else "")
+    return [found[place] for place in by_place]
+
+
+def _task_of(job: Job) -> ShardTask:
+    plan, shard = job.task
+    where = plan.folder.url, plan.header.number, plan.digest, shard
+    return ShardTask(*where, 1, 0, (job.rows, job.expected), rows=None if job.rows else plan.locate(shard))
+
+
+def check_shard(task: ShardTask) -> Checked:
+    """Runs on a host. FoundProblems where there are some."""
+    rows, expected = task.job
+    plan = open_plan(Folder(task.out), task.plan, task.plan_digest, task.rows)
+    checked = _check(Job(Task(plan, task.shard), rows, expected))
+    if checked.problems:
+        raise FoundProblems(checked)
+    return checked
+
+
+def _check(job: Job) -> Checked:
     task = job.task
     rows, damage = job.rows, ""
     if rows is None:
@@ -104,11 +174,11 @@ def _check(folder: Folder, expected: dict[str, str], job: Job) -> ShardCheck:
             rows = task.plan.read_shard(task.shard)
         except DataError as error:
             rows, damage = [], str(error)
-    check = ShardCheck(folder, task, rows, expected.get(task.name))
+    check = ShardCheck(task.plan.folder, task, rows, job.expected)
     check.run()
     if damage:
         check.problems.insert(0, Problem(task.name, None, damage))
-    return check
+    return Checked(check.written, check.rejected, check.hashed, check.receipt, check.problems)
 
 
 def _read_manifest(folder: Folder) -> tuple[Manifest | None, str]:
@@ -158,17 +228,19 @@ def _compare_manifest(
     return [Problem(MANIFEST, None, what)] if what else []
 
 
-def _jobs(plan: Plan, manifest: Manifest | None) -> Iterator[Job]:
+def _jobs(plan: Plan, manifest: Manifest | None, expected: Mapping[str, str]) -> Iterator[Job]:
     """Each shard of a plan. One that is as built is read shard by shard; any other is read whole, and sorted by its
     shard column, since nothing about its layout can be trusted."""
     if manifest is not None and any(line.sha256 == plan.digest for line in manifest.plans):
-        yield from (Job(Task(plan, shard), None) for shard in plan.shard_numbers)
+        for shard in plan.shard_numbers:
+            yield Job(Task(plan, shard), None, expected.get(plan.shard_name(shard)))
         return
     by_shard: dict[int, list[PlannedSample]] = {}
     for rows in plan.read_all():
         for row in rows:
             by_shard.setdefault(row.shard, []).append(row)
-    yield from (Job(Task(plan, shard), rows) for shard, rows in sorted(by_shard.items()))
+    for shard, rows in sorted(by_shard.items()):
+        yield Job(Task(plan, shard), rows, expected.get(plan.shard_name(shard)))
 
 
 def _check_listing(folder: Folder, tasks: Sequence[Task], verdict: Verdict) -> None:
