@@ -73,7 +73,7 @@ def help_page(name: str, command: Command, model: type[Settings], *, every: bool
         if few
         else "settings, with their defaults",
     ]
-    for title, settings in _grouped(shown):
+    for title, settings in grouped(shown):
         lines += ["", title]
         for setting in settings:
             lines += _entry(setting)
@@ -86,7 +86,7 @@ def help_page(name: str, command: Command, model: type[Settings], *, every: bool
 
 def digest_line(name: str, settings: Settings) -> str:
     """The line that a run begins with: the digest of its settings, how many are not the defaults, and the first of these."""
-    changes = [f"{path}={_word(value)}" for path, value in settings.changes().items()]
+    changes = [f"{path}={as_word(value)}" for path, value in settings.changes().items()]
     count = sum(1 for _ in settings_of(type(settings)))
     line = f"stillreel {name}: settings {settings.digest()[:12]}, {len(changes)} of {count} changed"
     for number, change in enumerate(changes):
@@ -109,7 +109,7 @@ def _common(model: type[Settings], paths: Iterable[str]) -> Iterator[Setting]:
             yield Setting(path, (path,), str, None, False, f"{groups[path].about}: {names}, or a YAML file", "")
 
 
-def _grouped(settings: Iterable[Setting]) -> Iterator[tuple[str, list[Setting]]]:
+def grouped(settings: Iterable[Setting]) -> Iterator[tuple[str, list[Setting]]]:
     """(title, settings) of each group of GROUPS, and of what stands in none."""
     left = list(settings)
     places = {name: (title, place) for title, names in GROUPS.items() for place, name in enumerate(names.split())}
@@ -127,7 +127,7 @@ def _home(setting: Setting) -> str:
 
 
 def _entry(setting: Setting) -> list[str]:
-    key = f"  {setting.path}={_word(setting.default)}"
+    key = f"  {setting.path}={as_word(setting.default)}"
     choices = choices_of(setting.kind)
     about = setting.about + " (required)" * setting.required
     if setting.kind is not bool and not all(choice in about for choice in choices):
@@ -137,12 +137,12 @@ def _entry(setting: Setting) -> list[str]:
     return [*first, *(f"{'':<{_KEYS}}{line}" for line in told)]
 
 
-def _word(value: Any) -> str:
+def as_word(value: Any) -> str:
     """A value as it is written on a command line."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return ",".join(map(_word, value))
+        return ",".join(map(as_word, value))
     return "" if value == {} else str(value)
