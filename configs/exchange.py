@@ -1,4 +1,4 @@
-"""Settings of `stillreel import-checkpoint` and `export`."""
+"""Settings of `stillreel import-checkpoint`, `export`, `push` and `pull`."""
 
 from __future__ import annotations
 
@@ -38,3 +38,17 @@ class ExportSettings(Settings):
         "float32", description="data type of the tensors of OUT/towers"
     )
     pretrained: str = Field("", description="weights of a CHECKPOINT by open_clip's name: its tag (openai), or a file")
+
+
+class PushSettings(Settings):
+    """How a repository of the Hugging Face hub is made. Who writes is said by HF_TOKEN, or by `hf auth login`."""
+
+    private: bool = Field(True, description="a repository that is new is seen by its owners alone; false: by everybody")
+    license: str = Field(
+        "", description="the hub's word for the license, as apache-2.0, for a new card; empty: a line to fill in"
+    )
+    revision: str = Field("main", description="branch that is written to")
+
+
+class PullSettings(Settings):
+    revision: str = Field("main", description="branch, tag or commit that is fetched")

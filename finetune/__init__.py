@@ -7,4 +7,5 @@ must import without ray and img2dataset, which GPU machines lack.
     evaluation     a split of a benchmark, for pretrain's evaluator, and results.json
     search         an index of videos, and its page
     report         a run's folder becomes one page
+    hub            models and data sets on the Hugging Face hub: names, refusals, cards
 """

@@ -124,6 +124,18 @@ COMMANDS = {
         ("CHECKPOINT", "OUT"),
         "a checkpoint of ours -> safetensors, and towers that open_clip loads",
     ),
+    "push": Command(
+        "finetune.commands.push",
+        "exchange.PushSettings",
+        ("WHAT", "REPO"),
+        "a model or a data set of ours -> the Hugging Face hub, with a card",
+    ),
+    "pull": Command(
+        "finetune.commands.pull",
+        "exchange.PullSettings",
+        ("REPO", "OUT"),
+        "a model or a data set of ours from the Hugging Face hub",
+    ),
     "index": Command(
         "finetune.commands.index",
         "search.IndexSettings",
@@ -162,6 +174,7 @@ EXTRAS = {
     "torch": "train",
     "open_clip": "train",
     "safetensors": "train",
+    "huggingface_hub": "train",
     "starlette": "serve",
     "uvicorn": "serve",
     "faiss": "faiss",
@@ -184,4 +197,7 @@ OTHER_NAMES = {
     "dedup": ("select",),
     "deduplicate": ("select",),
     "merge": ("reshard", "select"),
+    "upload": ("push",),
+    "publish": ("push",),
+    "fetch": ("pull", "download"),
 }
