@@ -103,3 +103,19 @@ def test_a_host_that_does_not_see_out_is_ill_and_not_believed(tmp_path: Path) ->
     out.rename(tmp_path / "unmounted")
     kind, why = make_if_fit(proof, check_shard, task)
     assert kind == "ill" and "it does not see the source" in why
+
+
+def test_a_shard_that_was_finished_unheard_is_known_by_its_bytes(tmp_path: Path) -> None:
+    from stillreel.shards.build.survey import Task, receipt_left
+    from stillreel.shards.format.plan import read_plans
+
+    out = tmp_path / "out"
+    run(out)
+    folder = Folder(str(out))
+    (plan,) = read_plans(folder)
+    receipt = receipt_left(folder, Task(plan, 1))
+    assert receipt is not None and receipt.shard == "numbers-000001"
+    flip(out / "shards" / "numbers-000001.tar", 700)
+    assert receipt_left(folder, Task(plan, 1)) is None, "its maker may have ended before it began to mend it"
+    (out / "shards" / "numbers-000002.json").unlink()
+    assert receipt_left(folder, Task(plan, 2)) is None
