@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -79,6 +79,8 @@ class FinetuneEvalSettings(Settings):
 
 class FinetuneSettings(TrainSettings, ProtocolSettings):
     """A run on a benchmark: TrainSettings, the protocol that it ends with, and how its last model is chosen."""
+
+    later: ClassVar[frozenset[str]] = TrainSettings.later | {"ray"}
 
     init: str = Field(
         "",

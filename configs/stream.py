@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from stillreel.configs.build import Fraction
+from stillreel.configs.build import Fraction, TaskSettings
 from stillreel.configs.settings import Settings, named_by
 from stillreel.configs.video import VideoOptions, VideoSettings
 
@@ -118,6 +118,10 @@ class StreamSettings(DataSettings):
 
 class CatalogSettings(Settings):
     workers: int = Field(0, ge=0, description="tars that are read at once; 0: one per CPU")
+    ray: str = Field(
+        "off", description="off: threads of this process; local: a private Ray; auto or an ADDRESS: a cluster"
+    )
+    task: TaskSettings = TaskSettings()
     progress: Literal["auto", "bar", "lines", "off"] = Field(
         "auto", description="auto: a bar on a terminal, lines in a log"
     )

@@ -3,6 +3,7 @@
 build.py      videos -> features, in parts that outlive a crash -> the index, whole or not at all
 sources.py    a folder of videos or a data set of clips: what is there, and its frames
 footage.py    entries of a source -> batches of frames, with what is wrong with them
+parts.py      a part of an index in the making, by this process or by hosts of a cluster
 store.py      the files of an index, memory-mapped
 exact.py      queries x vectors -> the best rows, exactly
 approximate.py  faiss beside it, if asked for

@@ -105,7 +105,7 @@ def make_parts(
     begun, done, workers = time.monotonic(), 0, min(settings.workers, len(parts))
     with (
         proof_in(work, library_versions(_LIBRARIES), _witnesses(source.root, files, model[0])) as proof,
-        open_executor(make_part, settings.ray, workers, proof, task) as executor,
+        open_executor(make_part, settings.ray, workers, proof, task, _files_of_part) as executor,
     ):
         if settings.device == "cuda" and not executor.has_gpus:
             raise RequestError(f"device=cuda: no host of ray={settings.ray} has a GPU, as far as Ray is told")
@@ -123,6 +123,11 @@ def make_parts(
             f"{len(failed)} of {len(parts)} parts could not be made in {ATTEMPTS} attempts: {'; '.join(failed)}. The others "
             "are kept; run the same command again to try these again"
         )
+
+
+def _files_of_part(task: ShardTask) -> int | None:
+    """How many files a part is of, if it is there."""
+    return len(task.job.files) if Folder(task.out).exists(part_name(task.shard)) else None
 
 
 def make_part(task: ShardTask) -> int:

@@ -19,7 +19,7 @@ from stillreel.configs import DataError, Interrupted, RequestError
 from stillreel.configs.build import TaskSettings
 from stillreel.shards.build import errand as errands
 from stillreel.shards.build.errand import BOARD, Place, run_errand
-from stillreel.shards.build.executors import Executor, MakeShard, Outcome, ShardTask
+from stillreel.shards.build.executors import Executor, Finished, MakeShard, Outcome, ShardTask
 from stillreel.shards.build.hosts import Proof, leave_token, why_ill
 from stillreel.shards.build.ray_start import HeadWatch, leave_ray, start_ray
 
@@ -45,7 +45,15 @@ class Suspect(NamedTuple):
 class OnRay(Executor):
     """Makes each shard in a Ray task, on a private local Ray or on a cluster."""
 
-    def __init__(self, make_shard: MakeShard, address: str, workers: int, proof: Proof, need: TaskSettings) -> None:
+    def __init__(
+        self,
+        make_shard: MakeShard,
+        address: str,
+        workers: int,
+        proof: Proof,
+        need: TaskSettings,
+        finished: Finished,
+    ) -> None:
         self._ray = start_ray(address, math.ceil(workers * need.cpus))
         self._head = HeadWatch(self._ray, address)
         self._is_private = address == "local"
@@ -53,11 +61,13 @@ class OnRay(Executor):
         self._bound = 0 if self._is_private else workers
         self._make_shard = make_shard
         self._proof = proof
+        self._finished = finished
         self._need = need.options()
         if not any(one["Alive"] and "GPU" in one["Resources"] for one in self._ray.nodes()):
             self._need.pop("num_gpus", None)
         self._running: dict[Any, ShardTask] = {}
         self._suspects: list[Suspect] = []
+        self._settled: list[Outcome] = []
         self._ended: Counter[tuple[int, int]] = Counter()  # hosts under a shard
         self._ill: dict[str, tuple[str, str]] = {}  # by node: which host, and why
         self._told: set[str] = set()  # nodes whose end is
@@ -88,7 +98,7 @@ class OnRay(Executor):
 
     @property
     def busy(self) -> int:
-        return len(self._running) + len(self._suspects)
+        return len(self._running) + len(self._suspects) + len(self._settled)
 
     def submit(self, task: ShardTask) -> None:
         errand = pickle.dumps((self._proof, self._make_shard, task))
@@ -98,6 +108,8 @@ class OnRay(Executor):
         self._head.check()
         if self._head.answers and time.monotonic() - self._looked > (1.0 if self._suspects else _LOOK_S):
             self._look_at_hosts()
+        if self._settled:
+            return self._settled.pop()
         if (judged := self._judge()) is not None:
             return judged
         if not self._running:
@@ -174,6 +186,8 @@ class OnRay(Executor):
             self._told.add(place.node)
             why = self._nodes.get(place.node, {}).get("DeathReasonMessage") or "it no longer answers"
             _log.warning(f"{place} has ended ({why}). Its shards go elsewhere, and have lost no attempt")
+        if (made := self._finished(task)) is not None:
+            return Outcome(task, made, None, host=str(place or ""))
         if self._ended[task.plan, task.shard] > _HOSTS_ENDED:
             return Outcome(task, None, error, died=True, host=str(place or ""))
         self.submit(task)
@@ -189,7 +203,7 @@ class OnRay(Executor):
                 if place is not None and not self._is_alive(place.node):
                     del self._running[reference]
                     if (outcome := self._go_elsewhere(task, place, ConnectionError("its host has ended"))) is not None:
-                        self._suspects.append(Suspect(task, place, outcome.error or ConnectionError(), 0))
+                        self._settled.append(outcome)
         self._mind_emptiness()
 
     def _count_hosts(self) -> None:
@@ -230,7 +244,8 @@ class OnRay(Executor):
         return dict(self._ill.values())
 
     def whereabouts(self, plan: int, shard: int) -> str:
-        tasks = [*self._running.values(), *(one.task for one in self._suspects)]
+        waiting = [*(one.task for one in self._suspects), *(one.task for one in self._settled)]
+        tasks = [*self._running.values(), *waiting]
         task = next(task for task in tasks if (task.plan, task.shard) == (plan, shard))
         place = self._place_of(task)
         return f"in process {place.process} of {place.host}" if place else "waiting for a worker"

@@ -29,7 +29,7 @@ from stillreel.shards.build.journal import Journal, one_line
 from stillreel.shards.build.late import LateShards
 from stillreel.shards.build.libraries import check_libraries
 from stillreel.shards.build.metrics import BuildMetrics
-from stillreel.shards.build.survey import Survey, Task, survey
+from stillreel.shards.build.survey import Survey, Task, receipt_left, survey
 from stillreel.shards.format.manifest import MANIFEST, Manifest, manifest_of
 from stillreel.shards.format.plan import Plan, read_plans
 from stillreel.shards.format.receipt import PARTS, Receipt, part_file, receipt_file
@@ -193,7 +193,12 @@ class Schedule:
 
     def _open_executor(self, proof: Proof) -> Executor:
         workers = min(self._settings.workers, len(self._waiting))
-        return open_executor(self._build.make_shard, self._settings.ray, workers, proof, self._settings.task)
+        how = self._settings.ray, workers, proof, self._settings.task
+        return open_executor(self._build.make_shard, *how, self._receipt_left)
+
+    def _receipt_left(self, task: ShardTask) -> Receipt | None:
+        """Whoever ends between a shard's receipt and the telling of it has made it."""
+        return receipt_left(self._folder, self._running[task.plan, task.shard])
 
     def _proof(self) -> AbstractContextManager[Proof]:
         """What hosts have to show, where there may be others than this one."""
@@ -216,7 +221,7 @@ class Schedule:
         """Book what became of a task; returns how many samples it finished."""
         task = self._running.pop((outcome.task.plan, outcome.task.shard))
         self._late.end(outcome.task.plan, outcome.task.shard, made=outcome.receipt is not None)
-        receipt: Receipt | None = outcome.receipt
+        receipt: Receipt | None = receipt_left(self._folder, task) if outcome.died else outcome.receipt
         if receipt is not None:
             if GUILTY & receipt.rejected.keys():
                 self._tell_guilty(task)

@@ -50,6 +50,14 @@ class ShardTask:
 MakeShard = Callable[[ShardTask], Any]
 
 
+# What a task whose host has ended had finished before, unheard; None where it has to be run again.
+Finished = Callable[[ShardTask], Any]
+
+
+def nothing_finished(_task: ShardTask) -> None:
+    return None
+
+
 class Outcome(NamedTuple):
     """What became of a task, and on which host (empty where that is not known): what was returned (of a build, a receipt), or
     why there is nothing; `died`: its worker did."""
@@ -97,7 +105,12 @@ class Executor(Protocol):
 
 
 def open_executor(
-    make_shard: MakeShard, ray: str, workers: int, proof: Proof, need: TaskSettings | None = None
+    make_shard: MakeShard,
+    ray: str,
+    workers: int,
+    proof: Proof,
+    need: TaskSettings | None = None,
+    finished: Finished = nothing_finished,
 ) -> Executor:
     """The executor that the settings `ray`, `workers` and `task` ask for. RequestError when no worker of it could work."""
     if ray == "inline":
@@ -106,7 +119,7 @@ def open_executor(
         return InPool(make_shard, max(workers, 1))
     from stillreel.shards.build.cluster import OnRay
 
-    return OnRay(make_shard, ray, workers, proof, need or TaskSettings())
+    return OnRay(make_shard, ray, workers, proof, need or TaskSettings(), finished)
 
 
 class InProcess(Executor):

@@ -72,6 +72,13 @@ def survey(folder: Folder, plans: Sequence[Plan], *, full: bool) -> Survey:
         return Survey(list(pool.map(lambda task: _look(folder, task, sizes, full), tasks)))
 
 
+def receipt_left(folder: Folder, task: Task) -> Receipt | None:
+    """Of a shard whose maker has ended and may have finished it: its receipt, if its files hash to what that says. (They may
+    also be those that it was to make anew.)"""
+    sizes = {name: folder.size(name) for name in (part_file(task.name, part) for part in PARTS)}
+    return _look(folder, task, {name: size for name, size in sizes.items() if size is not None}, True).receipt
+
+
 def _look(folder: Folder, task: Task, sizes: dict[str, int], full: bool) -> Finding:
     try:
         receipt = read_receipt(folder, task.name)

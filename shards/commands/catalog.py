@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -25,6 +26,10 @@ from stillreel.configs.stream import CatalogSettings
 from stillreel.configs.system.claims import parse_json
 from stillreel.configs.system.progress import Progress, amount, tally
 from stillreel.configs.system.storage import Folder, check_bucket, folder_that_is_there, refuse_overlap
+from stillreel.shards.build.executors import ShardTask, open_executor
+from stillreel.shards.build.hosts import Witness, proof_in
+from stillreel.shards.build.libraries import library_versions
+from stillreel.shards.build.work import ATTEMPTS, Doubtful, work_off
 from stillreel.shards.format.foreign import Damage, Member, read_members, split_name, tar_names
 from stillreel.shards.format.index import Entry, encode_index
 from stillreel.shards.format.manifest import MANIFEST
@@ -47,6 +52,15 @@ class TarScan(NamedTuple):
     bare: int
 
 
+class Indexed(NamedTuple):
+    """A tar whose index is published: its line in the catalog, and of its scan what the catalog sums up."""
+
+    line: CatalogLine
+    kinds: Counter[str]
+    problems: list[str]
+    bare: int
+
+
 def run(tars: str, out: str, settings: CatalogSettings) -> int:
     """`stillreel catalog TARS OUT`: 0 when all is well, 1 when some of the tars are damaged (what is whole is listed)."""
     source, folder = folder_that_is_there(tars, "TARS"), Folder(out)
@@ -55,22 +69,19 @@ def run(tars: str, out: str, settings: CatalogSettings) -> int:
     if folder.exists(MANIFEST):
         raise RequestError(f"OUT {folder.url} is a data set of stillreel's; choose a folder for the catalog alone")
     names, problems = _finished(source)
-    folder.remove_unfinished("index")
+    for place in ("", "index"):
+        folder.remove_unfinished(place)
     if folder.exists(CATALOG):
         folder.remove(CATALOG)  # a catalog that is half old and half new would lie
     lines: list[CatalogLine] = []
     kinds: Counter[str] = Counter()
     bare = 0
-    threads = settings.workers or os.cpu_count() or 1
-    with Progress(len(names), "tars", settings.progress) as progress, ThreadPoolExecutor(threads) as pool:
-        for scan in pool.map(partial(_scan, source), names):
-            problems += [f"{scan.name}: {problem}" for problem in scan.problems]
-            kinds.update(scan.kinds)
-            bare += scan.bare
-            folder.publish(index_file(scan.name), encode_index(scan.entries))
-            digest = digest_of_samples(entry.sha256 for entry in scan.entries)
-            lines.append(CatalogLine(scan.name, len(scan.entries), scan.size, digest))
-            progress.advance(1, f"{len(problems)} problems" if problems else "")
+    with Progress(len(names), "tars", settings.progress) as progress:
+        for one in (_on_threads if settings.ray == "off" else _on_ray)(source, folder, names, settings, progress):
+            problems += [f"{one.line.name}: {problem}" for problem in one.problems]
+            kinds.update(one.kinds)
+            bare += one.bare
+            lines.append(one.line)
     body = Catalog(source.url, lines, problems)
     folder.publish(CATALOG, json.dumps(asdict(body), sort_keys=True, indent=1).encode() + b"\n")
     for problem in problems[:_SHOWN]:
@@ -80,6 +91,60 @@ def run(tars: str, out: str, settings: CatalogSettings) -> int:
     if bare:
         print(f"left out: {bare:,} samples that have no picture and no video, but texts alone", flush=True)
     return _report(open_corpus(out), kinds, problems)
+
+
+def _on_threads(
+    source: Folder, folder: Folder, names: Sequence[str], settings: CatalogSettings, progress: Progress
+) -> Iterator[Indexed]:
+    with ThreadPoolExecutor(settings.workers or os.cpu_count() or 1) as pool:
+        yield from _counted(pool.map(partial(_index, source, folder), names), progress)
+
+
+def _on_ray(
+    source: Folder, folder: Folder, names: Sequence[str], settings: CatalogSettings, progress: Progress
+) -> list[Indexed]:
+    """In order, as on threads. DataError where a tar could not be read."""
+    tars = (Witness(source.url, name, source.size(name) or 0) for name in names)
+    tasks = (ShardTask(folder.url, 0, "", at, 1, 0, (source.url, name)) for at, name in enumerate(names))
+    found: dict[str, Indexed] = {}
+    with (
+        proof_in(folder, library_versions(("stillreel",)), [tars]) as proof,
+        open_executor(index_tar, settings.ray, min(settings.workers, len(names)), proof, settings.task) as executor,
+    ):
+        ends = work_off(executor, tasks, lambda task: names[task.shard], progress.beat)
+        for one in _counted((_indexed(end.receipt, end.error, names[end.task.shard]) for end in ends), progress):
+            found[one.line.name] = one
+    return [found[name] for name in names]
+
+
+def _indexed(found: Indexed | None, error: BaseException | None, name: str) -> Indexed:
+    if found is None:
+        raise DataError(f"{name} could not be read in {ATTEMPTS} attempts: {error}")
+    return found
+
+
+def _counted(found: Iterable[Indexed], progress: Progress) -> Iterator[Indexed]:
+    problems = 0
+    for one in found:
+        problems += len(one.problems)
+        progress.advance(1, f"{problems} problems" if problems else "")
+        yield one
+
+
+def index_tar(task: ShardTask) -> Indexed:
+    """Runs on a host. Doubtful where there are problems."""
+    source, name = task.job
+    indexed = _index(Folder(source), Folder(task.out), name)
+    if indexed.problems:
+        raise Doubtful(indexed)
+    return indexed
+
+
+def _index(source: Folder, folder: Folder, name: str) -> Indexed:
+    scan = _scan(source, name)
+    folder.publish(index_file(name), encode_index(scan.entries))
+    digest = digest_of_samples(entry.sha256 for entry in scan.entries)
+    return Indexed(CatalogLine(name, len(scan.entries), scan.size, digest), scan.kinds, scan.problems, scan.bare)
 
 
 def _report(corpus: Corpus, kinds: Counter[str], problems: list[str]) -> int:

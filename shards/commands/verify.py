@@ -23,7 +23,7 @@ from stillreel.shards.build.hosts import Proof, Witness
 from stillreel.shards.build.journal import EVENTS
 from stillreel.shards.build.libraries import library_versions
 from stillreel.shards.build.survey import Task
-from stillreel.shards.build.work import ATTEMPTS, work_off
+from stillreel.shards.build.work import ATTEMPTS, Doubtful, work_off
 from stillreel.shards.format.check import Problem, ShardCheck
 from stillreel.shards.format.manifest import MANIFEST, Manifest, difference, manifest_of, read_manifest
 from stillreel.shards.format.plan import Plan, PlannedSample, open_plan, read_plans
@@ -61,14 +61,6 @@ class Checked(NamedTuple):
     hashed: int
     receipt: Receipt | None
     problems: list[Problem]
-
-
-class FoundProblems(DataError):
-    """A shard is not as it must be: raised on a host, which then shows that it sees OUT, before it is believed."""
-
-    def __init__(self, checked: Checked) -> None:
-        super().__init__(checked)
-        self.checked = checked
 
 
 def run(out: str, settings: VerifySettings) -> int:
@@ -136,14 +128,11 @@ def _on_ray(jobs: Sequence[Job], settings: VerifySettings, progress: Progress) -
     workers = min(settings.workers, len(jobs))
     with open_executor(check_shard, settings.ray, workers, proof, settings.task) as executor:
         names = {place: job.task.name for place, job in by_place.items()}
-        ends = work_off(
-            *(executor, map(_task_of, jobs), lambda task: names[task.plan, task.shard], FoundProblems, progress.beat)
-        )
-        for end in ends:
-            if end.error is not None and not isinstance(end.error, FoundProblems):
+        for end in work_off(executor, map(_task_of, jobs), lambda task: names[task.plan, task.shard], progress.beat):
+            if end.error is not None:
                 name = names[end.task.plan, end.task.shard]
                 raise DataError(f"{name} could not be checked in {ATTEMPTS} attempts: {end.error}")
-            checked = end.error.checked if end.error is not None else end.receipt
+            checked: Checked = end.receipt
             problems += len(checked.problems)
             found[end.task.plan, end.task.shard] = checked
             progress.advance(1, f"{problems} problems" if problems else "")
@@ -157,12 +146,12 @@ def _task_of(job: Job) -> ShardTask:
 
 
 def check_shard(task: ShardTask) -> Checked:
-    """Runs on a host. FoundProblems where there are some."""
+    """Runs on a host. Doubtful where there are problems."""
     rows, expected = task.job
     plan = open_plan(Folder(task.out), task.plan, task.plan_digest, task.rows)
     checked = _check(Job(Task(plan, task.shard), rows, expected))
     if checked.problems:
-        raise FoundProblems(checked)
+        raise Doubtful(checked)
     return checked
 
 

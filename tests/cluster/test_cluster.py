@@ -13,8 +13,7 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +21,8 @@ import pytest
 
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.format.receipt import read_receipt
-from tests.cluster.hosts import ADDRESS, Host, hosts, wait_for, why_not
+from tests.cluster.conftest import Cluster
+from tests.cluster.hosts import ADDRESS, Host, wait_for, why_not
 from tests.making import ROOT, animate, check, data_digests, picture_folder
 
 _SHARDS = 200
@@ -30,13 +30,6 @@ _LINES = 20  # on the terminal, a fault
 _SAID_ANYHOW = 12  # without any
 _SETTINGS = {"shard_size": 1, "name": "clips"}
 _PATIENCE_S = 400.0
-# A host that has ended is known to have in some seconds, and one that is asked to end has eight.
-_RAY = {
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "5000",
-    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "8",
-}
-
 _why = why_not()
 pytestmark = [
     pytest.mark.slow,
@@ -44,29 +37,6 @@ pytestmark = [
     pytest.mark.timeout(1200),
     pytest.mark.skipif(bool(_why), reason=_why),
 ]
-
-
-class Cluster:
-    """Three hosts with Ray on them, of which the first is the head."""
-
-    def __init__(self, machines: list[Host], logs: Path) -> None:
-        self.machines = machines
-        self._logs = logs
-
-    def heal(self) -> None:
-        """All of them are up, and have their Ray."""
-        head = self.machines[0]
-        if not head.has_ray:
-            for machine in self.machines:  # who has lost the head goes with it
-                self.restart(machine)
-        for machine in self.machines:
-            if not machine.has_ray:
-                self.restart(machine)
-
-    def restart(self, machine: Host) -> None:
-        machine.power_off()
-        machine.power_on()
-        machine.start_ray(self._logs / f"{machine.name}.log")
 
 
 class Driver:
@@ -96,12 +66,6 @@ class Driver:
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="stillreel-cluster-") as folder:
-        yield Path(folder)
-
-
-@pytest.fixture(scope="module")
 def source(home: Path) -> Path:
     return picture_folder(home / "stills", _SHARDS, width=64, height=48)
 
@@ -110,25 +74,6 @@ def source(home: Path) -> Path:
 def expected(home: Path, source: Path) -> dict[str, str]:
     assert animate(source, home / "alone", **_SETTINGS) == 0
     return data_digests(home / "alone")
-
-
-@pytest.fixture(scope="module")
-def machines(home: Path) -> Iterator[Cluster]:
-    with hosts(3, **_RAY) as made:
-        yield Cluster(made, home)
-
-
-@pytest.fixture
-def cluster(machines: Cluster) -> Cluster:
-    machines.heal()
-    return machines
-
-
-@pytest.fixture
-def out(home: Path, request: pytest.FixtureRequest) -> Path:
-    folder = home / request.node.name
-    folder.mkdir()
-    return folder / "out"
 
 
 def finished(out: Path) -> list[str]:

@@ -52,6 +52,21 @@ def test_any_tar_is_read_as_webdataset_splits_it(kind: int, folder: str, tmp_pat
     assert keys == {sample["__key__"] for sample in peers}
 
 
+def test_on_ray_it_is_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tars = tmp_path / "tars"
+    for number in range(4):
+        write_tar(tars / f"{number}.tar", members(5 * number, 5))
+    (tars / "2.tar").write_bytes((tars / "2.tar").read_bytes()[:9000])
+    said, found = [], []
+    for ray in ("off", "local"):
+        out = tmp_path / ray
+        assert run(str(tars), str(out), CatalogSettings(progress="off", ray=ray, workers=2)) == 1
+        said.append(capsys.readouterr().out)
+        found.append({str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()})
+    assert said[0] == said[1] and "2.tar" in said[0]
+    assert found[0] == found[1] and len(found[0]) == 5
+
+
 def test_webdataset_s_own_writer(tmp_path: Path) -> None:
     (tmp_path / "tars").mkdir()
     with wds.TarWriter(str(tmp_path / "tars" / "0.tar")) as tar:

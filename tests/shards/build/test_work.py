@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from stillreel.configs import DataError, RequestError
+from stillreel.configs import RequestError
 from stillreel.configs.build import VerifySettings
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.build.executors import InPool, ShardTask
 from stillreel.shards.build.hosts import make_if_fit
-from stillreel.shards.build.work import work_off
-from stillreel.shards.commands.verify import FoundProblems, verify
+from stillreel.shards.build.work import Doubtful, work_off
+from stillreel.shards.commands.verify import verify
 from tests.shards.build.numbers import run
 
 
@@ -24,7 +24,7 @@ def look(task: ShardTask) -> int:
     if how and task.attempt <= until:
         if how == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
-        raise {"fails": OSError, "answers": KeyError, "refuses": RequestError}[how](f"no luck with {task.shard}")
+        raise {"fails": OSError, "doubts": Doubtful, "refuses": RequestError}[how](f"no luck with {task.shard}")
     return task.shard**2
 
 
@@ -35,21 +35,20 @@ def tasks(count: int, **wrong: tuple[str, int]) -> list[ShardTask]:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_each_task_ends_once_whatever_its_workers_die_of(caplog: pytest.LogCaptureFixture, workers: int) -> None:
-    wrong = {"_1": ("dies", 1), "_2": ("fails", 2), "_4": ("fails", 9), "_5": ("answers", 9)}
+    wrong = {"_1": ("dies", 1), "_2": ("fails", 2), "_4": ("fails", 9), "_5": ("doubts", 9)}
     with InPool(look, workers) as executor:
-        ends = {
-            end.task.shard: end for end in work_off(executor, tasks(8, **wrong), lambda one: f"n{one.shard}", KeyError)
-        }
+        ends = {end.task.shard: end for end in work_off(executor, tasks(8, **wrong), lambda one: f"n{one.shard}")}
     assert {number: end.receipt for number, end in ends.items() if end.error is None} == {
         0: 0,
         1: 1,
         2: 4,
         3: 9,
+        5: "no luck with 5",
         6: 36,
         7: 49,
     }
     assert isinstance(ends[4].error, OSError) and ends[4].task.attempt == 3
-    assert isinstance(ends[5].error, KeyError) and ends[5].task.attempt == 1, "an answer is not asked for again"
+    assert ends[5].task.attempt == 1, "what is doubtful is not asked for again"
     assert "n1: attempt 1 of 3 failed: BrokenProcessPool: its worker was ended by SIGKILL" in caplog.text
     assert caplog.text.count("n4: attempt") == 3 and "n5" not in caplog.text
 
@@ -100,7 +99,23 @@ def test_a_host_that_does_not_see_out_is_ill_and_not_believed(tmp_path: Path) ->
     assert kind == "made" and checked.written and not checked.problems
     (out / "shards" / "numbers-000000.json").unlink()
     kind, found = make_if_fit(proof, check_shard, task)
-    assert kind == "failed" and isinstance(found, FoundProblems) and isinstance(found, DataError)
+    assert kind == "failed" and isinstance(found, Doubtful) and found.found.problems
     out.rename(tmp_path / "unmounted")
     kind, why = make_if_fit(proof, check_shard, task)
     assert kind == "ill" and "it does not see the source" in why
+
+
+def test_a_shard_that_was_finished_unheard_is_known_by_its_bytes(tmp_path: Path) -> None:
+    from stillreel.shards.build.survey import Task, receipt_left
+    from stillreel.shards.format.plan import read_plans
+
+    out = tmp_path / "out"
+    run(out)
+    folder = Folder(str(out))
+    (plan,) = read_plans(folder)
+    receipt = receipt_left(folder, Task(plan, 1))
+    assert receipt is not None and receipt.shard == "numbers-000001"
+    flip(out / "shards" / "numbers-000001.tar", 700)
+    assert receipt_left(folder, Task(plan, 1)) is None, "its maker may have ended before it began to mend it"
+    (out / "shards" / "numbers-000002.json").unlink()
+    assert receipt_left(folder, Task(plan, 2)) is None
