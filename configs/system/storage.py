@@ -24,8 +24,8 @@ from stillreel.configs.system.trouble import is_final, plain
 PART_SUFFIX = ".part"
 _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 _WITH_BUCKETS = {"s3", "gs", "abfs"}  # fsspec's names of stores in which a folder needs nothing but a bucket
-# Of s3fs, each of which is five of boto's, of which a silent server takes 15 s: more would be half an hour for one file.
-_S3_TRIES = 2
+# Of s3fs, which nests them, each of five of boto's, of which a silent server takes 15 s: five would be half an hour a file.
+_S3_TRIES = 3
 _BATCH = 32  # ranges asked of a bucket at once, and read ahead of the consumer
 
 
