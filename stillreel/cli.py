@@ -91,9 +91,13 @@ def _run(name: str, words: list[str]) -> int:
         # Whoever reads the output has read enough, as `head` has. What is left goes nowhere, without a word.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
+    except Exception as error:
+        from stillreel.configs.system.trouble import in_words, is_of_storage
+
         # A full disk, a denied permission, a bucket that is not there: nothing that a traceback would help with.
-        print(f"stillreel {name}: {type(error).__name__}: {error}", file=sys.stderr)
+        if not isinstance(error, OSError) and not is_of_storage(error):
+            raise
+        print(f"stillreel {name}: {in_words(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"stillreel {name}: {Interrupted('interrupted', 130)}", file=sys.stderr)

@@ -12,10 +12,11 @@ from itertools import groupby, islice
 from typing import Any, ClassVar
 
 from stillreel.animate.sources.sample_filter import SampleFilter
-from stillreel.configs import DataError
+from stillreel.configs import DataError, StorageRefused
 from stillreel.configs.build import FilterSettings, SourceSettings
 from stillreel.configs.settings import canonical_json
 from stillreel.configs.system.storage import Folder, Listing, Range
+from stillreel.configs.system.trouble import is_final, plain
 from stillreel.shards.format.plan import Listed, PlannedSample
 
 # A larger file is no photograph; it is read up to one byte beyond this, and rejected for its size.
@@ -82,7 +83,8 @@ class Source(ABC):
     def read(self, samples: Sequence[PlannedSample]) -> Iterator[bytes | None]:
         """Bytes of the picture of each planned sample, in order; None where the plan knows a problem, or the row holds none.
 
-        SourceError when a file is gone, is not as long as it was planned, or cannot be read now.
+        SourceError when a file is gone, is not as long as it was planned, or cannot be read now; StorageRefused when its bucket
+        gives nothing to these credentials.
         """
         sound = [one for one in samples if one.problem is None]
         where = self.folder.url
@@ -95,9 +97,14 @@ class Source(ABC):
                 if number == len(samples):
                     self._check_files(sound)  # once more: what was put in their place meanwhile may have been read
                 yield data
-        except SourceError:
+        except (SourceError, StorageRefused):
             raise
         except Exception as error:  # a disk, a network, a bucket, a decoder of Parquet: each has its own
+            if is_final(error) and not self.folder.is_local:  # on a disk it is of one file alone
+                raise StorageRefused(
+                    f"SOURCE {self.folder.url} refuses: {plain(error)}. What is finished is kept. Renew the credentials, or get "
+                    "access, and run the same command again to go on"
+                ) from error
             raise SourceError(f"{where} cannot be read now: {type(error).__name__}: {error}") from error
 
     def _check_files(self, samples: Sequence[PlannedSample]) -> None:

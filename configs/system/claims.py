@@ -17,6 +17,7 @@ import pydantic
 
 from stillreel.configs.errors import DataError, StillreelError
 from stillreel.configs.system.storage import Folder
+from stillreel.configs.system.trouble import is_of_storage
 
 Record = TypeVar("Record")
 
@@ -24,9 +25,6 @@ Record = TypeVar("Record")
 STRICT = pydantic.ConfigDict(strict=True, extra="forbid")
 Count = Annotated[int, pydantic.Field(ge=0, le=1 << 62)]
 
-_STORAGE = frozenset(
-    {"aiohttp", "asyncio", "azure", "botocore", "fsspec", "gcsfs", "google", "requests", "s3fs", "urllib3"}
-)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
@@ -45,19 +43,9 @@ def damage_of(where: str) -> Iterator[None]:
     except StillreelError:
         raise
     except Exception as error:
-        if _is_storage_s(error) or type(error) is MemoryError:  # pyarrow's own is of what a file claims
+        if is_of_storage(error) or type(error) is MemoryError:  # pyarrow's own is of what a file claims
             raise
         raise Damaged(f"{where}: {_said(error)}") from None
-
-
-def _is_storage_s(error: Exception) -> bool:
-    package = type(error).__module__.partition(".")[0]
-    if package in _STORAGE:
-        return True
-    # pyarrow says OSError, without a number, of a file that it cannot make sense of.
-    return (
-        isinstance(error, OSError) and package == "builtins" and (type(error) is not OSError or error.errno is not None)
-    )
 
 
 def parse_json(data: bytes | str) -> Any:

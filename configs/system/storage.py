@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +19,13 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from stillreel.configs import RequestError, StorageRefused
+from stillreel.configs.system.trouble import is_final, plain
 
 PART_SUFFIX = ".part"
-_FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 _WITH_BUCKETS = {"s3", "gs", "abfs"}  # fsspec's names of stores in which a folder needs nothing but a bucket
+# Of s3fs, which nests them, each of five of boto's, of which a silent server takes 15 s: five would be half an hour a file.
+_S3_TRIES = 3
 _BATCH = 32  # ranges asked of a bucket at once, and read ahead of the consumer
 
 
@@ -66,6 +67,8 @@ class Folder:
                 f"{url}: {why}; expected a folder of this machine, or a URL of fsspec's ({error})"
             ) from None
         self.is_local = isinstance(self.fs, LocalFileSystem)
+        if "s3" in self.fs.protocol:
+            self.fs.retries = _S3_TRIES
         self.path = path.rstrip("/") or "/"
         self.url = self.path if self.is_local else self.fs.unstrip_protocol(self.path)
 
@@ -329,20 +332,12 @@ def writing(url: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _is_final(error):
-            why = re.sub(r"^.Errno [0-9]+. |[.]$", "", str(error))
+        if is_final(error):
             raise StorageRefused(
-                f"OUT {url} refuses: {why}. Nothing more is tried; what is finished is kept. Make room or get access, and run "
-                "the same command again to go on"
+                f"OUT {url} refuses: {plain(error)}. Nothing more is tried; what is finished is kept. Make room or get access, "
+                "and run the same command again to go on"
             ) from error
         raise
-
-
-def _is_final(error: Exception) -> bool:
-    if isinstance(error, OSError):  # a bucket's may have a kind without a number
-        return isinstance(error, PermissionError) or error.errno in _FINAL
-    # Credentials that are not there, or can be renewed no more: of boto's, which only s3fs imports.
-    return type(error).__module__ == "botocore.exceptions" and bool(re.search("Credential|Token", type(error).__name__))
 
 
 def _walk(path: str, under: str, above: tuple[str, ...], sizes: dict[str, int], odd: dict[str, str]) -> None:
