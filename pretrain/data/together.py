@@ -77,6 +77,17 @@ class Together:
         rank, failure = next((rank, one) for rank, one in enumerate(told) if one is not None)
         raise failure._replace(message=f"rank {rank}: {failure.message}").error()
 
+    def collect(self, value: Value) -> list[Value]:
+        """The values of all ranks, by rank, on all of them."""
+        if self._group is None:
+            return [value]
+        told: list[Any] = [None] * dist.get_world_size()
+        try:
+            dist.all_gather_object(told, value, group=self._group)
+        except RuntimeError as broken:
+            raise DataError(f"another rank is gone: {broken}") from None
+        return told
+
     def hear(self, value: Value) -> Value:
         """Rank 0's value, on all ranks."""
         if self._group is None:

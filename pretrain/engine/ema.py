@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from stillreel.configs import DataError, RequestError
 from stillreel.configs.train import EmaSettings
 from stillreel.pretrain.engine.parallel import reshard
-from stillreel.pretrain.engine.state import gather_tensors, set_tensors
+from stillreel.pretrain.engine.state import Rows, gather_tensors, set_tensors
 from stillreel.pretrain.objectives import Task
 
 
@@ -59,11 +59,16 @@ class ModelEma:
         finally:
             self._set(kept)
 
+    @property
+    def averages(self) -> Mapping[str, Tensor]:
+        """By the task's names, as they lie on this rank."""
+        return self._averages
+
     def gather(self) -> dict[str, Tensor] | None:
         """Whole averages by the task's names on the CPU of rank 0, None on the others. All ranks must call it."""
         return gather_tensors(self._averages)
 
-    def load(self, averages: Mapping[str, Tensor]) -> None:
+    def load(self, averages: Mapping[str, Tensor | Rows]) -> None:
         """Go on from averages that were gathered, in any layout. DataError for names or shapes that are not the task's."""
         set_tensors(self._averages, averages)
 

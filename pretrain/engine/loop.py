@@ -21,7 +21,7 @@ from stillreel.pretrain.data.together import Together
 from stillreel.pretrain.engine.accumulation import backpropagate
 from stillreel.pretrain.engine.ema import ModelEma
 from stillreel.pretrain.engine.optimizer import lr_at, set_lr
-from stillreel.pretrain.engine.parallel import clip_gradients
+from stillreel.pretrain.engine.parallel import clip_gradients, is_sharded
 from stillreel.pretrain.engine.prefetcher import DeviceBatch
 from stillreel.pretrain.objectives import Batch, Losses, Task
 from stillreel.pretrain.objectives.gather import rank_count
@@ -29,9 +29,12 @@ from stillreel.pretrain.run import (
     Display,
     Meter,
     MetricsLogger,
+    Parts,
     PreemptionHandler,
     RunFolder,
+    Snapshot,
     StepValues,
+    take_parts,
     take_snapshot,
 )
 from stillreel.shards.stream.stream import State
@@ -166,9 +169,14 @@ def tell_evaluation(records: Records, step: int, evaluate: Callable[[], Metrics]
 
 def _save(records: Records, state: TrainState, data: State, metrics: Metrics) -> None:
     with records.meter.aside():
-        groups = {} if state.ema is None else {"ema": state.ema.gather()}
-        snapshot = take_snapshot(state.task, state.optimizer, groups)
-        records.folder.save(state.task.model, snapshot, data, metrics)
+        taken: Snapshot | Parts | None
+        if is_sharded(state.task):
+            own = {} if state.ema is None else {"ema": state.ema.averages}
+            taken = take_parts(state.task, state.optimizer, own)
+        else:
+            groups = {} if state.ema is None else {"ema": state.ema.gather()}
+            taken = take_snapshot(state.task, state.optimizer, groups)
+        records.folder.save(state.task.model, taken, data, metrics)
 
 
 class NonFiniteGuard:

@@ -149,6 +149,11 @@ def gathered(task: Task) -> Iterator[None]:
         reshard(task)
 
 
+def is_sharded(task: Task) -> bool:
+    """Whether ranks hold parts of its weights."""
+    return isinstance(task, FSDPModule)
+
+
 def reshard(task: nn.Module) -> None:
     """Have every weight as the optimizer has it: after a forward pass without a backward one, FSDP2 keeps some of them whole."""
     for module in task.modules():

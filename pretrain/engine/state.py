@@ -1,6 +1,7 @@
 """What a run must find again, as plain tensors by name: the same whether one process had it, DDP or FSDP2, on any ranks.
 
     gather_state(task, optimizer)     -> State, on rank 0, on the CPU
+    own_state(task, optimizer)        -> State as it lies on this rank, in shards perhaps
     set_state(task, optimizer, state) of a fresh run of any layout; its next step is the one that the first run would have made
 
 Rates are functions of the step and draws of (seed, key, step), so neither is here.
@@ -8,7 +9,7 @@ Rates are functions of the step and draws of (seed, key, step), so neither is he
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,33 +27,72 @@ from stillreel.pretrain.objectives.gather import rank_count
 _MODEL = "model."
 
 
+class Rows:
+    """A tensor that was written in parts, cut along its first axis: only those rows are put together that are asked for."""
+
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        """One after another, at least one."""
+        self._parts = parts
+        self.shape = torch.Size((sum(map(len, parts)), *parts[0].shape[1:]))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self._parts)
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        first, end, _ = rows.indices(len(self))
+        found, at = [self._parts[0][:0]], 0
+        for part in self._parts:
+            found.append(part[max(first - at, 0) : max(end - at, 0)])
+            at += len(part)
+        return torch.cat(found)
+
+
 class State(NamedTuple):
     """Of a task and its optimizer."""
 
-    model: dict[str, Tensor]  # the model's, by the names that `save_model` writes
-    task: dict[str, Tensor]  # the task's own, such as the sigmoid's bias
-    optimizer: dict[str, Tensor]  # KIND.NAME: AdamW's step, exp_avg and exp_avg_sq of the task's weight NAME
+    model: Mapping[str, Tensor]  # the model's, by the names that `save_model` writes
+    task: Mapping[str, Tensor | Rows]  # the task's own, such as the sigmoid's bias
+    # KIND.NAME: AdamW's step, exp_avg and exp_avg_sq of the task's weight NAME
+    optimizer: Mapping[str, Tensor | Rows]
 
 
-def gather_state(task: Task, optimizer: Optimizer) -> State | None:
+class OwnState(NamedTuple):
+    """The same, of tensors alone."""
+
+    model: dict[str, Tensor]
+    task: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+def gather_state(task: Task, optimizer: Optimizer) -> OwnState | None:
     """Copies of everything on rank 0, None on the others. All ranks must call it, between two steps."""
+    model, own, moments = map(gather_tensors, own_state(task, optimizer))
+    return None if model is None or own is None or moments is None else OwnState(model, own, moments)
+
+
+def own_state(task: Task, optimizer: Optimizer) -> OwnState:
+    """What this rank has, not copied."""
     reshard(task)
-    own = gather_tensors(task.state_dict())
-    moments = gather_tensors(_moments(task, optimizer))
-    if own is None or moments is None:
-        return None
-    model = {name.removeprefix(_MODEL): tensor for name, tensor in own.items() if name.startswith(_MODEL)}
-    return State(model, {name: tensor for name, tensor in own.items() if not name.startswith(_MODEL)}, moments)
+    own = task.state_dict()
+    return OwnState(
+        {name.removeprefix(_MODEL): tensor for name, tensor in own.items() if name.startswith(_MODEL)},
+        {name: tensor for name, tensor in own.items() if not name.startswith(_MODEL)},
+        _moments(task, optimizer),
+    )
 
 
 def set_state(task: Task, optimizer: Optimizer, state: State) -> None:
     """Make a state this run's, in place. Every rank needs the whole state. DataError where names or shapes are not this run's."""
     reshard(task)
-    given = {_MODEL + name: tensor for name, tensor in state.model.items()} | state.task
+    given = {**{_MODEL + name: tensor for name, tensor in state.model.items()}, **state.task}
     set_tensors(task.state_dict(), given)
     groups = {id(weight): group for group in optimizer.param_groups for weight in group["params"]}
     trained = {name: weight for name, weight in task.named_parameters() if id(weight) in groups}
-    by_weight: dict[str, dict[str, Tensor]] = {}
+    by_weight: dict[str, dict[str, Tensor | Rows]] = {}
     for key, tensor in state.optimizer.items():
         kind, _, name = key.partition(".")
         by_weight.setdefault(name, {})[kind] = tensor
@@ -74,15 +114,15 @@ def gather_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     first = rank_count() == 1 or dist.get_rank() == 0
     found = {}
     for name, tensor in tensors.items():
-        whole = tensor.detach()
-        if isinstance(whole, DTensor):
-            whole = whole.full_tensor()
+        own = tensor.detach()
+        if isinstance(own, DTensor):
+            own = own.full_tensor()
         if first:
-            found[name] = whole.to("cpu", copy=True)
+            found[name] = own.to("cpu", copy=True)
     return found if first else None
 
 
-def set_tensors(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+def set_tensors(own: Mapping[str, Tensor], given: Mapping[str, Tensor | Rows]) -> None:
     """Copy whole tensors into a run's own, of which it may hold a part each. Strict: DataError by name."""
     check_shapes(_shapes(given), _shapes(own))
     with torch.no_grad():
@@ -99,25 +139,37 @@ def _moments(task: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     }
 
 
-def _placed(name: str, kind: str, tensor: Tensor, weight: Tensor, group: Mapping[str, object]) -> Tensor:
+def _placed(name: str, kind: str, tensor: Tensor | Rows, weight: Tensor, group: Mapping[str, object]) -> Tensor:
     """One of AdamW's tensors, kept as it does: moments as the weight is, the step on its device."""
     if kind == "step":
-        return tensor.to(weight.device if group["fused"] else "cpu", copy=True)
+        return whole(tensor).to(weight.device if group["fused"] else "cpu", copy=True)
     check_shapes({name: tuple(tensor.shape)}, {name: tuple(weight.shape)})
     moment = torch.zeros_like(weight)
     set_tensors({name: moment}, {name: tensor})
     return moment.detach()
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def _shapes(tensors: Mapping[str, Tensor | Rows]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _part(whole: Tensor, like: Tensor) -> Tensor:
-    """This rank's rows of a tensor that FSDP2 splits along its first axis: as torch.chunk does, the last ones are fewer."""
+def own_rows(tensor: DTensor) -> tuple[int, int]:
+    """The first of this rank's rows of a tensor that FSDP2 splits along its first axis, and the one behind the last: as
+    torch.chunk does, the last ranks have fewer, or none."""
+    mesh, axis = shard_axis(tensor)
+    rows = -(-len(tensor) // mesh.size(axis))
+    first = min(rows * mesh.get_local_rank(axis), len(tensor))
+    return first, min(first + rows, len(tensor))
+
+
+def _part(given: Tensor | Rows, like: Tensor) -> Tensor:
+    """What this rank has of it."""
     if not isinstance(like, DTensor):
-        return whole
-    mesh, axis = shard_axis(like)
-    rows = -(-len(whole) // mesh.size(axis))
-    start = rows * mesh.get_local_rank(axis)
-    return whole[start : start + rows]
+        return whole(given)
+    first, end = own_rows(like)
+    return given[first:end]
+
+
+def whole(tensor: Tensor | Rows) -> Tensor:
+    """All of it, in one."""
+    return tensor[:] if isinstance(tensor, Rows) else tensor

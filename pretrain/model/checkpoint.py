@@ -37,6 +37,12 @@ def save_model(
     `tensors` are written in place of the model's own: of one that lies in shards over the ranks, or their average.
     """
     check_free(folder)
+    publish_tensors(folder, WEIGHTS, model.state_dict() if tensors is None else tensors)
+    publish_config(model, folder, origin)
+
+
+def publish_config(model: VideoTextModel, folder: Folder, origin: Mapping[str, Any]) -> None:
+    """What makes a folder with its tensors a model."""
     config = {
         "format": FORMAT,
         "schema": SCHEMA_VERSION,
@@ -46,7 +52,6 @@ def save_model(
         "preprocess": preprocess_of(model.clip),
         "origin": dict(origin),
     }
-    publish_tensors(folder, WEIGHTS, model.state_dict() if tensors is None else tensors)
     folder.publish(CONFIG, in_json(config))
 
 

@@ -175,23 +175,27 @@ def _assemble(folder: Path, name: str, about: Record, chunks: list[tuple[Any, Re
     if not chunks or len(chunks) > _MOST_STAGES:
         raise DataError(f"damaged: no chunk of {name} is in its files")
     whole: Tensor | None = None
-    filled = 0
     for offset, where in chunks:
         part = _read_chunk(folder, name, where)
-        if part.shape == size:
+        if part.shape == size and len(chunks) == 1:
             return part
         if whole is None:
             # Chunks that lie in the files are as much together as the tensor, so a size of nothing there is refused.
             if math.prod(size) > len(chunks) * max(part.numel(), 1) * 2:
                 raise DataError(f"damaged: the chunks of {name} are less than its size {tuple(size)}")
-            whole = torch.empty(size, dtype=part.dtype)
+            whole, filled = torch.empty(size, dtype=part.dtype), torch.zeros(size, dtype=torch.bool)
         fits = isinstance(offset, tuple) and len(offset) == part.ndim == len(size)
         if not fits or any(at + length > most for at, length, most in zip(offset, part.shape, size, strict=True)):
             raise DataError(f"damaged: a chunk of {name} lies outside of it")
-        whole[tuple(slice(at, at + length) for at, length in zip(offset, part.shape, strict=True))] = part
-        filled += part.numel()
-    if whole is None or filled != math.prod(size):
-        raise DataError(f"the chunks of {name} that are here are {filled:,} of its {math.prod(size):,} elements")
+        place = tuple(slice(at, at + length) for at, length in zip(offset, part.shape, strict=True))
+        if filled[place].any():
+            raise DataError(f"damaged: chunks of {name} overlap: that at {offset} has elements that an earlier one has")
+        whole[place], filled[place] = part, True
+    assert whole is not None  # for there are chunks
+    if not filled.all():
+        raise DataError(
+            f"the chunks of {name} that are here are {int(filled.sum()):,} of its {whole.numel():,} elements"
+        )
     return whole
 
 

@@ -15,6 +15,7 @@ from stillreel.pretrain.run.checkpoint import Checkpoint
 from stillreel.pretrain.run.folder import RunFolder
 from stillreel.pretrain.run.meter import Meter, Reading, StepValues
 from stillreel.pretrain.run.metrics import Display, MetricsLogger
+from stillreel.pretrain.run.parts import Parts, take_parts
 from stillreel.pretrain.run.preemption import PreemptionHandler
 from stillreel.pretrain.run.snapshot import Snapshot, restore_snapshot, take_snapshot
 
@@ -23,11 +24,13 @@ __all__ = [
     "Display",
     "Meter",
     "MetricsLogger",
+    "Parts",
     "PreemptionHandler",
     "Reading",
     "RunFolder",
     "Snapshot",
     "StepValues",
     "restore_snapshot",
+    "take_parts",
     "take_snapshot",
 ]

@@ -4,6 +4,7 @@
         | every file fsynced, state.json last; then the folder is renamed
     checkpoints/step-00001000/
 
+A run whose weights lie in shards has training-RANK-of-RANKS.safetensors instead, one of each rank (`parts`).
 A folder without a state.json that is whole itself, and true of the other files, is no checkpoint. A kill, a crash or a full
 disk at any moment leaves the earlier checkpoints as they were.
 """
@@ -16,12 +17,13 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+import torch.distributed as dist
 from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -32,8 +34,11 @@ from stillreel.configs.settings import canonical_json
 from stillreel.configs.system.claims import STRICT, Count, checked_name, damage_of, parse_json, read_record, shortened
 from stillreel.configs.system.progress import amount
 from stillreel.configs.system.storage import PART_SUFFIX, Folder, fsync
+from stillreel.pretrain.data.together import Together
+from stillreel.pretrain.engine.state import whole
 from stillreel.pretrain.model import VideoTextModel
-from stillreel.pretrain.model.checkpoint import CONFIG, WEIGHTS, in_json, publish_tensors, save_model
+from stillreel.pretrain.model.checkpoint import CONFIG, WEIGHTS, in_json, publish_config, publish_tensors, save_model
+from stillreel.pretrain.run.parts import Parts, part_names, read_parts, stream_weights, write_part
 from stillreel.pretrain.run.snapshot import Snapshot
 from stillreel.shards.format.receipt import FileStamp
 from stillreel.shards.stream.stream import State
@@ -61,9 +66,11 @@ class Checkpoint(NamedTuple):
         return self.stream.steps
 
     def read(self) -> Snapshot:
-        """Its tensors, on the CPU."""
+        """Its tensors, on the CPU: the files are mapped, and read where they are used."""
         with damage_of(f"{self.path} is damaged"):
-            return Snapshot(load_file(self.path / WEIGHTS), load_file(self.path / TRAINING))
+            parts = sorted(self.path.glob("training-*-of-*.safetensors"))
+            training = read_parts(parts) if parts else load_file(self.path / TRAINING)
+            return Snapshot(load_file(self.path / WEIGHTS), training)
 
 
 def step_name(step: int) -> str:
@@ -90,23 +97,15 @@ def write_checkpoint(
     DataError when the disk is full or fails: it names the file, the bytes that are needed and those that are free.
     """
     name = step_name(stream.steps)
-    part = home / f".{name}.{os.getpid()}.{os.urandom(4).hex()}{PART_SUFFIX}"
+    part = _part_of(home, name)
     folder = Folder(str(part))
-    told = finite(metrics)
-    body = {
-        "format": FORMAT,
-        "schema": SCHEMA_VERSION,
-        "stillreel": __version__,
-        "step": stream.steps,
-        "stream": stream.to_dict(),
-        "settings": settings,
-        "settings_digest": hashlib.sha256(canonical_json(settings)).hexdigest(),
-        "metrics": told,
-    }
+    body = _body(stream, settings, metrics)
     writers: dict[str, Callable[[], None]] = {
         WEIGHTS: lambda: save_model(model, folder, origin_of(home.parent, stream.steps, settings), snapshot.weights),
-        TRAINING: lambda: publish_tensors(folder, TRAINING, snapshot.training),
-        STATE: lambda: folder.publish(STATE, _encode(body, part)),
+        TRAINING: lambda: publish_tensors(
+            folder, TRAINING, {key: whole(one) for key, one in snapshot.training.items()}
+        ),
+        STATE: lambda: folder.publish(STATE, _encode(body, _stamps(part, (WEIGHTS, CONFIG, TRAINING)))),
         "": lambda: _name_whole(part, home / name),
     }
     last = name
@@ -119,7 +118,58 @@ def write_checkpoint(
         raise DataError(f"{home / last}: {_why(error, home, snapshot.nbytes)}") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return Checkpoint(home / name, stream, settings, told)
+    return Checkpoint(home / name, stream, settings, body["metrics"])
+
+
+def write_split_checkpoint(
+    home: Path,
+    model: VideoTextModel,
+    parts: Parts,
+    stream: State,
+    settings: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    together: Together,
+) -> Checkpoint:
+    """The same by all ranks, which call it together: each writes and digests its own part, and rank 0 gives the whole its name
+    when all have. What one of them fails at, all raise."""
+    name, rank = step_name(stream.steps), dist.get_rank()
+    files = part_names(dist.get_world_size())
+    part = together.hear(_part_of(home, name))
+    body = _body(stream, settings, metrics)
+    stamps: dict[str, FileStamp] = {}
+
+    def do(file: str, work: Callable[[], None]) -> None:
+        error = None
+        try:
+            work()
+        except (OSError, SafetensorError) as raised:
+            error = DataError(f"{home / name / file}: {_why(raised, home, parts.nbytes)}")
+        except DataError as raised:
+            error = raised
+        together.agree([], error)
+
+    def write_own() -> None:
+        write_part(part, files[rank], parts.training)
+        stamps.update(_stamps(part, files[rank : rank + 1]))
+
+    def publish() -> None:
+        if rank == 0:
+            publish_config(model, Folder(str(part)), origin_of(home.parent, stream.steps, settings))
+            stamps.update(_stamps(part, (WEIGHTS, CONFIG)))
+            Folder(str(part)).publish(STATE, _encode(body, stamps))
+            _name_whole(part, home / name)
+
+    try:
+        do("", lambda: part.mkdir(parents=True) if rank == 0 else None)
+        do(files[rank], write_own)
+        for others in together.collect(stamps):
+            stamps.update(others)
+        do(WEIGHTS, lambda: stream_weights(part, WEIGHTS, parts.weights))
+        do(STATE, publish)
+    finally:
+        if rank == 0:
+            shutil.rmtree(part, ignore_errors=True)
+    return Checkpoint(home / name, stream, settings, body["metrics"])
 
 
 def origin_of(run: Path, step: int, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,7 +179,7 @@ def origin_of(run: Path, step: int, settings: Mapping[str, Any]) -> dict[str, An
 
 def remove_checkpoint(home: Path, step: int) -> None:
     """Take its name away first, so that a kill leaves no half one under it."""
-    part = home / f".{step_name(step)}.{os.getpid()}.{os.urandom(4).hex()}{PART_SUFFIX}"
+    part = _part_of(home, step_name(step))
     (home / step_name(step)).rename(part)
     shutil.rmtree(part, ignore_errors=True)
 
@@ -184,7 +234,8 @@ def _read_state(path: Path) -> tuple[Checkpoint, dict[str, FileStamp]]:
     if body.get("format") != FORMAT or body.get("schema") != SCHEMA_VERSION:
         raise ValueError(f"{STATE} has schema {body.get('schema')}; this stillreel reads {SCHEMA_VERSION}")
     state = read_record(_adapter(), {key: body.get(key) for key in _State.__annotations__})
-    if set(state.files) != {WEIGHTS, CONFIG, TRAINING}:
+    training = set(state.files) - {WEIGHTS, CONFIG}
+    if len(training) != len(state.files) - 2 or training not in ({TRAINING}, set(part_names(len(training)))):
         raise ValueError(f"{STATE} is of {', '.join(map(shortened, state.files))}")
     for name in state.files:
         checked_name(name, Folder(str(path)))
@@ -216,12 +267,32 @@ def _adapter() -> TypeAdapter[_State]:
     return TypeAdapter(_State)
 
 
-def _encode(body: Mapping[str, Any], part: Path) -> bytes:
+def _part_of(home: Path, name: str) -> Path:
+    """A folder in the making."""
+    return home / f".{name}.{os.getpid()}.{os.urandom(4).hex()}{PART_SUFFIX}"
+
+
+def _body(stream: State, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "schema": SCHEMA_VERSION,
+        "stillreel": __version__,
+        "step": stream.steps,
+        "stream": stream.to_dict(),
+        "settings": settings,
+        "settings_digest": hashlib.sha256(canonical_json(settings)).hexdigest(),
+        "metrics": finite(metrics),
+    }
+
+
+def _stamps(part: Path, names: Iterable[str]) -> dict[str, FileStamp]:
+    return {name: FileStamp((part / name).stat().st_size, _digest_of(part / name)) for name in names}
+
+
+def _encode(body: Mapping[str, Any], stamps: Mapping[str, FileStamp]) -> bytes:
     """JSON of all that the state says, the stamps of the files beside it, and its own digest."""
-    files = {name: (part / name).stat().st_size for name in (WEIGHTS, CONFIG, TRAINING)}
-    stamps = {name: FileStamp(size, _digest_of(part / name))._asdict() for name, size in files.items()}
-    whole = {**body, "files": stamps}
-    return in_json({**whole, "digest": _digest(whole)})
+    stated = {**body, "files": {name: stamp._asdict() for name, stamp in stamps.items()}}
+    return in_json({**stated, "digest": _digest(stated)})
 
 
 def _name_whole(part: Path, final: Path) -> None:

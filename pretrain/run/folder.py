@@ -33,8 +33,10 @@ from stillreel.pretrain.run.checkpoint import (
     step_name,
     steps_in,
     write_checkpoint,
+    write_split_checkpoint,
 )
 from stillreel.pretrain.run.compare import check_binding, compare_settings
+from stillreel.pretrain.run.parts import Parts
 from stillreel.pretrain.run.snapshot import Snapshot
 from stillreel.shards.build import libraries
 from stillreel.shards.stream.stream import State
@@ -118,15 +120,18 @@ class RunFolder:
     def save(
         self,
         model: VideoTextModel,
-        snapshot: Snapshot | None,
+        snapshot: Snapshot | Parts | None,
         stream: State,
         metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Publish a checkpoint, then remove those that need not stay. `metrics` are what is known of these weights.
 
         A step that has one already is left as it is. DataError on all ranks when it cannot be written; the earlier ones are
-        whole then, and the run may go on.
+        whole then, and the run may go on. Of `Parts` each rank brings its own.
         """
+        if isinstance(snapshot, Parts):
+            self._save_parts(model, snapshot, stream, metrics or {})
+            return
 
         def write() -> None:
             if stream.steps in steps_in(self._home):
@@ -139,6 +144,23 @@ class RunFolder:
             self._tidy(stream.steps)
 
         self._agreed(write)
+
+    def _save_parts(self, model: VideoTextModel, parts: Parts, stream: State, metrics: Mapping[str, float]) -> None:
+        there, start = False, time.monotonic()
+
+        def begin() -> None:
+            nonlocal there
+            there = stream.steps in steps_in(self._home)
+            self._home.mkdir(parents=True, exist_ok=True)
+
+        def end() -> None:
+            _log.info(f"saved {written.path}: {amount(parts.nbytes)} in {time.monotonic() - start:.1f} s")
+            self._tidy(stream.steps)
+
+        self._agreed(begin)
+        if not self._together.hear(there):
+            written = write_split_checkpoint(self._home, model, parts, stream, self._run, metrics, self._together)
+            self._agreed(end)
 
     def finish(self, model: VideoTextModel, weights: Mapping[str, Tensor] | None, step: int) -> None:
         """Write OUT/final, the model that the run came to; `weights` are in place of its own. An earlier one, of a run that

@@ -18,17 +18,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from stillreel.configs import DataError
-from stillreel.pretrain.engine.state import State, gather_state, set_state
+from stillreel.pretrain.engine.state import Rows, State, gather_state, set_state
 from stillreel.pretrain.objectives import Task
 
 
 class Snapshot(NamedTuple):
-    """Tensors of a moment, on the CPU."""
+    """Tensors of a moment, on the CPU; of what was read from parts, `Rows`."""
 
     weights: dict[str, Tensor]
-    training: dict[str, Tensor]
+    training: Mapping[str, Tensor | Rows]
 
-    def group(self, name: str) -> dict[str, Tensor]:
+    def group(self, name: str) -> dict[str, Tensor | Rows]:
         """The tensors of a group of `training`, by their names in it."""
         prefix = f"{name}."
         return {key.removeprefix(prefix): one for key, one in self.training.items() if key.startswith(prefix)}

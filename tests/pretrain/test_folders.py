@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import collections
+import dataclasses
 import json
 import os
+import pickle
 import warnings
 from pathlib import Path
 
@@ -115,6 +117,20 @@ def test_chunks_of_a_tensor_are_put_together(tmp_path: Path) -> None:
     assert torch.equal(read.tensors["visual.conv1.weight"], torch.arange(24.0).reshape(6, 4))
     (tmp_path / "halves" / "__1_0.distcp").unlink()
     with pytest.raises(DataError, match=r"__1_0\.distcp.*does not lie beside its table"):
+        read_checkpoint(tmp_path / "halves")
+
+
+def test_chunks_that_overlap_are_named(tmp_path: Path) -> None:
+    """Together they have as many elements as the tensor, and two of its rows are in none."""
+    torch.multiprocessing.spawn(_save_half, (str(tmp_path),), nprocs=2)
+    file = tmp_path / "halves" / ".metadata"
+    table = pickle.loads(file.read_bytes())
+    table.storage_data = {
+        dataclasses.replace(index, offset=torch.Size([index.offset[0] // 3, 0])): where
+        for index, where in table.storage_data.items()
+    }
+    file.write_bytes(pickle.dumps(table))
+    with pytest.raises(DataError, match=r"chunks of visual\.conv1\.weight overlap"):
         read_checkpoint(tmp_path / "halves")
 
 

@@ -1,7 +1,7 @@
 """`stillreel pretrain` with a spy: as a module, a process of a run; imported, what starts one and reads what it left.
 
 The spy writes the keys of each batch that a rank trains on, can spoil one, can kill a rank in the midst of a step, and can ask
-for a stop as a scheduler would: nothing else is changed.
+for a stop as a scheduler would, or be slow on a rank: nothing else is changed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,11 +54,27 @@ class Place(NamedTuple):
     step: int
 
 
+class Slow(NamedTuple):
+    """A rank whose loader sleeps before it hands over the batches of steps 2 and 3; and two reads of whose disk take as long,
+    those that come first after step `LATE`."""
+
+    rank: int
+    seconds: float
+
+
+LATE = 5
+
+
 def _job(
-    words: list[str], home: Path, spoil: Place | None = None, stop: int = 0, die: Place | None = None
+    words: list[str],
+    home: Path,
+    spoil: Place | None = None,
+    stop: int = 0,
+    die: Place | None = None,
+    slow: Slow | None = None,
 ) -> list[str]:
     home.mkdir(parents=True, exist_ok=True)
-    return [json.dumps({"words": words, "home": str(home), "spoil": spoil, "stop": stop, "die": die})]
+    return [json.dumps({"words": words, "home": str(home), "spoil": spoil, "stop": stop, "die": die, "slow": slow})]
 
 
 def start(words: list[str], home: Path) -> subprocess.Popen[str]:
@@ -74,13 +91,14 @@ def finish(
     spoil: Place | None = None,
     stop: int = 0,
     die: Place | None = None,
+    slow: Slow | None = None,
 ) -> tuple[int, str]:
     """A run, until it ends; its exit code and what it said. With `ranks` it is torchrun's, whose code is 1 for every failure.
 
     Rank 0 asks for a `stop` while the batch of that step is under way. `die` kills a rank there, once; torchrun may start all
     ranks again two times.
     """
-    job = _job(words, home, spoil, stop, die)
+    job = _job(words, home, spoil, stop, die, slow)
     if ranks:
         done = torchrun(MODULE, job, ranks, timeout=300, restarts=2 if die else 0)
     else:
@@ -113,15 +131,43 @@ def tensors_of(out: Path, step: int) -> dict[str, Tensor]:
     return load_file(folder / "model.safetensors") | load_file(folder / "training.safetensors")
 
 
-def _spied(home: Path, spoil: list[int] | None, stop: int, die: list[int] | None) -> type:
+def _straggle(seconds: float) -> Callable[[], None]:
+    """Have two reads from the disk of this process take so long, once what is returned was called."""
+    from stillreel.configs.system.storage import Folder, Range
+
+    left, read = 0, Folder.read_ranges
+
+    def slowly(self: Folder, ranges: Sequence[Range], most: int = 1 << 40) -> Iterator[bytes | None]:
+        nonlocal left
+        if left:
+            left -= 1
+            time.sleep(seconds)
+        return read(self, ranges, most)
+
+    def begin() -> None:
+        nonlocal left
+        left = 2
+
+    Folder.read_ranges = slowly  # type: ignore[method-assign]
+    return begin
+
+
+def _spied(home: Path, spoil: list[int] | None, stop: int, die: list[int] | None, slow: list[Any] | None) -> type:
     from stillreel.pretrain.engine.prefetcher import DeviceBatch, DevicePrefetcher
 
     rank, restarts = int(os.environ.get("RANK", "0")), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+    delay = slow[1] if slow and slow[0] == rank else 0
+    begin = _straggle(delay)
 
     class Spied(DevicePrefetcher):
         def __iter__(self) -> Iterator[DeviceBatch]:
             with (home / f"keys-{rank}.jsonl").open("a") as file:
                 for fed in super().__iter__():
+                    if delay and fed.after.steps in (2, 3):
+                        time.sleep(delay)
+                    if delay and fed.after.steps == LATE:
+                        begin()
                     if spoil == [rank, fed.after.steps]:
                         fed.batch.frames[0, 0, 0, 0, 0] = float("nan")
                     if die == [rank, fed.after.steps] and not restarts:
@@ -138,7 +184,7 @@ def _main(job: dict[str, Any]) -> int:
     import stillreel.cli
     from stillreel.pretrain.commands import pretrain as command
 
-    command.DevicePrefetcher = _spied(Path(job["home"]), job["spoil"], job["stop"], job["die"])  # type: ignore[misc]
+    command.DevicePrefetcher = _spied(Path(job["home"]), job["spoil"], job["stop"], job["die"], job["slow"])  # type: ignore[misc]
     return stillreel.cli.main(job["words"])
 
 
