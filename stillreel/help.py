@@ -15,8 +15,7 @@ _KEYS = 34  # columns of `key=default`; a longer one has a line of its own
 # The settings that people change, of commands with more than these.
 COMMON = {
     "animate": (
-        "store grammar aim frames size seed name source.captions max_side fps quality shard_size looks extend dry_run workers "
-        "ray"
+        "store grammar aim frames size seed name source.captions max_side shard_size looks extend dry_run workers ray"
     ),
     "stream": "frames size context_length grammar fresh seed keys simulate steps batch ranks nodes workers start cache",
     "pretrain": (
@@ -31,6 +30,7 @@ COMMON = {
         "data videos variant frames context_length video.sampler checkpoint model split dual_softmax rerank compare out "
         "batch workers"
     ),
+    "study": "out workers most dry_run keep_models main.data main.models main.pairs main.seeds wide.data wide.models wide.seeds",
     "index": "checkpoint frames size video.sampler video.per_second faiss part batch workers device",
 }
 
