@@ -3,12 +3,13 @@
     OUT/run.json                        settings, their digest, versions of the libraries; written at every start
     OUT/metrics.jsonl                   a line every so many steps
     OUT/checkpoints/step-00001000/      model.safetensors, config.json: a model, as `load_model` reads it
-                                        training.safetensors: what only training needs; state.json: written last
+                                        training.safetensors: what only training needs (a part of each rank's, where
+                                        weights lie in shards); state.json: written last
     OUT/tensorboard/, wandb/            if asked for
 
     opening: the model that is meant, be it a run's, a peer's file or a CLIP by name
 
-No training here: a loop calls these parts. Rank 0 writes, and all ranks hear what came of it.
+No training here: a loop calls these parts. Rank 0 writes what is whole, and all ranks hear what came of it.
 """
 
 from stillreel.pretrain.run.checkpoint import Checkpoint
