@@ -13,6 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+import pyarrow as pa
+
 from stillreel.configs import DataError
 from stillreel.configs.build import VerifySettings
 from stillreel.configs.system.claims import parse_json, shortened
@@ -26,7 +29,7 @@ from stillreel.shards.build.survey import Task
 from stillreel.shards.build.work import ATTEMPTS, Doubtful, work_off
 from stillreel.shards.format.check import Problem, ShardCheck
 from stillreel.shards.format.manifest import MANIFEST, Manifest, difference, manifest_of, read_manifest
-from stillreel.shards.format.plan import Plan, PlannedSample, open_plan, read_plans
+from stillreel.shards.format.plan import SCHEMA, Plan, open_plan, read_plans
 from stillreel.shards.format.receipt import PARTS, Receipt, part_file, receipt_file
 
 _SHOWN = 40
@@ -46,10 +49,10 @@ class Verdict:
 
 
 class Job(NamedTuple):
-    """A shard to check; `rows` are given where the plan file's layout cannot be trusted, else read from it."""
+    """A shard to check; what is `planned` is given where the plan file's layout cannot be trusted, else read from it."""
 
     task: Task
-    rows: list[PlannedSample] | None
+    planned: pa.Table | None
     expected: str | None  # digest of its receipt, as the manifest has it
 
 
@@ -142,14 +145,16 @@ def _on_ray(jobs: Sequence[Job], settings: VerifySettings, progress: Progress) -
 def _task_of(job: Job) -> ShardTask:
     plan, shard = job.task
     where = plan.folder.url, plan.header.number, plan.digest, shard
-    return ShardTask(*where, 1, 0, (job.rows, job.expected), rows=None if job.rows else plan.locate(shard))
+    return ShardTask(
+        *where, 1, 0, (job.planned, job.expected), rows=plan.locate(shard) if job.planned is None else None
+    )
 
 
 def check_shard(task: ShardTask) -> Checked:
     """Runs on a host. Doubtful where there are problems."""
-    rows, expected = task.job
+    planned, expected = task.job
     plan = open_plan(Folder(task.out), task.plan, task.plan_digest, task.rows)
-    checked = _check(Job(Task(plan, task.shard), rows, expected))
+    checked = _check(Job(Task(plan, task.shard), planned, expected))
     if checked.problems:
         raise Doubtful(checked)
     return checked
@@ -157,13 +162,13 @@ def check_shard(task: ShardTask) -> Checked:
 
 def _check(job: Job) -> Checked:
     task = job.task
-    rows, damage = job.rows, ""
-    if rows is None:
+    planned, damage = job.planned, ""
+    if planned is None:
         try:
-            rows = task.plan.read_shard(task.shard)
+            (planned,) = task.plan.read_places([task.shard])
         except DataError as error:
-            rows, damage = [], str(error)
-    check = ShardCheck(task.plan.folder, task, rows, job.expected)
+            planned, damage = SCHEMA.empty_table(), str(error)
+    check = ShardCheck(task.plan.folder, task, planned, job.expected)
     check.run()
     if damage:
         check.problems.insert(0, Problem(task.name, None, damage))
@@ -224,12 +229,14 @@ def _jobs(plan: Plan, manifest: Manifest | None, expected: Mapping[str, str]) ->
         for shard in plan.shard_numbers:
             yield Job(Task(plan, shard), None, expected.get(plan.shard_name(shard)))
         return
-    by_shard: dict[int, list[PlannedSample]] = {}
-    for rows in plan.read_all():
-        for row in rows:
-            by_shard.setdefault(row.shard, []).append(row)
-    for shard, rows in sorted(by_shard.items()):
-        yield Job(Task(plan, shard), rows, expected.get(plan.shard_name(shard)))
+    by_shard: dict[int, list[pa.Table]] = {}
+    for table in plan.read_places():
+        shards = table["shard"].to_numpy()
+        numbers, firsts = np.unique(np.sort(shards), return_index=True)
+        for shard, rows in zip(numbers.tolist(), np.split(np.argsort(shards, kind="stable"), firsts[1:]), strict=True):
+            by_shard.setdefault(shard, []).append(table.take(rows))
+    for shard, tables in sorted(by_shard.items()):
+        yield Job(Task(plan, shard), pa.concat_tables(tables), expected.get(plan.shard_name(shard)))
 
 
 def _check_listing(folder: Folder, tasks: Sequence[Task], verdict: Verdict) -> None:

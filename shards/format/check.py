@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple
 
+import pyarrow as pa
+
 from stillreel.configs.system.claims import Damaged
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.build.survey import Task
 from stillreel.shards.format.index import Entry, decode_index
-from stillreel.shards.format.plan import PlannedSample, key_of
 from stillreel.shards.format.receipt import PARTS, Receipt, part_file, read_receipt
 from stillreel.shards.format.record import REASONS, REJECTED, WRITTEN, read_table
 from stillreel.shards.format.tar import BLOCK, RECORD, TarDamage, digest_of_samples, ends_in_zeros, members_of, walk
@@ -31,11 +32,11 @@ class Problem(NamedTuple):
 class ShardCheck:
     """Everything about one shard. `run` reads each of its bytes once; the results then stand in the attributes."""
 
-    def __init__(self, folder: Folder, task: Task, rows: Sequence[PlannedSample], expected: str | None) -> None:
-        """`rows` are what the plan has of the shard, `expected` the digest that the manifest has of its receipt."""
+    def __init__(self, folder: Folder, task: Task, planned: pa.Table, expected: str | None) -> None:
+        """`planned` is what the plan has of the shard, `expected` the digest that the manifest has of its receipt."""
         self._folder = folder
         self._task = task
-        self._rows = rows
+        self._planned = planned
         self._expected = expected
         self.written = 0
         self.rejected: Counter[str] = Counter()
@@ -52,20 +53,17 @@ class ShardCheck:
         self._check_tar(entries, list(written), receipt)
         if receipt is not None:
             said = (receipt.planned, receipt.written, dict(receipt.rejected))
-            if said != (len(self._rows), self.written, dict(self.rejected)):
+            if said != (len(self._planned), self.written, dict(self.rejected)):
                 self._report("its receipt states other counts than its table holds")
-        self._rows = ()  # a verdict may wait for those of shards before it
 
     def _report(self, what: str, key: str | None = None) -> None:
         self.problems.append(Problem(self._task.name, key, what))
 
     def _check_positions(self) -> None:
         """Keys and positions of the plan follow from each other, so one that was edited shows."""
-        name = self._task.plan.header.name
-        for position, row in enumerate(self._rows, self._task.plan.shard_start(self._task.shard)):
-            if (row.key, row.position, row.shard) != (key_of(name, position), position, self._task.shard):
-                self._report(f"the plan has it at position {row.position} of shard {row.shard}, out of turn", row.key)
-                return
+        wrong = self._task.plan.find_out_of_turn(self._task.shard, self._planned)
+        if wrong is not None:
+            self._report(f"the plan has it {wrong.told}, out of turn", wrong.key)
 
     def _read_receipt(self) -> Receipt | None:
         try:
@@ -107,25 +105,24 @@ class ShardCheck:
         except Damaged as error:
             self._report(str(error))
             return {}
-        rows = table.select(["key", "source", "source_key", "status", "reason", "sha256"]).to_pylist()
+        columns = [table[name].to_pylist() for name in ("key", "status", "reason", "sha256")]
         written: dict[str, str] = {}
-        for row in rows:
-            if row["status"] == WRITTEN and row["reason"] is None and row["sha256"] is not None:
-                written[row["key"]] = row["sha256"]
+        for key, status, reason, sha256 in zip(*columns, strict=True):
+            if status == WRITTEN and reason is None and sha256 is not None:
+                written[key] = sha256
                 self.written += 1
-            elif row["status"] == REJECTED and row["reason"] in REASONS:
-                self.rejected[row["reason"]] += 1
+            elif status == REJECTED and reason in REASONS:
+                self.rejected[reason] += 1
             else:
-                self._report(f"its table has status {row['status']!r} with reason {row['reason']!r}", row["key"])
-        self._compare(
-            [(row.key, row.source, row.source_key) for row in self._rows],
-            [(row["key"], row["source"], row["source_key"]) for row in rows],
-        )
+                self._report(f"its table has status {status!r} with reason {reason!r}", key)
+        names = ["key", "source", "source_key"]
+        if not all(table[name].equals(self._planned[name]) for name in names):
+            self._compare(
+                *([*zip(*one.select(names).to_pydict().values(), strict=True)] for one in (self._planned, table))
+            )
         return written
 
     def _compare(self, planned: list[tuple[str, str, str]], found: list[tuple[str, str, str]]) -> None:
-        if planned == found:
-            return
         for key, count in Counter(key for key, *_ in found).items():
             if count > 1:
                 self._report(f"stands {count} times in its table", key)
@@ -147,17 +144,18 @@ class ShardCheck:
         except ValueError as error:
             self._report(f"idx: {error}")
             return None
-        indexed = {entry.key: entry.sha256.hex() for entry in entries}
-        if [entry.key for entry in entries] != list(written) or indexed != written:
-            differing = [key for key, count in Counter(entry.key for entry in entries).items() if count > 1]
+        keys, digests = [entry.key for entry in entries], [entry.sha256.hex() for entry in entries]
+        if keys != list(written) or digests != list(written.values()):
+            indexed = dict(zip(keys, digests, strict=True))
+            differing = [key for key, count in Counter(keys).items() if count > 1]
             differing += sorted(key for key in indexed.keys() | written.keys() if indexed.get(key) != written.get(key))
             self._report("its index and its table do not agree", next(iter(differing), None))
         end = 0
-        for entry in entries:
-            if entry.offset != end or entry.length <= 0 or entry.length % BLOCK:
-                self._report("its index leaves a gap or overlaps", entry.key)
+        for key, offset, length, _ in entries:
+            if offset != end or length % BLOCK:
+                self._report("its index leaves a gap or overlaps", key)
                 return None
-            end += entry.length
+            end += length
         return entries
 
     def _check_tar(self, entries: list[Entry] | None, written: Sequence[str], receipt: Receipt | None) -> None:
@@ -184,13 +182,14 @@ class ShardCheck:
         """The sha256 of each sample as it lies in the tar; reports those that are not as indexed."""
         # One buffer: fresh memory for each sample costs as much as reading it.
         buffer = memoryview(bytearray(min(max((entry.length for entry in entries), default=0), size)))
-        for entry in entries:
-            blob = buffer[: file.readinto(buffer[: entry.length])]  # type: ignore[attr-defined]
+        readinto = file.readinto  # type: ignore[attr-defined]
+        for key, _, length, sha256 in entries:
+            blob = buffer[: readinto(buffer[:length])]
             digest = hashlib.sha256(blob).digest()
-            if digest != entry.sha256:
-                self._report("its bytes in the tar are not those that were written", entry.key)
-            elif not _holds_only(blob, entry.key):
-                self._report("its bytes in the tar hold members of another key", entry.key)
+            if digest != sha256:
+                self._report("its bytes in the tar are not those that were written", key)
+            elif not _holds_only(blob, key):
+                self._report("its bytes in the tar hold members of another key", key)
             yield digest
 
     def _explain_tar(self, file: IO[bytes], size: int, written: Sequence[str]) -> None:
@@ -220,4 +219,5 @@ def _holds_only(blob: memoryview, key: str) -> bool:
     except TarDamage:
         return False
     own = f"{key}."
-    return bool(names) and len(set(names)) == len(names) and all(name.startswith(own) for name in names)
+    # What lies between two names that begin alike begins so, too.
+    return len(set(names)) == len(names) > 0 and min(names).startswith(own) and max(names).startswith(own)

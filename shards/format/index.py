@@ -89,7 +89,15 @@ def encode_index(entries: Sequence[Entry]) -> bytes:
 
 def decode_index(data: bytes) -> list[Entry]:
     """The entries of an index file; ValueError when the bytes are no such file."""
-    return [Entry(*row) for row in zip(*(column.to_pylist() for column in _table(data).columns), strict=True)]
+    keys, offsets, lengths, digests = _table(data).columns
+    # Arrow makes objects of binary many times faster than of binary(32).
+    columns = (
+        keys.to_pylist(),
+        offsets.to_numpy().tolist(),
+        lengths.to_numpy().tolist(),
+        digests.cast(pa.binary()).to_pylist(),
+    )
+    return list(map(Entry._make, zip(*columns, strict=True)))
 
 
 def open_index(data: bytes) -> Index:

@@ -87,6 +87,18 @@ class PlannedSample(NamedTuple):
     problem: str | None
 
 
+class OutOfTurn(NamedTuple):
+    """A row of a plan that does not belong where it stands."""
+
+    key: str
+    position: int
+    shard: int
+
+    @property
+    def told(self) -> str:
+        return f"at position {self.position} of shard {self.shard}"
+
+
 @dataclass(frozen=True)
 class PlanHeader:
     """What a plan says of itself. `presets` are the contents of the presets that `settings` name; `source`, opaque here,
@@ -149,35 +161,51 @@ class Plan:
     def read_shard(self, shard: int) -> list[PlannedSample]:
         """The planned samples of one shard, in order; reads only their part of the file. DataError when it is damaged, or has
         keys, positions or shards that do not follow from each other."""
-        (rows,) = self._read_groups([shard - self.header.first_shard])
-        for position, row in enumerate(rows, self.shard_start(shard)):
-            if (row.key, row.position, row.shard) != (key_of(self.header.name, position), position, shard):
-                raise DataError(
-                    f"{self._where}: it has {row.key!r} at position {row.position} of shard {row.shard}, out of turn"
-                )
-        return rows
+        (table,) = self._read_groups([shard - self.header.first_shard], SCHEMA.names)
+        wrong = self.find_out_of_turn(shard, table)
+        if wrong is not None:
+            raise DataError(f"{self._where}: it has {wrong.key!r} {wrong.told}, out of turn")
+        return _rows(table)
 
     def read_all(self) -> Iterator[list[PlannedSample]]:
         """The planned samples, a list a shard. DataError when the file is damaged."""
-        return self._read_groups(range(self.shards))
+        return map(_rows, self._read_groups(range(self.shards), SCHEMA.names))
+
+    def read_places(self, shards: Iterable[int] | None = None) -> Iterator[pa.Table]:
+        """The samples of some shards, or of all, a table a shard: but for their captions, and whatever places they claim (see
+        `find_out_of_turn`). DataError when the file is damaged."""
+        numbers = self.shard_numbers if shards is None else shards
+        columns = [name for name in SCHEMA.names if name != "captions"]
+        return self._read_groups((shard - self.header.first_shard for shard in numbers), columns)
+
+    def find_out_of_turn(self, shard: int, table: pa.Table) -> OutOfTurn | None:
+        """The first sample of a shard whose key, position or shard does not follow from where it stands."""
+        start = self.shard_start(shard)
+        positions = range(start, start + len(table))
+        expected = [key_of(self.header.name, position) for position in positions], [*positions], [shard] * len(table)
+        found = [table[name].to_pylist() for name in ("key", "position", "shard")]
+        if tuple(found) == expected:
+            return None
+        pairs = zip(zip(*found, strict=True), zip(*expected, strict=True), strict=True)
+        return next(OutOfTurn(*row) for row, right in pairs if row != right)
 
     @property
     def _where(self) -> str:
         return f"{self.folder.url}/{self.file}"
 
-    def _read_groups(self, groups: Iterable[int]) -> Iterator[list[PlannedSample]]:
+    def _read_groups(self, groups: Iterable[int], columns: list[str]) -> Iterator[pa.Table]:
         with self.folder.open(self.file) as file, damage_of(f"{self._where} is damaged"):
             for group in groups:
                 part = self.footer.group if isinstance(self.footer, GroupAt) else self.footer.group(group)
                 parquet = pq.ParquetFile(file, metadata=group_metadata(self.head, part))
-                table = parquet.read_row_group(0, use_threads=False)
+                table = parquet.read_row_group(0, columns, use_threads=False)
                 table.validate(full=True)
-                rows = _rows(table)
-                if any(row.offset < 0 or row.length < -1 for row in rows):
+                if (table["offset"].to_numpy() < 0).any() or (table["length"].to_numpy() < -1).any():
                     raise ValueError("an offset before the beginning of a file")
-                for source in {row.source for row in rows if row.problem is None}:
+                sources, problems = table["source"].to_pylist(), table["problem"].to_pylist()
+                for source in {source for source, problem in zip(sources, problems, strict=True) if problem is None}:
                     checked_path(source)
-                yield rows
+                yield table
 
 
 def shard_name(name: str, shard: int) -> str:

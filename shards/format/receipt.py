@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -95,9 +95,7 @@ def read_receipt(folder: Folder, shard: str) -> Receipt:
 
 
 def _body(receipt: Receipt) -> dict[str, Any]:
-    body = asdict(receipt)
-    body["files"] = {part: stamp._asdict() for part, stamp in receipt.files.items()}
-    return body
+    return {**vars(receipt), "files": {part: stamp._asdict() for part, stamp in receipt.files.items()}}
 
 
 def _digest(body: Mapping[str, Any]) -> str:

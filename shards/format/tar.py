@@ -9,12 +9,14 @@ zeros, so this covers every byte; and every byte is hashed once, when it is writ
 from __future__ import annotations
 
 import hashlib
+import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import IO, NamedTuple
 
 BLOCK = 512
 RECORD = 20 * BLOCK  # a finished tar is padded to a multiple of this, as tar and tarfile do
+_HEADER = struct.Struct("100s 24x 12s 12x 8s c 100x 5s 250x")  # name, size, checksum, type, magic
 
 
 class Span(NamedTuple):
@@ -81,13 +83,13 @@ def ends_in_zeros(file: IO[bytes]) -> bool:
 def members_of(blob: bytes | memoryview) -> list[Member]:
     """The members that fill a sample's bytes exactly; TarDamage when they do not."""
     members: list[Member] = []
-    offset = 0
-    while offset < len(blob):
+    offset, end = 0, len(blob)
+    while offset < end:
         member = _parse(bytes(blob[offset : offset + BLOCK]), offset)
-        offset += BLOCK + member.size + -member.size % BLOCK
         members.append(member)
-    if offset != len(blob):
-        raise TarDamage(len(blob), "cut sample")
+        offset += BLOCK + member.size + -member.size % BLOCK
+    if offset != end:
+        raise TarDamage(end, "cut sample")
     return members
 
 
@@ -98,11 +100,12 @@ def _sum(block: bytes) -> int:
 
 def _parse(block: bytes, offset: int) -> Member:
     try:
-        claimed = int(block[148:156].strip(b"\0 "), 8)
-        size = int(block[124:136].strip(b"\0 "), 8)
-        name = block[:100].rstrip(b"\0").decode("ascii")
-    except ValueError:
+        raw, octal, checksum, kind, magic = _HEADER.unpack(block)
+        claimed = int(checksum.strip(b"\0 "), 8)
+        size = int(octal.strip(b"\0 "), 8)
+        name = raw.rstrip(b"\0").decode("ascii")
+    except (ValueError, struct.error):
         raise TarDamage(offset, "no tar header") from None
-    if claimed != _sum(block) - sum(block[148:156]) + 8 * 0x20 or block[257:262] != b"ustar" or block[156:157] != b"0":
+    if claimed != _sum(block) - _sum(checksum) + 8 * 0x20 or magic != b"ustar" or kind != b"0":
         raise TarDamage(offset, "damaged tar header")
     return Member(name, offset, size)
