@@ -146,7 +146,12 @@ token_ids, token_mask = torch.tensor([[49406, 320, 49407]]), None
 
 class Saved(Exception): ...
 
-def train(batch): ...
+steps = []
+
+def train(batch):
+    steps.append(batch)
+    if len(steps) == 3:
+        raise Saved
 
 def save(model, state):
     raise Saved
