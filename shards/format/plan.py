@@ -161,7 +161,8 @@ class Plan:
     def read_shard(self, shard: int) -> list[PlannedSample]:
         """The planned samples of one shard, in order; reads only their part of the file. DataError when it is damaged, or has
         keys, positions or shards that do not follow from each other."""
-        (table,) = self._read_groups([shard - self.header.first_shard], SCHEMA.names)
+        with writing(self.folder.url):
+            (table,) = self._read_groups([shard - self.header.first_shard], SCHEMA.names)
         wrong = self.find_out_of_turn(shard, table)
         if wrong is not None:
             raise DataError(f"{self._where}: it has {wrong.key!r} {wrong.told}, out of turn")

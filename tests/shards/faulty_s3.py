@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -183,6 +183,7 @@ def faulty_bucket() -> Iterator[Proxy]:
     with Proxy(server.get_host_and_port()) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         with s3_at(proxy.url):
+            with suppress(FileExistsError):  # moto's state is the process's, and another module may have been there
             Folder("s3://clips/x").fs.mkdir("clips")
             yield proxy
         proxy.shutdown()
