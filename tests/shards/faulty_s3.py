@@ -184,7 +184,7 @@ def faulty_bucket() -> Iterator[Proxy]:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         with s3_at(proxy.url):
             with suppress(FileExistsError):  # moto's state is the process's, and another module may have been there
-            Folder("s3://clips/x").fs.mkdir("clips")
+                Folder("s3://clips/x").fs.mkdir("clips")
             yield proxy
         proxy.shutdown()
     server.stop()
