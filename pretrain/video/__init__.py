@@ -16,8 +16,21 @@
 Knows no torch and no annotations. Decoding is PyAV's: benchmarks/video.py says why.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from stillreel.pretrain.video.errors import TROUBLES, VideoError
-from stillreel.pretrain.video.reader import MIDDLE, VideoClip, VideoReader, View
 from stillreel.pretrain.video.timeline import Span, Timeline
 
+if TYPE_CHECKING:
+    from stillreel.pretrain.video.reader import MIDDLE, VideoClip, VideoReader, View
+
 __all__ = ["MIDDLE", "TROUBLES", "Span", "Timeline", "VideoClip", "VideoError", "VideoReader", "View"]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs PyAV is imported when it is asked for: stills are streamed on machines that have none."""
+    if name not in ("MIDDLE", "VideoClip", "VideoReader", "View"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from stillreel.pretrain.video import reader
+
+    return getattr(reader, name)
