@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -158,6 +159,30 @@ def s3_at(endpoint: str) -> Iterator[None]:
             patch.setenv(name, value)
         yield
     S3FileSystem.clear_instance_cache()
+
+
+@contextmanager
+def s3_server() -> Iterator[tuple[str, int]]:
+    """Host and port of an empty server of S3's protocol on this machine."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        # What servers hold is kept by the process, and another module may have had one.
+        urlopen(f"http://{host}:{port}/moto-api/reset", data=b"").close()
+        yield host, port
+    finally:
+        server.stop()
+
+
+@contextmanager
+def s3_bucket(name: str) -> Iterator[str]:
+    """s3://NAME, new, on such a server, which is what s3:// means within it."""
+    with s3_server() as (host, port), s3_at(f"http://{host}:{port}"):
+        Folder(f"s3://{name}").fs.mkdir(name)
+        yield f"s3://{name}"
 
 
 def free_port() -> int:

@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+import pytest
+
 from tests.making import ROOT
 
 _NET = "10.77.0"
@@ -226,3 +228,12 @@ def _children(process: int) -> list[int]:
     for task in Path(f"/proc/{process}/task").glob("*/children"):
         found += [int(word) for word in task.read_text().split()]
     return found
+
+
+_why = why_not()
+MARKS = [
+    pytest.mark.slow,
+    pytest.mark.cluster,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(bool(_why), reason=_why),
+]

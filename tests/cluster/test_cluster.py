@@ -22,7 +22,7 @@ import pytest
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.format.receipt import read_receipt
 from tests.cluster.conftest import Cluster
-from tests.cluster.hosts import ADDRESS, Host, wait_for, why_not
+from tests.cluster.hosts import ADDRESS, MARKS, Host, wait_for
 from tests.making import ROOT, animate, check, data_digests, picture_folder
 
 _SHARDS = 200
@@ -30,13 +30,7 @@ _LINES = 20  # on the terminal, a fault
 _SAID_ANYHOW = 12  # without any
 _SETTINGS = {"shard_size": 1, "name": "clips"}
 _PATIENCE_S = 400.0
-_why = why_not()
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.cluster,
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(bool(_why), reason=_why),
-]
+pytestmark = MARKS
 
 
 class Driver:

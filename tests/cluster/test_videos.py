@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import Cluster
-from tests.cluster.hosts import ADDRESS, why_not
+from tests.cluster.hosts import ADDRESS, MARKS
 from tests.finetune.running import finetune_words
 from tests.finetune.search.making import FRAMES, SIZE, write_model, write_videos
 from tests.making import check, data_digests, stillreel
@@ -34,13 +34,7 @@ prepare._SHARD_SIZE = {_AT_ONCE}
 sys.exit(main(sys.argv[1:]))
 """
 
-_why = why_not()
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.cluster,
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(bool(_why), reason=_why),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")

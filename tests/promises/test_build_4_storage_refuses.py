@@ -17,7 +17,7 @@ from stillreel.animate.sources.pictures import PictureSource
 from stillreel.configs import RequestError, StorageRefused
 from stillreel.configs.system.storage import Folder, writing
 from stillreel.shards.format.writer import TarWriter
-from tests.making import animate, check, data_digests, picture_folder, s3_at, stillreel
+from tests.making import animate, check, data_digests, picture_folder, s3_at, s3_server, stillreel
 
 Remount = Callable[[str], None]
 
@@ -125,25 +125,22 @@ def test_bucket_whose_credentials_expire(source: Path, allowed: int, code: int) 
     """A real S3 server that takes our keys for so many requests, and then no more."""
     from moto import settings
     from moto.core.authorization import ActionAuthenticatorMixin
-    from moto.server import ThreadedMotoServer
 
     out = f"s3://denied-{allowed}/out"
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        with s3_at(f"http://{host}:{port}"), pytest.MonkeyPatch.context() as patch:
-            Folder("s3://x").fs.mkdir(f"denied-{allowed}")
-            patch.setattr(ActionAuthenticatorMixin, "request_count", 0)
-            patch.setattr(settings, "INITIAL_NO_AUTH_ACTION_COUNT", allowed)
-            said = stillreel("animate", source, out, "ray=off", "shard_size=4")
-            patch.undo()
-            assert said.returncode == code, said.stderr
-            assert f"OUT {out} refuses: " in said.stderr
-            assert "attempt" not in said.stderr
-            assert "Traceback" not in said.stderr
-    finally:
-        server.stop()
+    with (
+        s3_server() as (host, port),
+        s3_at(f"http://{host}:{port}"),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        Folder("s3://x").fs.mkdir(f"denied-{allowed}")
+        patch.setattr(ActionAuthenticatorMixin, "request_count", 0)
+        patch.setattr(settings, "INITIAL_NO_AUTH_ACTION_COUNT", allowed)
+        said = stillreel("animate", source, out, "ray=off", "shard_size=4")
+        patch.undo()
+        assert said.returncode == code, said.stderr
+        assert f"OUT {out} refuses: " in said.stderr
+        assert "attempt" not in said.stderr
+        assert "Traceback" not in said.stderr
 
 
 def test_source_that_refuses_to_be_listed_is_not_said_to_be_out(

@@ -18,14 +18,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from stillreel.configs.system.storage import Folder
-from tests.making import data_digests, picture_folder, s3_at
+from tests.making import data_digests, picture_folder, s3_at, s3_server
 
 _ERROR = b"<?xml version='1.0'?><Error><Code>%b</Code><Message>%b</Message></Error>"
 _ANSWERS = {  # the bodies that S3 sends
@@ -176,18 +176,12 @@ class _Request(BaseHTTPRequestHandler):
 @contextmanager
 def faulty_bucket() -> Iterator[Proxy]:
     """A server with the bucket s3://clips, and a proxy before it, which is what s3:// means within."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    with Proxy(server.get_host_and_port()) as proxy:
+    with s3_server() as address, Proxy(address) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         with s3_at(proxy.url):
-            with suppress(FileExistsError):  # moto's state is the process's, and another module may have been there
-                Folder("s3://clips/x").fs.mkdir("clips")
+            Folder("s3://clips/x").fs.mkdir("clips")
             yield proxy
         proxy.shutdown()
-    server.stop()
 
 
 def put(local: Path, url: str) -> None:

@@ -23,21 +23,14 @@ from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.build.engine import Build, run_build
 from stillreel.shards.build.journal import read_events
-from tests.making import ROOT, s3_at
+from tests.making import ROOT, s3_bucket
 from tests.shards.build.numbers import NumberJob, make_shard, open_or_write_plans
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with s3_at(f"http://{host}:{port}"):
-        Folder("s3://leases/x").fs.mkdir("leases")
-        yield "s3://leases"
-    server.stop()
+    with s3_bucket("leases") as url:
+        yield url
 
 
 @pytest.fixture

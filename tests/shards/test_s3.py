@@ -16,20 +16,13 @@ from stillreel.animate.sources.base import SourceError
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.build.executors import ShardTask
 from stillreel.shards.format.plan import read_plan
-from tests.making import animate, check, data_digests, jpeg, picture_folder, s3_at, stillreel, write_tar
+from tests.making import animate, check, data_digests, jpeg, picture_folder, s3_bucket, stillreel, write_tar
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with s3_at(f"http://{host}:{port}"):
-        Folder("s3://clips/x").fs.mkdir("clips")
-        yield "s3://clips"
-    server.stop()
+    with s3_bucket("clips") as url:
+        yield url
 
 
 def fetched(url: str, home: Path) -> Path:

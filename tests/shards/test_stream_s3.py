@@ -18,7 +18,7 @@ from stillreel.pretrain.data import ClipLoader, Share
 from stillreel.shards.commands.catalog import run
 from stillreel.shards.stream.faults import StorageFailure
 from stillreel.shards.stream.stream import open_blend
-from tests.making import jpeg, s3_at, write_tar
+from tests.making import jpeg, s3_at, s3_server, write_tar
 from tests.promises.test_stream_3_damage import FAULTS, FORGIVING, SIZES, Fault
 from tests.streaming import read_steps, settings_of, write_set
 
@@ -90,17 +90,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[Proxy]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    proxy = Proxy(*server.get_host_and_port())
-    threading.Thread(target=proxy.serve_forever, daemon=True).start()
-    with s3_at(f"http://127.0.0.1:{proxy.server_address[1]}"):
-        Folder("s3://stream/x").fs.mkdir("stream")
-        yield proxy
-    proxy.shutdown()
-    server.stop()
+    with s3_server() as (host, port):
+        proxy = Proxy(host, port)
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        with s3_at(f"http://127.0.0.1:{proxy.server_address[1]}"):
+            Folder("s3://stream/x").fs.mkdir("stream")
+            yield proxy
+        proxy.shutdown()
 
 
 def upload(local: Path, url: str) -> str:
