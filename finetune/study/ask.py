@@ -19,7 +19,7 @@ from stillreel.finetune.evaluation.benchmark import benchmark_evaluator
 from stillreel.finetune.study.grid import Cell
 from stillreel.finetune.study.score import Answers, answers_of
 from stillreel.finetune.study.write import videos_of_split
-from stillreel.pretrain.data.tokens import CLIPS_OWN
+from stillreel.pretrain.data.tokens import Tokenizer, tokenizer_of
 from stillreel.pretrain.engine.extend import extend_model
 from stillreel.pretrain.engine.parallel import autocast_of
 from stillreel.pretrain.engine.session import Session, open_session
@@ -41,19 +41,17 @@ def finetune_and_ask(settings: StudySettings, asked: FinetuneSettings, cell: Cel
     torch.manual_seed(asked.seed)
     tuned, described = resolve_start(asked)
     check_size(tuned.size, described.towers)
-    CLIPS_OWN([""], tuned.context_length)  # loads the vocabulary, which is no part of a cell's cost
+    tokenizer = tokenizer_of(described.towers)
+    tokenizer([""], tuned.context_length)  # loads the vocabulary, which is no part of a cell's cost
     store = store_asked(tuned)
     name = settings.real.benchmark or "folder"
     with open_session(tuned) as session:
         model = _model(settings, tuned, described, store, session, cell)
+        opened = open_asked(name, tuned, (_TEST,) if settings.real.benchmark else _ASKED, store)
+        evaluator = partial(_evaluator, tuned, tokenizer, opened, store, session)
+        autocast = autocast_of(tuned, session.ranks.device)
         if settings.real.benchmark:
-            opened = open_asked(name, tuned, (_TEST,), store)
-            return _real(settings, tuned, opened, store, session, model)
-        opened = open_asked(name, tuned, ("validation", "test"), store)
-        evaluator, autocast = (
-            partial(_evaluator, tuned, opened, store, session),
-            autocast_of(tuned, session.ranks.device),
-        )
+            return _real(settings, model, evaluator(_TEST), autocast)
         videos = videos_of_split(settings.world, "test")
         assert [video.id for video in opened.benchmark.splits["test"].videos] == [video.id for video in videos]
         test, validation = (evaluator(split).encode(model, autocast=autocast) for split in _ASKED)
@@ -81,15 +79,9 @@ def _model(
 
 
 def _real(
-    settings: StudySettings,
-    tuned: FinetuneSettings,
-    opened: Opened,
-    store: FrameStore | None,
-    session: Session,
-    model: VideoTextModel,
+    settings: StudySettings, model: VideoTextModel, evaluator: Evaluator, autocast: torch.dtype | None
 ) -> dict[str, Answers]:
     """Of a benchmark that has no groups: whether a query finds its video among all, and which queries are of one video."""
-    evaluator, autocast = _evaluator(tuned, opened, store, session, "test"), autocast_of(tuned, session.ranks.device)
     row = evaluator.evaluate(model, autocast=autocast).rows[0]
     assert isinstance(row, Retrieval), "a study is of retrieval"
     found = row.text_to_video
@@ -108,13 +100,18 @@ def _hits(hits: NDArray[np.bool_]) -> Answers:
 
 
 def _evaluator(
-    tuned: FinetuneSettings, opened: Opened, store: FrameStore | None, session: Session, split: SplitName
+    tuned: FinetuneSettings,
+    tokenizer: Tokenizer,
+    opened: Opened,
+    store: FrameStore | None,
+    session: Session,
+    split: SplitName,
 ) -> Evaluator:
     return benchmark_evaluator(
         opened.located,
         split,
         tuned,
-        tokenizer=CLIPS_OWN,
+        tokenizer=tokenizer,
         together=session.together,
         batch=_AT_ONCE,
         workers=tuned.workers,

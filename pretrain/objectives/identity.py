@@ -47,8 +47,3 @@ def gather_identity(identity: Identity) -> Known:
     """All ranks must call it."""
     slots = own_slots(len(identity.captions), identity.captions.device)
     return Known(identity, slots, gather(identity.captions), gather(identity.sources))
-
-
-def tell_truth(identity: Identity) -> Truth:
-    """Of all own rows. All ranks must call it."""
-    return gather_identity(identity).truth()

@@ -11,6 +11,7 @@ The file of a video is never on a disk: both processes hold it, and FFmpeg opens
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import mmap
 import os
@@ -100,7 +101,9 @@ class _Child:
 
     def __init__(self, options: VideoOptions) -> None:
         self._owner = os.getpid()
-        self._bytes, self._frames = os.memfd_create("video"), os.memfd_create("frames")
+        self._bytes, self._frames = os.memfd_create("video"), os.memfd_create("frames", os.MFD_ALLOW_SEALING)
+        # A process that a video has taken over must not take the memory away that this one reads.
+        fcntl.fcntl(self._frames, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         numbers = (self._bytes, self._frames)
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, *map(str, numbers), options.model_dump_json()],

@@ -21,7 +21,7 @@ from stillreel.configs.system.claims import read_parquet
 from stillreel.configs.system.interrupt import stoppable
 from stillreel.configs.system.lock import sole_writer
 from stillreel.configs.system.progress import Progress, amount, duration, tally
-from stillreel.configs.system.storage import Folder, check_bucket, writing
+from stillreel.configs.system.storage import Folder, writing
 from stillreel.shards.build.executors import Executor, MakeShard, Outcome, ShardTask, open_executor
 from stillreel.shards.build.hosts import Proof, Witness, proof_in
 from stillreel.shards.build.isolated import GUILTY
@@ -64,7 +64,6 @@ def run_build(folder: Folder, build: Build, settings: BuildSettings) -> Manifest
             folder.remove_unfinished(place)
         try:
             with writing(folder.url):
-                check_bucket(folder)
                 there = read_plans(folder)
             plans = build.open_or_write_plans(folder, there)
         except StorageRefused as error:

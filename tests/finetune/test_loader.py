@@ -17,7 +17,7 @@ from stillreel.finetune.data.prepare import run as prepare_run
 from stillreel.finetune.data.store import StoredSource, open_store
 from stillreel.finetune.evaluation.benchmark import BenchmarkClips
 from stillreel.pretrain.data import ClipBatch, Share
-from stillreel.pretrain.objectives.identity import tell_truth
+from stillreel.pretrain.objectives.identity import gather_identity
 from stillreel.pretrain.video import VideoError, View
 from stillreel.pretrain.video.container import OpenVideo
 from tests.pretrain.video.making import write_video
@@ -81,7 +81,7 @@ def test_drawn_crops_are_the_same_for_any_ranks_and_workers(pairs: list[Pair]) -
 
 def test_captions_of_one_video_are_no_negatives(pairs: list[Pair]) -> None:
     batch = next(one for one in batches(pairs, Share(4), 3) if len(set(one.sources)) < 4)
-    truth = tell_truth(batch.identity)
+    truth = gather_identity(batch.identity).truth()
     for row, source in enumerate(batch.sources):
         same = [other == source for other in batch.sources]
         assert (~truth.negatives()[row]).tolist() == same
