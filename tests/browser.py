@@ -28,6 +28,8 @@ _FLAGS = (
     "--disable-component-update",
     "--remote-debugging-pipe",
     "--autoplay-policy=no-user-gesture-required",
+    # A mouse, which a machine without a screen has not.
+    "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4",
 )
 _PATIENCE_S = 60.0
 # The browser reads what it is told at 3, and answers at 4.

@@ -8,7 +8,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.browser import CHROMIUM, Browser, browser
 from tests.finetune.search.conftest import VIDEOS
@@ -240,6 +242,31 @@ def test_more_shows_more_and_goes_on_from_there(made: Path, chromium: Browser) -
             chromium.until(f"document.querySelectorAll('article').length === {VIDEOS if how == 'text' else VIDEOS - 1}")
             assert len(set(chromium.run(ROWS))) == len(chromium.run(ROWS))
             chromium.until("document.querySelector('.more').hidden")
+
+
+def test_nothing_asked_offers_no_more_and_a_long_query_leaves_room_for_what_it_finds(page: Browser) -> None:
+    page.run("location.hash = ''")
+    page.until("document.querySelector('.nothing') !== null")
+    assert page.run("document.querySelector('.more').hidden && document.querySelector('.save').hidden")
+    page.size(390, 800)
+    ask(page, "a red ball" + " beside a ball" * 25)
+    assert page.run("document.querySelector('header').offsetHeight") < 230
+
+
+def test_controls_cover_the_picture_of_the_chosen_video_only(page: Browser, tmp_path: Path) -> None:
+    ask(page, "a red ball")
+    page.until("[...document.querySelectorAll('video')].slice(0, 2).every((one) => one.readyState >= 2)")
+    shown = []
+    for controls in ("true", "false"):
+        page.run(f"document.querySelectorAll('video')[1].controls = {controls}")
+        page.run("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 500)))")
+        page.shoot(tmp_path / f"{controls}.png")
+        box = page.run(
+            "(({x, y, right, bottom}) => [x, y, right, bottom])"
+            "(document.querySelectorAll('video')[1].getBoundingClientRect())"
+        )
+        shown.append(np.asarray(Image.open(tmp_path / f"{controls}.png").convert("RGB").crop(box)))
+    assert np.array_equal(*shown)
 
 
 def test_results_are_saved_as_csv(page: Browser, server: Server) -> None:
