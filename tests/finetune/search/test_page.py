@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.browser import CHROMIUM, Browser, browser
+from tests.browser import AXE, CHROMIUM, NO_AXE, Browser, browser
 from tests.finetune.search.conftest import VIDEOS
 from tests.finetune.search.serving import Server, serving
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
-AXE = Path(os.environ.get("STILLREEL_AXE", Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"))
 ROWS = "[...document.querySelectorAll('article')].map((one) => +one.dataset.row)"
 SCORES = "[...document.querySelectorAll('.scores')].map((one) => one.textContent)"
 STATUS = "document.querySelector('.status').textContent"
@@ -306,7 +305,7 @@ def test_only_keys_that_do_something_are_named(page: Browser) -> None:
     assert "r re-rank" not in page.run(keys)
 
 
-@pytest.mark.skipif(not AXE.is_file(), reason="no axe-core: npm install --prefix tests axe-core")
+@pytest.mark.skipif(not AXE.is_file(), reason=NO_AXE)
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1400, 390])
 @pytest.mark.parametrize("asked", ["", "a red ball"])
@@ -316,12 +315,7 @@ def test_axe_finds_no_violation(page: Browser, width: int, dark: bool, asked: st
     try:
         if asked:
             ask(page, asked)
-        page.run(AXE.read_text() + "; 0")
-        found = page.run(
-            "axe.run(document, {resultTypes: ['violations']}).then(({violations}) => violations.map("
-            "(one) => `${one.id}: ${one.nodes.map((node) => node.html).slice(0, 3).join(' ')}`))"
-        )
-        assert found == []
+        assert page.violations() == []
         assert page.run("document.querySelectorAll('h1').length") == 1
     finally:
         page.dark(False)
