@@ -21,9 +21,7 @@ def render_page(told: Told) -> str:
     shared, own = "stillreel.animate.preview", "stillreel.finetune.report"
     style = _asset(shared, "base.css") + _asset(own, "page.css")
     script = _asset(shared, "base.js") + _asset(own, "page.js")
-    names = ", ".join(run.name for run in told.runs)
-    benchmarks = ", ".join(dict.fromkeys(title_of(one.results) for one in told.tested))
-    name = f"{names} on {benchmarks}" if benchmarks else names
+    name = _name(told)
     kind = f"a run of {told.single.history.steps:,} steps" if told.single else f"{len(told.runs)} runs"
     return Template(_asset(own, "page.html")).substitute(
         title=escape(f"{name}: {kind}"),
@@ -35,6 +33,15 @@ def render_page(told: Told) -> str:
         totals=render_totals(told),
         sections="\n".join(render(told) for render in _SECTIONS),
     )
+
+
+def _name(told: Told) -> str:
+    """The runs and the benchmarks that they were tested on, and what stands beside them."""
+    runs = [run.name for run in told.runs]
+    own = dict.fromkeys(title_of(one.results) for one in told.tested if one.name in runs)
+    beside = [f"{one.name} on {title_of(one.results)}" for one in told.tested if one.name not in runs]
+    name = f"{', '.join(runs)} on {', '.join(own)}" if own else ", ".join(runs)
+    return f"{name}, beside {', '.join(beside)}" if beside else name
 
 
 def _where(history: History) -> str:

@@ -34,8 +34,8 @@ def render_tested(told: Told) -> str:
     """Each one's table, and how it was asked."""
     if not told.tested:
         return ""
-    several = len(told.tested) > 1
-    return section("tested", "Benchmarks", "".join(_benchmark(one, several) for one in told.tested))
+    alone = told.single and [one.name for one in told.tested] == [told.single.name]
+    return section("tested", "Benchmarks", "".join(_benchmark(one, "" if alone else one.name) for one in told.tested))
 
 
 def render_paired(told: Told) -> str:
@@ -67,7 +67,7 @@ def render_paired(told: Told) -> str:
     )
 
 
-def _benchmark(tested: Benchmarked, several: bool) -> str:
+def _benchmark(tested: Benchmarked, whose: str) -> str:
     results = tested.results
     kind = _kind(results)
     names = list(kind.values())
@@ -77,7 +77,7 @@ def _benchmark(tested: Benchmarked, several: bool) -> str:
     model = results["checkpoint"].get("path", "of towers alone")
     settings = f"settings {results['settings_digest'][:12]}"
     said = "; ".join((f"Protocol: {results['protocol']}", counts, "ties at mid-rank", f"model {model}", settings))
-    title = title_of(results) + f": {tested.name}" * several
+    title = title_of(results) + f": {whose}" * bool(whose)
     return f'<h3>{escape(title)}</h3>{table(head, rows)}<p class="protocol">{escape(said)}</p>'
 
 
@@ -121,5 +121,5 @@ def _pairing(first: Benchmarked, other: Benchmarked, pairing: Mapping[str, Mappi
 
 def _difference(one: Difference) -> str:
     low, high = one.interval
-    told = f"{one.value:+.1f} ({low:+.1f} to {high:+.1f})"
+    told = f"{one.value:+.1f} <small>({low:+.1f} to {high:+.1f})</small>"
     return f"<td><b>{told}</b></td>" if low > 0 or high < 0 else f"<td>{told}</td>"

@@ -67,7 +67,8 @@ def test_differences_are_of_the_ranks_query_by_query(moving: Path, runs: list[Pa
             drawn = np.random.default_rng(7).choice(gains, size=(20_000, VIDEOS)).mean(axis=1)
             assert np.allclose(one.interval, np.percentile(drawn, [2.5, 97.5]), atol=100 / VIDEOS + 0.01)
         told = found[way]["r5"]
-        assert f"{told.value:+.1f} ({told.interval.low:+.1f} to {told.interval.high:+.1f})" in page
+        spelt = f"{told.value:+.1f} <small>({told.interval.low:+.1f} to {told.interval.high:+.1f})</small>"
+        assert spelt in page
     assert f"<h3>second less first, {moving.name}, test</h3>" in page
 
 
@@ -90,6 +91,7 @@ def test_what_cannot_be_paired_is_left_out_in_a_sentence(
     assert "is not paired with first: not the same queries (other videos or captions)." in text
     assert "untested is not paired: it has no results.json, which finetune writes when it has tested." in text
     assert " less first" not in text
+    assert f"<h1><bdi>first, untested on {moving.name}, test, beside train on {moving.name}, train, " in text
     with pytest.raises(RequestError, match="not the same queries"):
         pair_results(results_in(runs[0]), results_in(tmp_path / "train"))
 
