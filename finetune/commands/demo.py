@@ -66,7 +66,7 @@ def _train(out: Path, settings: DemoSettings) -> Path:
     finetune.run("folder", tuned)
     announce("report")
     page = out / "report.html"
-    write_report(Path(values.out), page, tested=[Path(tuned.out)])
+    write_report([Path(values.out)], page, tested=[Path(tuned.out)])
     return page
 
 

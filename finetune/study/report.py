@@ -16,6 +16,7 @@ from stillreel.configs.system.storage import Folder
 from stillreel.finetune.data.plan import devices
 from stillreel.finetune.report.chart import Line, Point, draw_chart
 from stillreel.finetune.report.history import read_history
+from stillreel.finetune.report.told import where
 from stillreel.finetune.study.figures import EVERY, Arm, Study
 from stillreel.finetune.study.grid import Cell, cells_of
 from stillreel.finetune.study.run import results_of
@@ -63,8 +64,7 @@ def in_html(head: Mapping[str, str], tables: Sequence[Table], charts: str, setti
         style=style,
         script=script,
         name=isolated(head["title"]),
-        where=isolated(told),
-        settings=escape(f"settings {head['settings']}"),
+        about=where(isolated(told)) + where(escape("settings " + head["settings"])),
         totals="",
         sections="\n".join(sections),
     )
