@@ -28,9 +28,12 @@ def run(*runs: str, settings: ReportSettings) -> int:
     return 0
 
 
-def write_report(runs: Sequence[Path], page: Path, *, clips: int = 8, tested: Sequence[Path] = ()) -> None:
+def write_report(
+    runs: Sequence[Path], page: Path, *, clips: int = 8, tested: Sequence[Path] = (), more: Sequence[str] = ()
+) -> None:
     """Write the page of the runs in some folders: their curves over each other, so many clips with each one's answers (0: none),
     and what they, or the models in `tested` (results.json, or an OUT that has one), are worth on benchmarks, paired by query.
+    `more` are sections, in HTML.
 
     RequestError when one is no run's folder. That clips or a model cannot be read is said on the page.
     """
@@ -43,7 +46,7 @@ def write_report(runs: Sequence[Path], page: Path, *, clips: int = 8, tested: Se
     places = list(dict.fromkeys((*runs, *tested)))
     names = dict(zip(places, names_of(places), strict=True))
     results = read_tested({one: names[one] for one in places if one in tested or (one / RESULTS).is_file()})
-    told = Told([Run(names[one.run], one, _answers(one, clips)) for one in histories], results)
+    told = Told([Run(names[one.run], one, _answers(one, clips)) for one in histories], results, more)
     Folder(str(page.parent)).publish(page.name, render_page(told).encode())
 
 

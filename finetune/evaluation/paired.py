@@ -64,7 +64,8 @@ def _ranks(told: Mapping[str, Any], results: Results, way: str) -> Ranks:
     if way == "t2v":
         captions = results["captions_of_videos"]
         clusters = np.repeat(np.arange(len(captions)), captions)
-    assert len(clusters) == len(values), (len(clusters), len(values))
+    if len(clusters) != len(values):
+        raise ValueError(f"{len(values):,} ranks of {len(clusters):,} queries")
     missed = np.zeros(len(values), np.bool_)
     missed[told["missed"]] = True
     return Ranks(values, missed, clusters, int(told["items"]))

@@ -51,6 +51,10 @@ def _where(history: History) -> str:
     return where(f"{isolated(str(history.run))}: {escape(told)}")
 
 
+def _more(told: Told) -> str:
+    return "\n".join(told.more)
+
+
 def _settings(told: Told) -> str:
     """What was run: what differs from the defaults, or from the other runs, and the versions."""
     defaults = {one.name: one.old for run in told.runs for one in run.history.differences()}
@@ -81,6 +85,7 @@ _SECTIONS: Sequence[Callable[[Told], str]] = (
     render_tested,
     render_paired,
     render_examples,
+    _more,
     _settings,
 )
 

@@ -36,10 +36,11 @@ class Benchmarked(NamedTuple):
 
 
 class Told(NamedTuple):
-    """One run or several side by side, and benchmarks of these or of others."""
+    """One run or several side by side, benchmarks of these or of others, and sections that are HTML already."""
 
     runs: Sequence[Run]
     tested: Sequence[Benchmarked] = ()
+    more: Sequence[str] = ()
 
     @property
     def single(self) -> Run | None:
