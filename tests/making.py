@@ -32,6 +32,7 @@ SHARED = Path(os.environ.get("STILLREEL_SHARED", Path(__file__).resolve().parent
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no shared test material at {SHARED}")
 
 Pixels = NDArray[np.uint8]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def picture(number: int = 0, width: int = 160, height: int = 120) -> Pixels:

@@ -13,6 +13,7 @@ import runpy
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import get_context
@@ -20,7 +21,7 @@ from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
 from typing import Self
 
-ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[1]
 
 _forks = get_context("forkserver")
 _forks.set_forkserver_preload(
@@ -37,7 +38,8 @@ _forks.set_forkserver_preload(
 
 
 class Warm:
-    """A module that runs as `python -m MODULE WORD ...` in the repository's top folder; what of Popen's the tests use."""
+    """A module that runs as `python -m MODULE WORD ...` in the repository's top folder, or as MODULE "-c" the code that is the
+    first word; what of Popen's the tests use."""
 
     def __init__(
         self,
@@ -47,10 +49,12 @@ class Warm:
         *,
         ranks: Sequence[str] = (),
     ) -> None:
-        """With `ranks`, torchrun's settings, it is torchrun that runs the module."""
+        """In this process's environment, or in another. With `ranks`, torchrun's settings, torchrun runs the module."""
         self._said = tempfile.TemporaryDirectory(prefix="said-")
         told = self._said.name
-        given = {**os.environ, **(environment or {})}
+        for name in ("out", "error"):
+            Path(told, name).touch()
+        given = dict(os.environ if environment is None else environment)
         self._process = _forks.Process(target=_begin, args=(module, list(words), told, given, list(ranks)))
         self._process.start()
         assert self._process.pid is not None
@@ -95,6 +99,17 @@ class Warm:
             out, error = self.communicate(timeout)
             return CompletedProcess([], self.wait(), out, error)
 
+    def said(self) -> str:
+        """What it has said to stdout by now, in whole lines."""
+        return self._texts()[0].rpartition("\n")[0]
+
+    def wait_for(self, line: str, timeout: float = 240) -> None:
+        """Until it has said this line to stdout."""
+        end = time.monotonic() + timeout
+        while line not in self.said().splitlines():
+            assert self.poll() is None and time.monotonic() < end, self._texts()
+            time.sleep(0.005)
+
     def _texts(self) -> tuple[str, str]:
         out, error = (Path(self._said.name, name) for name in ("out", "error"))
         return out.read_text(), error.read_text()
@@ -105,13 +120,16 @@ def _begin(module: str, words: list[str], told: str, environment: dict[str, str]
     os.setsid()
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(ROOT)
+    os.chdir(_ROOT)
     _write_to(told)
     try:
         if ranks:
             _run_ranks(module, words, ranks)
         else:
             _run(module, words)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        sys.exit(1)
     finally:
         atexit._run_exitfuncs()  # which multiprocessing leaves out, and an interpreter does not
 
@@ -137,6 +155,10 @@ def _write_to(told: str) -> None:
 
 def _run(module: str, words: list[str]) -> None:
     sys.argv = [module, *words]
+    if module == "-c":
+        sys.argv = ["-c", *words[1:]]
+        exec(compile(words[0], "<string>", "exec"), {"__name__": "__main__"})
+        return
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

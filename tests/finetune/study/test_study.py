@@ -19,7 +19,8 @@ from stillreel.configs.study import StudySettings
 from stillreel.finetune.study.cell import RESULT, result_of
 from stillreel.finetune.study.grid import Cell, cells_of, digest_of, units_of
 from stillreel.finetune.study.run import results_of
-from tests.warm import ROOT, Warm
+from tests.making import ROOT
+from tests.warm import Warm
 
 MICRO = """
 world: {size: 64, frames: 4, images: 50, clips: 50, tested: 8, validated: 8, leaked: 40}
