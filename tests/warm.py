@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
 from typing import Self
@@ -118,6 +118,7 @@ class Warm:
 def _begin(module: str, words: list[str], told: str, environment: dict[str, str], ranks: list[str]) -> None:
     """In the new process."""
     os.setsid()
+    set_start_method(None, force=True)  # not this process's own, but the usual one
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(_ROOT)
