@@ -99,16 +99,19 @@ class Warm:
             out, error = self.communicate(timeout)
             return CompletedProcess([], self.wait(), out, error)
 
-    def said(self) -> str:
-        """What it has said to stdout by now, in whole lines."""
-        return self._texts()[0].rpartition("\n")[0]
+    def said(self) -> list[str]:
+        """The whole lines that it has said by now, to stdout and to stderr."""
+        return [line for text in self._texts() for line in text.rpartition("\n")[0].splitlines()]
 
-    def wait_for(self, line: str, timeout: float = 240) -> None:
-        """Until it has said this line to stdout."""
+    def wait_for(self, sign: str, timeout: float = 240) -> None:
+        """Until it has said a line that begins so."""
         end = time.monotonic() + timeout
-        while line not in self.said().splitlines():
+        while not any(line.startswith(sign) for line in self.said()):
             assert self.poll() is None and time.monotonic() < end, self._texts()
             time.sleep(0.005)
+
+    def terminate(self) -> None:
+        self._process.terminate()
 
     def _texts(self) -> tuple[str, str]:
         out, error = (Path(self._said.name, name) for name in ("out", "error"))

@@ -121,7 +121,7 @@ def read_until_killed(
     """The batches that a process has told of, which is killed when it has told of this many."""
     words = json.dumps([data, rules.model_dump(mode="json"), batch, start, workers])
     with Warm("-c", [_READER, words]) as process:
-        while len(told := process.said().splitlines()) < lines:
+        while len(told := process.said()) < lines:
             assert process.poll() is None
             time.sleep(0.002)
         process.kill()
