@@ -100,13 +100,13 @@ class Warm:
             return CompletedProcess([], self.wait(), out, error)
 
     def said(self) -> list[str]:
-        """The whole lines that it has said by now, to stdout and to stderr."""
-        return [line for text in self._texts() for line in text.rpartition("\n")[0].splitlines()]
+        """The whole lines that it has said to stdout by now."""
+        return _lines(self._texts()[0])
 
     def wait_for(self, sign: str, timeout: float = 240) -> None:
-        """Until it has said a line that begins so."""
+        """Until it has said a line that begins so, to stdout or to stderr."""
         end = time.monotonic() + timeout
-        while not any(line.startswith(sign) for line in self.said()):
+        while not any(line.startswith(sign) for text in self._texts() for line in _lines(text)):
             assert self.poll() is None and time.monotonic() < end, self._texts()
             time.sleep(0.005)
 
@@ -116,6 +116,10 @@ class Warm:
     def _texts(self) -> tuple[str, str]:
         out, error = (Path(self._said.name, name) for name in ("out", "error"))
         return out.read_text(), error.read_text()
+
+
+def _lines(text: str) -> list[str]:
+    return text.rpartition("\n")[0].splitlines()
 
 
 def _begin(module: str, words: list[str], told: str, environment: dict[str, str], ranks: list[str]) -> None:
