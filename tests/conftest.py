@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
+
+# Before torch is imported, here and in what tests start. Their matrices are too small to share out: on a busy machine two threads
+# take four times as long as one.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from hypothesis import HealthCheck
