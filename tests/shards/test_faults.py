@@ -32,5 +32,5 @@ def test_no_attempt_begins_after_two_minutes(monkeypatch: pytest.MonkeyPatch) ->
         clock[0] += 50.0
         raise ConnectionError("closed")
 
-    with pytest.raises(StorageFailure, match="a.tar: no answer after 3 attempts: ConnectionError: closed"):
+    with pytest.raises(StorageFailure, match="no answer after 3 attempts: ConnectionError: closed"):
         patiently("a.tar", 20, read)
