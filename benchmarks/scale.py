@@ -61,7 +61,7 @@ def main(words: list[str]) -> None:
     lines: dict[str, tuple[Callable[..., Figures], list[tuple[int, ...]], str]] = {
         "task": (read_tasks, [(1240,), (12_400,), (40_000,)], "shards"),
         "driver": (drive, [(1240,), (12_400,)], "shards"),
-        "bytes": (hash_beside_sha256, [(36, 8000), (91, 8000), (200, 4000), (1000, 1000)], "kB"),
+        "bytes": (hash_beside_sha256, [(36, 8000), (91, 8000), (200, 4000), (1000, 400)], "kB"),
         "bucket": (resume_in_a_bucket, [(int(options.get("s3_shards", 1240)),)], "shards"),
     }
     asked = options["phases"].split(",") if "phases" in options else [*tables, *lines]
