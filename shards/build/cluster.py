@@ -63,8 +63,6 @@ class OnRay(Executor):
         self._proof = proof
         self._finished = finished
         self._need = need.options()
-        if not any(one["Alive"] and "GPU" in one["Resources"] for one in self._ray.nodes()):
-            self._need.pop("num_gpus", None)
         self._running: dict[Any, ShardTask] = {}
         self._suspects: list[Suspect] = []
         self._settled: list[Outcome] = []
@@ -231,14 +229,14 @@ class OnRay(Executor):
     def _slots(self) -> int:
         """How many tasks fit on the hosts that are fit."""
         return sum(
-            _fitting(one["Resources"], self._need)
+            fitting(one["Resources"], self._need)
             for node, one in self._nodes.items()
             if one["Alive"] and node not in self._ill
         )
 
     @property
     def has_gpus(self) -> bool:
-        return "num_gpus" in self._need
+        return any(one["Alive"] and "GPU" in one["Resources"] for one in self._nodes.values())
 
     def left_out(self) -> Mapping[str, str]:
         return dict(self._ill.values())
@@ -262,8 +260,8 @@ class OnRay(Executor):
         _internal_kv_del(_board(task), namespace=BOARD)
 
 
-def _fitting(there: Mapping[str, float], need: Mapping[str, Any]) -> int:
-    """How many tasks that need this fit into a host's resources."""
+def fitting(there: Mapping[str, float], need: Mapping[str, Any]) -> int:
+    """How many tasks, or processes, that need this fit into a host's resources."""
     wanted = {"CPU": need["num_cpus"], "GPU": need.get("num_gpus", 0), "memory": need.get("memory", 0)} | need[
         "resources"
     ]

@@ -63,9 +63,15 @@ def test_no_gpu_for_those_that_ask_for_one(
 ) -> None:
     assert index(videos, tmp_path / "index", checkpoint, ray="inline", device="cuda") == 2
     assert "device=cuda: no host of ray=inline has a GPU" in capsys.readouterr().err
-    asked = IndexSettings.resolve({"task": {"gpus": 0.5, "cpus": 2}})
-    assert asked.task_settings().options() == {"num_cpus": 2, "resources": {}, "num_gpus": 0.5}
-    assert "num_gpus" not in asked.model_copy(update={"device": "cpu"}).task_settings().options()
+
+
+def test_who_encodes_is_settled_by_what_there_is_and_what_is_asked_for() -> None:
+    asked = IndexSettings.resolve({"encoder": {"gpus": 0.5, "cpus": 2}})
+    assert asked.encoder_needs(has_gpus=True) == {"num_cpus": 2, "resources": {}, "num_gpus": 0.5}
+    assert asked.encoder_needs(has_gpus=False) == {}, "each task does"
+    assert asked.model_copy(update={"device": "cpu"}).encoder_needs(has_gpus=True) == {}
+    named = IndexSettings.resolve({"encoder": {"resources": "encoder=1"}, "device": "cpu"})
+    assert named.encoder_needs(has_gpus=True) == {"num_cpus": 0, "resources": {"encoder": 1}}
 
 
 def test_a_host_that_lost_the_videos_is_ill_and_a_lost_video_costs_attempts(
@@ -78,7 +84,7 @@ def test_a_host_that_lost_the_videos_is_ill_and_a_lost_video_costs_attempts(
     Path(work.path).mkdir()
     proof = Proof(witnesses=(Witness(str(mine), files[-1].path, files[-1].size),))
     model = str(checkpoint), model_digest(str(checkpoint))
-    job = PartJob(str(mine), files, settings.video_settings(), 4, model, "cpu", 1, proof)
+    job = PartJob(str(mine), files, settings.video_settings(), 4, model, "cpu", 1, "", proof)
     task = ShardTask(work.url, 0, "", 0, 1, 0, job)
     (mine / "video-03.mp4").unlink()
     kind, why = make_if_fit(proof, make_part, task)

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +21,7 @@ from stillreel.shards.build.ray_start import HeadWatch
 from stillreel.shards.format.receipt import read_receipt
 from stillreel.shards.format.writer import TooManyRejects
 from tests.making import ROOT, check, data_digests, free_port
+from tests.shards.build.nodes import TOKEN, node
 from tests.shards.build.numbers import PATIENCE_S, NumberJob, run
 
 
@@ -155,52 +151,13 @@ def test_a_task_that_this_machine_has_no_room_for_is_refused(tmp_path: Path) -> 
         run(tmp_path / "out", ray="local", workers=1, task={"memory": "1e6"})
 
 
-def start(log: Path, *words: str, **environment: str) -> subprocess.Popen[bytes] | None:
-    """A node of a cluster, on this machine; None where it did not start in the thirty seconds that Ray gives it."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", *words],
-            stdout=output,
-            stderr=output,
-            env={
-                **os.environ,
-                "RAY_USAGE_STATS_ENABLED": "0",
-                "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-                **environment,
-            },
-            start_new_session=True,
-        )
-    while b"Ray runtime started" not in log.read_bytes():
-        if process.poll() is not None:
-            return None
-        time.sleep(0.1)
-    return process
-
-
-@contextmanager
-def node(log: Path, *words: str, **environment: str) -> Iterator[None]:
-    """Within it there is a node."""
-    tried = (start(log, *words, **environment) for _ in range(4))
-    process = next((one for one in tried if one is not None), None)
-    assert process is not None, log.read_text()
-    try:
-        yield
-    finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 def test_a_host_with_other_libraries_is_left_out_and_where_no_other_is_left_it_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two nodes, of which one finds another pyarrow's metadata first. `odd` is what only that one has."""
     (tmp_path / "site" / "pyarrow-0.0.1.dist-info").mkdir(parents=True)
     (tmp_path / "site" / "pyarrow-0.0.1.dist-info" / "METADATA").write_text("Name: pyarrow\nVersion: 0.0.1\n")
-    for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}.items():
+    for name, value in TOKEN.items():
         monkeypatch.setenv(name, value)
     run(tmp_path / "alone" / "out")
     port, other = free_port(), os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
