@@ -19,6 +19,8 @@ from stillreel.shards.build.executors import ShardTask
 from stillreel.shards.build.hosts import Proof, Witness, make_if_fit
 from tests.finetune.search.conftest import VIDEOS
 from tests.finetune.search.making import FRAMES, SIZE, index
+from tests.making import stillreel
+from tests.shards.build.nodes import TOKEN, cluster
 from tests.streaming import write_set
 
 
@@ -49,6 +51,20 @@ def test_the_bytes_are_those_of_one_process_and_parts_that_are_there_are_kept(
         assert digests(out) == expected
         assert not list(out.glob("work-*")) and not list(out.rglob(".*.part"))
     assert f"{VIDEOS + 2} of {VIDEOS + 2} indexed" in capfd.readouterr().err
+
+
+@pytest.mark.long
+def test_the_bytes_are_the_same_where_other_processes_encode(mine: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Two that encode, and two tasks that decode."""
+    assert index(mine, tmp_path / "alone", checkpoint, batch=2, part=3) == 0
+    values = {"frames": FRAMES, "size": SIZE, "video.per_second": 2, "device": "cpu", "batch": 2, "part": 3}
+    words = [f"{key}={value}" for key, value in values.items()]
+    with cluster(tmp_path, "--num-cpus=2", '--resources={"encoder": 2}') as address:
+        words += [f"ray={address}", "encoder.resources=encoder=1"]
+        # Ray remembers for a process whether it speaks with tokens.
+        made = stillreel("index", mine, tmp_path / "out", f"checkpoint={checkpoint}", *words, **TOKEN)
+        assert made.returncode == 0 and "attempt" not in made.stderr, made.stderr
+        assert digests(tmp_path / "out") == digests(tmp_path / "alone")
 
 
 def test_clips_of_shards_are_the_same_too(checkpoint: Path, tmp_path: Path) -> None:

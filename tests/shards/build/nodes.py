@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from tests.making import ROOT, free_port
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}  # of nodes, and of their drivers
 
@@ -52,3 +56,16 @@ def node(log: Path, *words: str, **environment: str) -> Iterator[None]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@contextmanager
+def cluster(folder: Path, *words: str) -> Iterator[str]:
+    """The address of one whose head, its only node yet, is started with these words."""
+    own = (f"--ray-client-server-port={free_port()}", f"--dashboard-port={free_port()}", "--include-dashboard=false")
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as temp,  # a socket's name is short
+        node(
+            folder / "head", "--head", f"--port={free_port()}", f"--temp-dir={temp}", *own, *words, PYTHONPATH=str(ROOT)
+        ),
+    ):
+        yield re.findall(r"--address='([\d.:]+)'", (folder / "head").read_text())[0]

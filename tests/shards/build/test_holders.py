@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,10 +16,11 @@ from stillreel.shards.build import holders
 from stillreel.shards.build.holders import Asked, Holders
 from stillreel.shards.build.libraries import library_versions
 from stillreel.shards.build.ray_start import start_ray
-from tests.making import ROOT, free_port
-from tests.shards.build.nodes import TOKEN, node
+from tests.making import ROOT
+from tests.shards.build.nodes import TOKEN, cluster, node
 from tests.shards.build.numbers import PATIENCE_S
 
+pytestmark = pytest.mark.long
 _NEED = {"num_cpus": 0, "resources": {"holder": 1}}
 _ODD = "TEST_OF_HOLDERS_IS_ODD"
 
@@ -50,21 +49,11 @@ def doubling_but_on_the_odd_host() -> Callable[[int], tuple[int, int]]:
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Two, with room for two holders and for one; the second one is odd. This process is a driver there."""
     folder = tmp_path_factory.mktemp("nodes")
-    own = (f"--ray-client-server-port={free_port()}", f"--dashboard-port={free_port()}", "--include-dashboard=false")
-    path = {"PYTHONPATH": str(ROOT)}
-    with (
-        pytest.MonkeyPatch.context() as environment,
-        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as temp,  # a socket's name is short
-        node(
-            folder / "head",
-            *("--head", f"--port={free_port()}", f"--temp-dir={temp}", '--resources={"holder": 2, "even": 1}', *own),
-            **path,
-        ),
-    ):
+    with pytest.MonkeyPatch.context() as environment, cluster(folder, '--resources={"holder": 2}') as address:
         for name, value in TOKEN.items():
             environment.setenv(name, value)
-        address = re.findall(r"--address='([\d.:]+)'", (folder / "head").read_text())[0]
-        with node(folder / "odd", f"--address={address}", '--resources={"holder": 1, "odd": 1}', **path, **{_ODD: "1"}):
+        more = (f"--address={address}", '--resources={"holder": 1, "odd": 1}')
+        with node(folder / "odd", *more, PYTHONPATH=str(ROOT), **{_ODD: "1"}):
             ray = start_ray(address, 0)
             try:
                 yield
@@ -118,11 +107,10 @@ def test_a_host_that_ends_takes_its_holders_along_and_one_that_joins_has_its_own
     held = Holders("twice", doubling, {"num_cpus": 0, "resources": {"late": 1}}, {})
     look_until(lambda: "no host of the cluster holds twice yet, which needs resources {'late': 1}" in caplog.text, held)
     address = ray.get_runtime_context().gcs_address
-    for turn in range(2):  # the second time after the first one has ended
-        with node(tmp_path / str(turn), f"--address={address}", '--resources={"late": 1}', PYTHONPATH=str(ROOT)):
-            look_until(lambda: bool(holders._named(held.key)), held)
-            assert Asked(held.key, 0, turn).answer()[0] == turn * 2
-        look_until(lambda: not holders._named(held.key), held)
+    with node(tmp_path / "late", f"--address={address}", '--resources={"late": 1}', PYTHONPATH=str(ROOT)):
+        look_until(lambda: bool(holders._named(held.key)), held)
+        assert Asked(held.key, 0, 21).answer()[0] == 42
+    look_until(lambda: not holders._named(held.key), held)
     assert "does not hold" not in caplog.text, "a host that has ended is not ill"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,8 +19,8 @@ from stillreel.shards.build.hosts import Witness, make_if_fit, proof_in, why_ill
 from stillreel.shards.build.ray_start import HeadWatch
 from stillreel.shards.format.receipt import read_receipt
 from stillreel.shards.format.writer import TooManyRejects
-from tests.making import ROOT, check, data_digests, free_port
-from tests.shards.build.nodes import TOKEN, node
+from tests.making import ROOT, check, data_digests
+from tests.shards.build.nodes import TOKEN, cluster, node
 from tests.shards.build.numbers import PATIENCE_S, NumberJob, run
 
 
@@ -160,19 +159,14 @@ def test_a_host_with_other_libraries_is_left_out_and_where_no_other_is_left_it_i
     for name, value in TOKEN.items():
         monkeypatch.setenv(name, value)
     run(tmp_path / "alone" / "out")
-    port, other = free_port(), os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
-    own = (f"--ray-client-server-port={free_port()}", f"--dashboard-port={free_port()}", "--include-dashboard=false")
+    other = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
     with (
-        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as temp,  # a socket's name is short
-        node(tmp_path / "head", "--head", f"--port={port}", f"--temp-dir={temp}", *own, PYTHONPATH=str(ROOT)),
+        cluster(tmp_path) as address,
+        node(tmp_path / "odd", f"--address={address}", '--resources={"odd": 1}', PYTHONPATH=other),
     ):
-        address = re.findall(r"--address='([\d.:]+)'", (tmp_path / "head").read_text())[0]
-        with node(tmp_path / "odd", f"--address={address}", '--resources={"odd": 1}', PYTHONPATH=other):
-            run(tmp_path / "out", ray=address, count=40)
-            with pytest.raises(
-                DataError, match=r"no host is left that can make shards\. \S+ \([\d.]+\): it has other lib"
-            ):
-                run(tmp_path / "refused" / "out", ray=address, task={"resources": "odd=1"})
+        run(tmp_path / "out", ray=address, count=40)
+        with pytest.raises(DataError, match=r"no host is left that can make shards\. \S+ \([\d.]+\): it has other lib"):
+            run(tmp_path / "refused" / "out", ray=address, task={"resources": "odd=1"})
     told = [line for line in caplog.text.splitlines() if "is left out" in line]
     assert len(told) <= 2 and all("pyarrow 0.0.1, planned" in line for line in told)
     assert "attempt" not in caplog.text
