@@ -88,7 +88,7 @@ def test_prepare(cluster: Cluster, videos: Path, out: Path) -> None:
 
 @pytest.mark.parametrize("encoder", ["", "far=1"])
 def test_index(cluster: Cluster, videos: Path, out: Path, encoder: str) -> None:
-    """Each task encodes what it decodes, or has it encoded on the second and third hosts: that which ends takes its encoder along."""
+    """Each task encodes what it decodes, or asks the second and third hosts, of which one ends with its encoder."""
     model, alone = write_model(out.parent / "model"), out.parent / "alone"
     values = {"checkpoint": model, "frames": FRAMES, "size": SIZE, "video.per_second": 2, "device": "cpu"}
     values |= {"batch": _AT_ONCE, "part": _AT_ONCE, "encoder.resources": encoder}
