@@ -270,6 +270,6 @@ def test_the_batch_recipe_builds_on_nodes_that_start_their_own_ray(
     for process in started:
         process.wait(_PATIENCE_S)
     said = [log.read_text() for log in logs]
-    assert started[0].returncode == 0, said
+    assert started[0].returncode == 0, "\n".join(said)
     assert data_digests(out) == expected
     assert not check(out).problems
