@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import pickle
 import time
 from collections import Counter
@@ -63,6 +64,7 @@ class OnRay(Executor):
         self._proof = proof
         self._finished = finished
         self._need = need.options()
+        self._run = os.urandom(8).hex()
         self._running: dict[Any, ShardTask] = {}
         self._suspects: list[Suspect] = []
         self._settled: list[Outcome] = []
@@ -100,7 +102,7 @@ class OnRay(Executor):
 
     def submit(self, task: ShardTask) -> None:
         errand = pickle.dumps((self._proof, self._make_shard, task))
-        self._running[self._remote.remote(_board(task), errand)] = task
+        self._running[self._remote.remote(self._board(task), errand)] = task
 
     def wait(self, seconds: float) -> Outcome | None:
         self._head.check()
@@ -137,6 +139,10 @@ class OnRay(Executor):
         host = Place(*place)
         if kind == "ill":
             return self._leave_out(task, host, what)
+        if kind == "taken back":  # by nobody, as this is waited for: its note was asked for twice
+            self._forget_place(task)
+            self.submit(task)
+            return None
         if kind == "failed":
             return Outcome(task, None, what, host=str(host))
         self._ended.pop((task.plan, task.shard), None)
@@ -178,7 +184,8 @@ class OnRay(Executor):
 
     def _go_elsewhere(self, task: ShardTask, place: Place | None, error: BaseException) -> Outcome | None:
         """A host ended under a shard, which is made by another and has lost no attempt, unless too many have."""
-        self._forget_place(task)
+        if place is not None:
+            self._forget_place(task)
         self._ended[task.plan, task.shard] += 1
         if place is not None and place.node not in self._told:
             self._told.add(place.node)
@@ -198,7 +205,8 @@ class OnRay(Executor):
         if not all(map(self._is_alive, known)):
             for reference, task in list(self._running.items()):
                 place = self._place_of(task)
-                if place is not None and not self._is_alive(place.node):
+                # Who has begun nowhere may be on its way to a host that has ended.
+                if self._take_back(reference, task) if place is None else not self._is_alive(place.node):
                     del self._running[reference]
                     if (outcome := self._go_elsewhere(task, place, ConnectionError("its host has ended"))) is not None:
                         self._settled.append(outcome)
@@ -251,13 +259,24 @@ class OnRay(Executor):
     def _place_of(self, task: ShardTask) -> Place | None:
         from ray.experimental.internal_kv import _internal_kv_get
 
-        told = _internal_kv_get(_board(task), namespace=BOARD)
+        told = _internal_kv_get(self._board(task), namespace=BOARD)
         return Place(*json.loads(told)) if told else None
+
+    def _board(self, task: ShardTask) -> str:
+        """Under which key the cluster's board says where a task runs, this time; other drivers' are others."""
+        return f"{self._run} {task.out} {task.plan} {task.shard} {task.attempt} {self._ended[task.plan, task.shard]}"
+
+    def _take_back(self, reference: Any, task: ShardTask) -> bool:
+        """Of a task that has begun nowhere, as far as the board knows: whether from now on it cannot begin."""
+        from ray.experimental.internal_kv import _internal_kv_put
+
+        ready, _ = self._ray.wait([reference], timeout=0)
+        return not ready and not _internal_kv_put(self._board(task), "", overwrite=False, namespace=BOARD)
 
     def _forget_place(self, task: ShardTask) -> None:
         from ray.experimental.internal_kv import _internal_kv_del
 
-        _internal_kv_del(_board(task), namespace=BOARD)
+        _internal_kv_del(self._board(task), namespace=BOARD)
 
 
 def fitting(there: Mapping[str, float], need: Mapping[str, Any]) -> int:
@@ -266,7 +285,3 @@ def fitting(there: Mapping[str, float], need: Mapping[str, Any]) -> int:
         "resources"
     ]
     return int(min(there.get(name, 0) // amount for name, amount in wanted.items() if amount))
-
-
-def _board(task: ShardTask) -> str:
-    return f"{task.out} {task.plan} {task.shard}"

@@ -249,6 +249,19 @@ def test_a_host_ends_under_a_shard_which_loses_no_attempt(
     assert driver.said.count("host2 (10.77.0.3) has ended") <= 1
 
 
+def test_a_host_ends_before_a_shard_there_has_begun(
+    cluster: Cluster, source: Path, out: Path, expected: dict[str, str]
+) -> None:
+    """Nobody has said where that shard is, and Ray itself would wait for a host that does not answer."""
+    host = cluster.machines[2]
+    driver = Driver(cluster.machines[0], source, out)
+    wait_for(lambda: host.processes("default_worker.py"), driver.process)
+    kill(host.processes("default_worker.py"), signal.SIGSTOP)
+    driver.wait_for_shards(_SHARDS // 2)
+    host.power_off()
+    assert_whole(driver, out, expected, faults=1)
+
+
 def test_the_batch_recipe_builds_on_nodes_that_start_their_own_ray(
     machines: Cluster, source: Path, out: Path, expected: dict[str, str]
 ) -> None:
