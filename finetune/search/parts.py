@@ -36,6 +36,7 @@ from stillreel.pretrain.model.normalize import encode_frames
 from stillreel.shards.build.executors import ShardTask, open_executor
 from stillreel.shards.build.holders import Asked, Holders
 from stillreel.shards.build.hosts import Proof, Witness, proof_in, why_ill
+from stillreel.shards.build.journal import one_line
 from stillreel.shards.build.libraries import library_versions
 from stillreel.shards.build.work import ATTEMPTS, work_off
 from stillreel.shards.format.manifest import MANIFEST
@@ -123,7 +124,7 @@ def make_parts(
         tasks = (ShardTask(work.url, 0, "", first + at, 1, 0, job) for at, job in enumerate(jobs))
         for end in work_off(executor, tasks, lambda task: names[task.shard], beat):
             if end.error is not None:
-                failed.append(f"{names[end.task.shard]} ({end.error})")
+                failed.append(f"{names[end.task.shard]} ({one_line(end.error)})")
                 continue
             done += end.receipt
             _log.info(f"{done:,} of {len(files):,} indexed, {done / (time.monotonic() - begun):.1f} a second")

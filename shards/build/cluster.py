@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import pickle
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -127,9 +128,11 @@ class OnRay(Executor):
             return Outcome(task, None, error.cause if isinstance(error.cause, Exception) else error)
         except (known.NodeDiedError, known.LocalRayletDiedError) as error:
             return self._go_elsewhere(task, self._place_of(task), error)
-        except known.WorkerCrashedError as error:
-            suspect = Suspect(task, self._place_of(task), error, time.monotonic() + _VERDICT_S)
-            if self._is_private:
+        except (known.WorkerCrashedError, known.OutOfMemoryError) as error:
+            is_short = isinstance(error, known.OutOfMemoryError)  # of memory, which is worth waiting for
+            why = _short_of_memory(error) if is_short else error
+            suspect = Suspect(task, self._place_of(task), why, time.monotonic() + _VERDICT_S)
+            if self._is_private and not is_short:
                 return self._died(suspect)
             self._suspects.append(suspect)
             return None
@@ -285,3 +288,9 @@ def fitting(there: Mapping[str, float], need: Mapping[str, Any]) -> int:
         "resources"
     ]
     return int(min(there.get(name, 0) // amount for name, amount in wanted.items() if amount))
+
+
+def _short_of_memory(error: Exception) -> MemoryError:
+    """What Ray says of it on a page, in a line."""
+    told = re.search(r"was (\S+ used / \S+ limit)", str(error))
+    return MemoryError(f"Ray has ended its worker, as memory is short there{f': {told[1]}' if told else ''}")
