@@ -20,7 +20,7 @@ from stillreel.shards.build.hosts import Proof, Witness, make_if_fit
 from tests.finetune.search.conftest import VIDEOS
 from tests.finetune.search.making import FRAMES, SIZE, index
 from tests.making import stillreel
-from tests.shards.build.nodes import TOKEN, cluster
+from tests.shards.build.nodes import cluster
 from tests.streaming import write_set
 
 
@@ -61,8 +61,7 @@ def test_the_bytes_are_the_same_where_other_processes_encode(mine: Path, checkpo
     words = [f"{key}={value}" for key, value in values.items()]
     with cluster(tmp_path, "--num-cpus=2", '--resources={"encoder": 2}') as address:
         words += [f"ray={address}", "encoder.resources=encoder=1"]
-        # Ray remembers for a process whether it speaks with tokens.
-        made = stillreel("index", mine, tmp_path / "out", f"checkpoint={checkpoint}", *words, **TOKEN)
+        made = stillreel("index", mine, tmp_path / "out", f"checkpoint={checkpoint}", *words)
         assert made.returncode == 0 and "attempt" not in made.stderr, made.stderr
         assert digests(tmp_path / "out") == digests(tmp_path / "alone")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.making import ROOT, free_port
 
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}  # of nodes, and of their drivers
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}  # of all tests' nodes and drivers
 
 
 def start(log: Path, *words: str, **environment: str) -> subprocess.Popen[bytes] | None:
@@ -27,7 +27,6 @@ def start(log: Path, *words: str, **environment: str) -> subprocess.Popen[bytes]
             stderr=output,
             env={
                 **os.environ,
-                **TOKEN,
                 "RAY_USAGE_STATS_ENABLED": "0",
                 "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
                 **environment,

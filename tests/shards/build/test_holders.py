@@ -17,7 +17,7 @@ from stillreel.shards.build.holders import Asked, Holders
 from stillreel.shards.build.libraries import library_versions
 from stillreel.shards.build.ray_start import start_ray
 from tests.making import ROOT
-from tests.shards.build.nodes import TOKEN, cluster, node
+from tests.shards.build.nodes import cluster, node
 from tests.shards.build.numbers import PATIENCE_S
 
 pytestmark = pytest.mark.long
@@ -49,9 +49,7 @@ def doubling_but_on_the_odd_host() -> Callable[[int], tuple[int, int]]:
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Two, with room for two holders and for one; the second one is odd. This process is a driver there."""
     folder = tmp_path_factory.mktemp("nodes")
-    with pytest.MonkeyPatch.context() as environment, cluster(folder, '--resources={"holder": 2}') as address:
-        for name, value in TOKEN.items():
-            environment.setenv(name, value)
+    with cluster(folder, '--resources={"holder": 2}') as address:
         more = (f"--address={address}", '--resources={"holder": 1, "odd": 1}')
         with node(folder / "odd", *more, PYTHONPATH=str(ROOT), **{_ODD: "1"}):
             ray = start_ray(address, 0)

@@ -20,7 +20,7 @@ from stillreel.shards.build.ray_start import HeadWatch
 from stillreel.shards.format.receipt import read_receipt
 from stillreel.shards.format.writer import TooManyRejects
 from tests.making import ROOT, check, data_digests
-from tests.shards.build.nodes import TOKEN, cluster, node
+from tests.shards.build.nodes import cluster, node
 from tests.shards.build.numbers import PATIENCE_S, NumberJob, run
 
 
@@ -150,14 +150,22 @@ def test_a_task_that_this_machine_has_no_room_for_is_refused(tmp_path: Path) -> 
         run(tmp_path / "out", ray="local", workers=1, task={"memory": "1e6"})
 
 
+@pytest.mark.long
+def test_where_memory_is_short_it_is_said_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "50")
+    with pytest.raises(
+        DataError, match=r"MemoryError: Ray has ended its worker, as memory is short there: \S+ used / \S+ limit"
+    ):
+        run(tmp_path / "out", NumberJob(fails=0, times=1, way="waits"), ray="local", workers=1, attempts=1)
+
+
 def test_a_host_with_other_libraries_is_left_out_and_where_no_other_is_left_it_is_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Two nodes, of which one finds another pyarrow's metadata first. `odd` is what only that one has."""
     (tmp_path / "site" / "pyarrow-0.0.1.dist-info").mkdir(parents=True)
     (tmp_path / "site" / "pyarrow-0.0.1.dist-info" / "METADATA").write_text("Name: pyarrow\nVersion: 0.0.1\n")
-    for name, value in TOKEN.items():
-        monkeypatch.setenv(name, value)
     run(tmp_path / "alone" / "out")
     other = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
     with (
