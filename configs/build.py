@@ -284,6 +284,9 @@ class DemoSettings(Settings):
         0, ge=0, description="steps of pretraining, to which warm-up and evaluations are scaled; 0: the preset's"
     )
     contents: int = Field(160, ge=4, le=1000, description="objects that finetuning trains on, each in six motions")
+    study: bool = Field(
+        True, description="also run `stillreel study demo`, the grid of what animating buys, very small"
+    )
     ray: str = Field("local", description="local: a private Ray; off: without Ray; auto or an ADDRESS: a cluster")
     workers: int = Field(0, ge=0, description="processes that draw and animate; 0: one per CPU")
     progress: Literal["auto", "bar", "lines", "off"] = Field(

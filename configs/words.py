@@ -34,7 +34,7 @@ def parse_words(
 
     A word is a setting when the text before its first `=` looks like a setting's name; so a positional may hold `=`. One in
     brackets may be left out, and is empty then; without `complete` any may, and values may be missing. The last one may be
-    `[TEXT ...]`: words that nobody quoted, also such as `x=5` where `x` is like no setting.
+    `[TEXT ...]`: words that nobody quoted, also such as `x=5` where `x` is like no setting, joined; or `RUN ...`: one or more.
     A `preset=FILE` word, of `folder`, is read first and the other words override it; what it says of the settings `beyond`,
     which another command has, is left. Where `presets` names a folder of configs, the first
     positional is a preset in it, read before that. Raises RequestError on unknown settings and missing or extra positionals.
@@ -61,7 +61,8 @@ def parse_words(
     if is_text and len(given) > len(positionals):
         given[len(positionals) - 1 :] = [" ".join(given[len(positionals) - 1 :])]
     needed = sum(not name.startswith("[") for name in positionals) if complete else 0
-    if not needed <= len(given) <= len(positionals):
+    most = len(given) if positionals and positionals[-1].endswith(" ...") else len(positionals)
+    if not needed <= len(given) <= most:
         expected = " ".join(positionals) or "no positional arguments"
         known = f". {positionals[0]}s: {', '.join(preset_names(presets))}" if presets else ""
         raise RequestError(f"expected {expected}; given {len(given)}: {' '.join(given) or '(none)'}{known}")

@@ -75,7 +75,7 @@ def _run(name: str, words: list[str]) -> int:
             # Beside the output, not in it: what a command prints may be read by a program.
             logging.getLogger("stillreel.cli").info(digest_line(name, settings))
         run = importlib.import_module(f"stillreel.{command.module}").run
-        code = int(run(*given, settings))
+        code = int(run(*given, settings=settings))
         sys.stdout.flush()
         return code
     except StillreelError as error:

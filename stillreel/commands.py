@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 class Command(NamedTuple):
     """A command: the module whose `run` does it, its settings in `configs`, its positional arguments (in brackets: may be
-    left out), a line about it; the folder of configs that has the preset which the first of them names; the folder of those
-    that preset= names; and the settings of another command, whose presets it shares and whose own keys it leaves."""
+    left out; the last one with dots: as many as are given), a line about it; the folder of configs that has the preset which the
+    first of them names; the folder of those that preset= names; and the settings of another command, whose presets it shares
+    and whose own keys it leaves."""
 
     module: str
     settings: str
@@ -109,8 +110,8 @@ COMMANDS = {
     "report": Command(
         "finetune.commands.report",
         "report.ReportSettings",
-        ("RUN",),
-        "a page about a run: its curves, its figures, what it answers",
+        ("RUN ...",),
+        "a page about a run, or several side by side: curves, figures, differences, answers",
     ),
     "import-checkpoint": Command(
         "finetune.commands.import_checkpoint",

@@ -51,7 +51,7 @@ GROUPS = {
     "Evaluation": "eval select prompt dual_softmax querybank rerank weight compare k faiss",
     "Run": (
         "out name shard_size resume extend retry_rejects check dry_run keys simulate measure save_every keep_last keep_every "
-        "best_metric log_every tracker tensorboard progress page beside results json towers dtype"
+        "best_metric log_every tracker tensorboard progress page results json towers dtype"
     ),
     "Machine": (
         "device precision compile activation_checkpointing parallel part workers processes threads ray host port max_query "

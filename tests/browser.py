@@ -28,8 +28,12 @@ _FLAGS = (
     "--disable-component-update",
     "--remote-debugging-pipe",
     "--autoplay-policy=no-user-gesture-required",
+    # A mouse, which a machine without a screen has not.
+    "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4",
 )
 _PATIENCE_S = 60.0
+AXE = Path(os.environ.get("STILLREEL_AXE", Path(__file__).parent / "node_modules/axe-core/axe.min.js"))
+NO_AXE = "no axe-core: npm install --prefix tests axe-core"
 # The browser reads what it is told at 3, and answers at 4.
 _PLACE = """
 import fcntl, os, sys
@@ -89,8 +93,23 @@ class Browser:
         self._send("Emulation.setDeviceMetricsOverride", about)
 
     def dark(self, on: bool) -> None:
-        value = "dark" if on else "light"
-        self._send("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": value}]})
+        self._prefer("color-scheme", "dark" if on else "light")
+
+    def still(self, on: bool) -> None:
+        """Whether the person wants nothing to move."""
+        self._prefer("reduced-motion", "reduce" if on else "no-preference")
+
+    def violations(self) -> list[str]:
+        """What axe-core finds wrong with the page, which must let it run."""
+        self.run(AXE.read_text() + "; 0")
+        found: list[str] = self.run(
+            "axe.run(document, {resultTypes: ['violations']}).then(({violations}) => violations.map("
+            "(one) => `${one.id}: ${one.nodes.map((node) => node.html).slice(0, 3).join(' ')}`))"
+        )
+        return found
+
+    def _prefer(self, name: str, value: str) -> None:
+        self._send("Emulation.setEmulatedMedia", {"features": [{"name": f"prefers-{name}", "value": value}]})
 
     def shoot(self, file: Path) -> None:
         """A picture of the window."""

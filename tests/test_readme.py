@@ -32,7 +32,7 @@ def test_every_command_that_is_shown_has_these_settings(page: Path, capsys: pyte
 
 
 def test_every_command_is_shown() -> None:
-    assert {words[0] for page in PAGES for words in shown(page)} >= {*COMMANDS} - {"doctor", "report"}
+    assert {words[0] for page in PAGES for words in shown(page)} >= {*COMMANDS} - {"doctor"}
 
 
 def test_the_readme_is_short() -> None:

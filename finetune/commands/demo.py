@@ -1,11 +1,12 @@
-"""`stillreel demo`: the whole tool on pictures drawn by code: draw, animate, verify, preview, pretrain, finetune, report.
+"""`stillreel demo`: the whole tool on pictures drawn by code: draw, animate, verify, preview, pretrain, finetune, study, report.
 
 OUT/stills/, heldout/         pictures and captions.tsv; held-out captions are their own
 OUT/clips/, clips-heldout/    their clip shards, and preview.html
 OUT/pretrain/                 a tiny model's run on them
 OUT/moving/                   a benchmark of videos of one thing that moves
 OUT/finetune/                 the model's run on it, and results.json
-OUT/report.html               what became of both
+OUT/study/                    what animating buys, asked of too few to decide it
+OUT/report.html               what became of all
 
 Run again it goes on where it was, at any stage. Without torch it ends with the clips and their page.
 """
@@ -22,6 +23,7 @@ from stillreel.configs import load_preset
 from stillreel.configs.build import DemoSettings
 from stillreel.configs.finetune import FinetuneSettings
 from stillreel.configs.pretrain import PretrainSettings
+from stillreel.configs.study import StudySettings
 from stillreel.configs.system.interrupt import stoppable
 from stillreel.configs.system.progress import duration
 
@@ -64,10 +66,24 @@ def _train(out: Path, settings: DemoSettings) -> Path:
     tuned = finetune_settings(out, settings)
     announce(f"finetune {tuned.steps:,} steps on {_BENCHMARK}")
     finetune.run("folder", tuned)
+    more = [_study(settings, out)] if settings.study else []
     announce("report")
     page = out / "report.html"
-    write_report(Path(values.out), page, tested=[Path(tuned.out)])
+    write_report([Path(values.out)], page, tested=[Path(tuned.out)], more=more)
     return page
+
+
+def _study(settings: DemoSettings, out: Path) -> str:
+    """Make the study at its smallest; its section of the report."""
+    from stillreel.finetune.study.report import REPORT, brief_section, write_report
+    from stillreel.finetune.study.run import run_study
+
+    asked = study_settings(out, settings)
+    place = Path(asked.out)
+    announce("study: what does animating buy?")
+    run_study(asked, place)
+    write_report(_PRESET, asked, place)
+    return brief_section(asked, place, f"{place.name}/{REPORT}")
 
 
 def pretrain_settings(out: Path, settings: DemoSettings) -> PretrainSettings:
@@ -105,6 +121,18 @@ def finetune_settings(out: Path, settings: DemoSettings) -> FinetuneSettings:
     values["log_every"] = _scaled(preset.log_every, share)
     values["progress"] = settings.progress
     return FinetuneSettings.resolve(values)
+
+
+def study_settings(out: Path, settings: DemoSettings) -> StudySettings:
+    """The preset; of its steps, the share that is pretrained."""
+    whole = PretrainSettings.resolve(load_preset(_PRESET, "pretrain")).steps
+    share = settings.steps / whole if settings.steps else 1.0
+    values = StudySettings.resolve(load_preset(_PRESET, "study")).model_dump()
+    values["out"], values["progress"] = str(out / "study"), settings.progress
+    values["workers"] = settings.workers or values["workers"]
+    for stage in ("image", "pretrain", "finetune"):
+        values[stage]["steps"] = _scaled(values[stage]["steps"], share)
+    return StudySettings.resolve(values)
 
 
 def _scaled(count: int, share: float) -> int:

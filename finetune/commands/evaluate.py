@@ -15,9 +15,9 @@ from stillreel.configs.finetune import EvaluateSettings
 from stillreel.configs.system.storage import Folder
 from stillreel.finetune.data.asked import open_asked, store_asked
 from stillreel.finetune.evaluation.benchmark import benchmark_evaluator
+from stillreel.finetune.evaluation.paired import compare_with
 from stillreel.finetune.evaluation.results import (
     about_checkpoint,
-    compare_with,
     publish,
     read_results,
     results_of,
@@ -92,7 +92,7 @@ def run(name: str, settings: EvaluateSettings) -> int:
             if staged is not None:
                 _draw(staged, f"{opened.benchmark.name} {settings.split}", Path(settings.out))
         if settings.compare:
-            print(compare_with(settings.compare, results, result))
+            print(compare_with(settings.compare, results))
     return 0
 
 

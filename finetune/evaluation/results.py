@@ -1,4 +1,4 @@
-"""What an evaluation came to, for people and for programs: the table, results.json, and a paired test between two."""
+"""What an evaluation came to, for people and for programs: the table, and results.json."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stillreel.configs import RequestError
 from stillreel.configs.settings import Settings, canonical_json
 from stillreel.configs.system.claims import damage_of, parse_json
 from stillreel.configs.system.storage import Folder
 from stillreel.finetune.benchmarks import Opened, SplitName
-from stillreel.pretrain.evaluation import Choice, EvalProtocol, EvaluationResult, Ranks, Retrieval, compare, in_rows
+from stillreel.pretrain.evaluation import EvalProtocol, EvaluationResult, Retrieval, in_rows
 from stillreel.pretrain.evaluation.evaluator import QUERYBANK_SCALE
 from stillreel.pretrain.model.checkpoint import CONFIG, WEIGHTS, in_json
 from stillreel.pretrain.run.folder import library_versions
@@ -95,31 +93,6 @@ def about_checkpoint(path: str) -> dict[str, Any]:
     return found
 
 
-def compare_with(path: str, results: Mapping[str, Any], result: EvaluationResult) -> str:
-    """A paired test of these results against others, a line a figure. RequestError when they answer other queries."""
-    other = read_results(path)
-    for key in ("benchmark", "variant", "split", "queries_digest"):
-        if other.get(key) != results[key]:
-            raise RequestError(
-                f"compare={path}: its {key} is {other.get(key)!r}, here {results[key]!r}: not the same queries"
-            )
-    with damage_of(f"{path} is damaged"):
-        return _compared(path, other["rows"][0], result)
-
-
-def _compared(path: str, theirs: Mapping[str, Any], result: EvaluationResult) -> str:
-    ours = result.rows[0]
-    lines = [f"this less {path}, paired by query (95 % interval, p of no difference):"]
-    depths = (1,) if isinstance(ours, Choice) else (1, 5, 10)
-    ways = (("t2v", "text_to_video"), ("v2t", "video_to_text")) if isinstance(ours, Retrieval) else (("", "ranks"),)
-    for way, field in ways:
-        found: Ranks = getattr(ours, field)
-        for name, one in compare(_ranks_in(theirs[way] if way else theirs, found), found, depths).items():
-            low, high = one.interval
-            lines.append(f"  {way} {name}: {one.value:+.2f} ({low:+.2f} to {high:+.2f}), p {one.p:.4f}")
-    return "\n".join(lines)
-
-
 def read_results(path: str) -> dict[str, Any]:
     """RequestError where there are none."""
     try:
@@ -129,16 +102,6 @@ def read_results(path: str) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("format") != FORMAT or found.get("schema") != SCHEMA_VERSION:
         raise RequestError(f"{path} holds no results of this stillreel's")
     return found
-
-
-def _ranks_in(told: Mapping[str, Any], like: Ranks) -> Ranks:
-    """Ranks as results.json has them, of the queries of `like`."""
-    values = np.array(told["ranks"], np.float64)
-    if values.shape != like.values.shape:
-        raise RequestError(f"{len(values):,} ranks there, {len(like.values):,} here: not the same queries")
-    missed = np.zeros(len(values), np.bool_)
-    missed[told["missed"]] = True
-    return Ranks(values, missed, like.clusters, told["items"])
 
 
 def _digest(value: Any) -> str:

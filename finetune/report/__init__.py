@@ -1,7 +1,8 @@
-"""report: one self-contained page about a run of training, made from what lies in its folder.
+"""report: one self-contained page about a run of training, or several side by side, made from what lies in their folders.
 
-run.json, metrics.jsonl -> history        settings, curves, figures
-the model, held-out clips -> answers      the captions that it ranks first for a few clips, and what chance would give
-results.json -> tested                    the tables of benchmarks, of this run or of others that began from it
-history, answers, tested -> page (chart)  the page, section by section
+run.json, metrics.jsonl -> history             settings, curves, figures
+the model, clips (gallery) -> answers          the captions that it ranks first for a few clips, and the clips for their captions
+results.json                                   the tables of benchmarks, of these runs or of others, paired by query
+told                                           all of it
+told -> curves (chart), figures, tested, examples -> page      the page, section by section
 """

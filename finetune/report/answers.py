@@ -1,4 +1,4 @@
-"""What a run's model says of a few held-out clips: the captions that it ranks first, and where the right one is."""
+"""What a run's model says of a few clips: the captions that it ranks first for each, and the clips for its caption."""
 
 from __future__ import annotations
 
@@ -13,76 +13,97 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stillreel.animate.preview.strip import Strip, make_strip
-from stillreel.configs import DataError, RequestError
+from stillreel.configs import RequestError
+from stillreel.configs.finetune import FinetuneSettings
 from stillreel.configs.pretrain import PretrainSettings
-from stillreel.pretrain.data.together import Failure
+from stillreel.finetune.evaluation.results import RESULTS, read_results
+from stillreel.finetune.report.gallery import Gallery, read_benchmark, read_held_out, spread
+from stillreel.finetune.report.history import History
 from stillreel.pretrain.data.tokens import Tokenizer, tokenizer_of
-from stillreel.pretrain.evaluation.held_out import HeldOutDataset, Spot, choose_samples
 from stillreel.pretrain.evaluation.ranks import rank_rows
 from stillreel.pretrain.evaluation.results import DEPTHS
 from stillreel.pretrain.model import VideoTextModel, load_model
-from stillreel.pretrain.model.normalize import normalize, pixels_of
+from stillreel.pretrain.model.normalize import encode_frames
 from stillreel.pretrain.model.towers import model_cfg_of
 from stillreel.pretrain.run.checkpoint import step_name, steps_in
 from stillreel.pretrain.run.folder import CHECKPOINTS, FINAL
-from stillreel.shards.stream.stream import open_blend
 
-Pixels = NDArray[np.uint8]
-
-_AT_ONCE = 64  # clips that are read, and captions that are compared, at once
-_FIRST = 5  # captions that are shown of a clip
+_AT_ONCE = 64  # captions that are compared at once
+_CLIPS = 8  # that are encoded at once
+_GALLERY = 32  # clips that a caption is asked of, or more where more are shown
+_CAPTIONS, _VIDEOS = 5, 3  # that are shown of each answer
 _SIDE = 160  # pixels of a shown frame
 
 
 class Choice(NamedTuple):
-    """A caption that the model ranks for a clip."""
+    """What the model ranks for a query: a caption by its number, or a clip of the gallery."""
 
     rank: int
-    caption: str
+    number: int
     is_right: bool
 
 
 class Answer(NamedTuple):
-    """A clip, and its captions as the model orders them: the first few, and after them the right one if it is not among them."""
+    """A clip of the gallery; the captions as the model orders them for it, and the clips for its caption: the first few of each,
+    and after them the right one if it is not among them."""
 
-    strip: Strip
-    choices: tuple[Choice, ...]
+    clip: int
+    caption: str
+    captions: tuple[Choice, ...]
+    clips: tuple[Choice, ...]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Of a held-out set of `clips` with `captions` that differ; `chance` by the names of its figures, such as t2v_r1."""
+    """Of a set with so many `clips`, of which `gallery` are asked of, and `captions` that differ. `chance` by the names of its
+    figures, such as t2v_r1: what a random order of the whole set gives; none of a benchmark, whose captions are not all asked."""
 
     model: str
+    about: str
     clips: int
-    captions: int
+    gallery: int
+    captions: tuple[str, ...]
     chance: dict[str, float]
     shown: tuple[Answer, ...]
+    strips: dict[int, Strip]  # of the clips that are shown, by their numbers in the gallery
 
 
-def find_answers(run: Path, settings: PretrainSettings, count: int) -> Answers:
-    """Ask the run's last model about `count` clips of its evaluation, evenly spread over the set, among all of its captions.
+def find_answers(history: History, count: int) -> Answers:
+    """Ask the run's last model about `count` clips, evenly spread over the set, among all of its captions, and about their
+    captions among a gallery of clips.
 
-    On the CPU, in fp32; only these clips are encoded. RequestError or DataError when the set or the model cannot be read.
+    On the CPU, in fp32; only the gallery is encoded. RequestError or DataError when the set or the model cannot be read.
     """
-    if not settings.eval.data:
-        raise RequestError("the run had no held-out set (eval.data)")
-    where = _last_model(run)
-    held_out = _read(settings, count)
+    where = _last_model(history.run)
+    settings, gallery = _open(history, max(count, _GALLERY))
     model = load_model(where)
-    captions, labels = _distinct(held_out.captions, settings.context_length, tokenizer_of(model_cfg_of(model.clip)))
+    tokenizer = tokenizer_of(model_cfg_of(model.clip))
+    captions, labels = _distinct(gallery.captions, settings.context_length, tokenizer)
     with torch.no_grad():
-        scores = _scores(model, held_out.frames, captions, settings.context_length)
-    shown = tuple(
-        Answer(make_strip(frames, min(_SIDE, frames.shape[1])), _choices(row, captions, int(labels[at])))
-        for frames, row, at in zip(held_out.frames, scores, held_out.shown, strict=True)
-    )
+        scores = _scores(model, gallery, captions, settings.context_length)
+    own = labels[gallery.places]  # the caption of each clip
+    shown = []
+    for clip in spread(len(own), count):
+        label = int(own[clip])
+        right = torch.arange(len(captions)) == label
+        shown.append(
+            Answer(
+                clip,
+                captions[label],
+                _choices(scores[clip], right, _CAPTIONS),
+                _choices(scores[:, label], own == label, _VIDEOS),
+            )
+        )
+    seen = {number for one in shown for number in (one.clip, *(choice.number for choice in one.clips))}
     return Answers(
-        model=str(where.relative_to(run)),
+        model=str(where.relative_to(history.run)),
+        about=gallery.about,
         clips=len(labels),
-        captions=len(captions),
-        chance=chance_of(labels.bincount().tolist()),
-        shown=shown,
+        gallery=len(own),
+        captions=tuple(captions),
+        chance={} if history.is_finetuning else chance_of(labels.bincount().tolist()),
+        shown=tuple(shown),
+        strips={number: _strip(gallery, number) for number in sorted(seen)},
     )
 
 
@@ -104,41 +125,16 @@ def chance_of(sizes: list[int]) -> dict[str, float]:
     return chance
 
 
-class _HeldOut(NamedTuple):
-    """A held-out set: all captions, and the frames of the clips that are shown, by their place among the captions."""
-
-    captions: list[str]
-    shown: list[int]
-    frames: list[Pixels]
-
-
-def _read(settings: PretrainSettings, count: int) -> _HeldOut:
-    blend = open_blend(settings.eval.data)
-    # What a loader renders agrees with what a device does.
-    data = settings.model_copy(update={"render": "loader"})
-    spots = choose_samples(blend, data.seed, settings.eval.clips)
-    wanted = _spread(spots, count)
-    batches = HeldOutDataset(blend, data, spots, _AT_ONCE)
-    found = _HeldOut([], [], [])
-    for number in range(len(batches)):
-        batch = batches[number]
-        if isinstance(batch, Failure):
-            raise batch.error()
-        assert batch.frames is not None
-        for slot, is_whole in enumerate(batch.whole):
-            if is_whole and number * _AT_ONCE + slot in wanted:
-                found.shown.append(len(found.captions))
-                found.frames.append(batch.frames[slot].numpy().copy())
-            if is_whole:
-                found.captions.append(batch.captions[slot])
-    if not found.frames:
-        raise DataError(f"{settings.eval.data}: none of the clips to be shown is whole")
-    return found
-
-
-def _spread(spots: list[Spot], count: int) -> set[int]:
-    """Numbers of `count` samples, evenly spread."""
-    return set(np.linspace(0, len(spots) - 1, min(count, len(spots))).round().astype(int).tolist())
+def _open(history: History, count: int) -> tuple[FinetuneSettings | PretrainSettings, Gallery]:
+    """What the run was evaluated on: which benchmark it was, its results say."""
+    if not history.is_finetuning:
+        pretrained = PretrainSettings.resolve(history.settings)
+        return pretrained, read_held_out(pretrained, count)
+    if not (history.run / RESULTS).is_file():
+        raise RequestError(f"the run has not been tested yet: it has no {RESULTS}, which names its benchmark")
+    results = read_results(str(history.run / RESULTS))
+    tuned = FinetuneSettings.resolve(history.settings)
+    return tuned, read_benchmark(results["benchmark"], results["split"], tuned, count)
 
 
 def _distinct(captions: list[str], words: int, tokenizer: Tokenizer) -> tuple[list[str], Tensor]:
@@ -150,24 +146,37 @@ def _distinct(captions: list[str], words: int, tokenizer: Tokenizer) -> tuple[li
     return [first[label] for label in sorted(first)], labels
 
 
-def _scores(model: VideoTextModel, frames: list[Pixels], captions: list[str], words: int) -> Tensor:
+def _scores(model: VideoTextModel, gallery: Gallery, captions: list[str], words: int) -> Tensor:
     """(clips, captions)."""
-    dtype, tokenizer = next(model.parameters()).dtype, tokenizer_of(model_cfg_of(model.clip))
-    video = model.encode_video(normalize(torch.from_numpy(np.stack(frames)), *pixels_of(model), dtype=dtype))
-    blocks = [
-        model.similarity(video, model.encode_text(tokenizer(captions[at : at + _AT_ONCE], words)))
-        for at in range(0, len(captions), _AT_ONCE)
+    tokenizer = tokenizer_of(model_cfg_of(model.clip))
+    texts = [
+        model.encode_text(tokenizer(captions[at : at + _AT_ONCE], words)) for at in range(0, len(captions), _AT_ONCE)
     ]
-    return torch.cat(blocks).T.float()
+    rows = []
+    for at in range(0, len(gallery.frames), _CLIPS):
+        mask = None if gallery.mask is None else gallery.mask[at : at + _CLIPS]
+        video = encode_frames(model, gallery.frames[at : at + _CLIPS], mask)
+        rows.append(torch.cat([model.similarity(video, text) for text in texts]).T.float())
+    return torch.cat(rows)
 
 
-def _choices(scores: Tensor, captions: list[str], right: int) -> tuple[Choice, ...]:
+def _choices(scores: Tensor, right: Tensor, first: int) -> tuple[Choice, ...]:
+    """Of scores (N,), of which some are `right`, bool (N,): the `first` ones, and the right one with its rank."""
     order = scores.nan_to_num(nan=float("-inf")).argsort(descending=True, stable=True).tolist()
-    choices = [Choice(rank, captions[at], at == right) for rank, at in enumerate(order[:_FIRST], 1)]
+    choices = [Choice(rank, at, bool(right[at])) for rank, at in enumerate(order[:first], 1)]
     if not any(choice.is_right for choice in choices):
-        ranked = rank_rows(scores[None], torch.tensor([right]), torch.arange(len(captions)))
-        choices.append(Choice(round(float(ranked.values[0])), captions[right], True))
+        best = next(at for at in order if right[at])
+        ranked = rank_rows(scores[None], torch.tensor([1]), right.long())
+        choices.append(Choice(round(float(ranked.values[0])), best, True))
     return tuple(choices)
+
+
+def _strip(gallery: Gallery, number: int) -> Strip:
+    """Of a clip of the gallery, the frames that it has."""
+    frames: NDArray[np.uint8] = gallery.frames[number].numpy()
+    if gallery.mask is not None:
+        frames = frames[gallery.mask[number].numpy()]
+    return make_strip(frames, min(_SIDE, frames.shape[1]))
 
 
 def _last_model(run: Path) -> Path:

@@ -15,7 +15,7 @@ _WIDTH, _HEIGHT = 1000, 1000  # of the drawing, which is stretched to its place
 _MOST_POINTS = 600  # of a line; more cannot be told apart
 _DOTTED = 40  # a line of so few points shows them
 _TICKS = 5
-COLORS = 4  # of lines, in page.css
+COLORS = 6  # of lines, in page.css
 
 
 class Line(NamedTuple):

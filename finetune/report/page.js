@@ -59,3 +59,9 @@ for (const figure of document.querySelectorAll("figure.lines")) {
     show(chosen + move);
   });
 }
+
+const pause = document.querySelector(".pause");
+pause?.addEventListener("click", () => {
+  const paused = document.body.classList.toggle("paused");
+  pause.textContent = paused ? "Play the clips" : "Pause the clips";
+});

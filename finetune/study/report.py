@@ -16,12 +16,14 @@ from stillreel.configs.system.storage import Folder
 from stillreel.finetune.data.plan import devices
 from stillreel.finetune.report.chart import Line, Point, draw_chart
 from stillreel.finetune.report.history import read_history
+from stillreel.finetune.report.told import where
 from stillreel.finetune.study.figures import EVERY, Arm, Study
 from stillreel.finetune.study.grid import Cell, cells_of
 from stillreel.finetune.study.run import results_of
-from stillreel.finetune.study.tables import Entry, Table, tables_of
+from stillreel.finetune.study.tables import Entry, Table, recalls_of, tables_of
 
 REPORT = "report.html"
+_TITLE = "What does animating buy?"
 _ASSETS = ("stillreel.animate.preview", "base"), ("stillreel.finetune.report", "page")
 
 
@@ -35,6 +37,19 @@ def write_report(preset: str, settings: StudySettings, out: Path) -> Path:
     charts = _charts(study, out) if results else ""
     Folder(str(out)).publish(REPORT, in_html(head, tables, charts, settings).encode())
     return out / REPORT
+
+
+def brief_section(settings: StudySettings, out: Path, page: str) -> str:
+    """A section for another page, of the cells that are done: what each arm finds. `page` is where the report is, from there."""
+    study = Study(settings, results_of(settings, out))
+    if not study.results:
+        return ""
+    found = recalls_of(study)
+    rows = tuple(tuple(Entry(entry.text) for entry in row) for row in found.rows)
+    cells = f"{len(study.results):,} runs of {len(cells_of(settings)):,}"
+    note = f"{found.note} {cells}, {settings.world.tested:,} queries of each kind: too small to decide anything."
+    link = f'<p><a href="{escape(page)}">The study and its runs</a></p>'
+    return _section(found._replace(title=_TITLE, note=note, rows=rows, anchors=()), link)
 
 
 def in_markdown(head: Mapping[str, str], tables: Sequence[Table]) -> str:
@@ -63,8 +78,7 @@ def in_html(head: Mapping[str, str], tables: Sequence[Table], charts: str, setti
         style=style,
         script=script,
         name=isolated(head["title"]),
-        where=isolated(told),
-        settings=escape(f"settings {head['settings']}"),
+        about=where(isolated(told)) + where(escape("settings " + head["settings"])),
         totals="",
         sections="\n".join(sections),
     )
@@ -81,7 +95,7 @@ def _head(preset: str, settings: StudySettings, done: int, cells: int) -> dict[s
         " It is too small to decide anything." if done < cells or settings.main.seeds < 5 or world.tested < 1000 else ""
     )
     return {
-        "title": "What does animating buy?",
+        "title": _TITLE,
         "study": f"{preset}, {done:,} of {cells:,} cells are done.{small}",
         "asked": f"{asked}, {world.frames} frames",
         "date": time.strftime("%Y-%m-%d"),
@@ -97,7 +111,7 @@ def _machine() -> str:
     return ", ".join((f"{usable_cores()} cores ({names[0] if names else 'unknown'})", *devices()))
 
 
-def _section(table: Table) -> str:
+def _section(table: Table, after: str = "") -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
     anchors = table.anchors or [""] * len(table.rows)
     rows = []
@@ -105,7 +119,7 @@ def _section(table: Table) -> str:
         named = f' id="{escape(anchor)}"' if anchor else ""
         rows.append(f"<tr{named}>{''.join(f'<td>{_html_entry(entry)}</td>' for entry in row)}</tr>")
     body = f'<div class="scroll"><table class="figures"><tr>{head}</tr>{"".join(rows)}</table></div>'
-    return f'<section><h2>{escape(table.title)}</h2><p class="soft">{escape(table.note)}</p>{body}</section>'
+    return f'<section><h2>{escape(table.title)}</h2><p class="soft">{escape(table.note)}</p>{body}{after}</section>'
 
 
 def _html_entry(entry: Entry) -> str:

@@ -37,7 +37,7 @@ class Table(NamedTuple):
 def tables_of(study: Study) -> list[Table]:
     """All that have a row."""
     makers: tuple[Callable[[Study], Table], ...] = (
-        _answers, _recalls, _pairs, _mistaken, _against_still, _against_none, _refined, _checks, _power, _costs, _runs,
+        _answers, recalls_of, _pairs, _mistaken, _against_still, _against_none, _refined, _checks, _power, _costs, _runs,
     )  # fmt: skip
     return [table for make in makers if (table := make(study)).rows]
 
@@ -66,7 +66,8 @@ def _answers(study: Study) -> Table:
     )
 
 
-def _recalls(study: Study) -> Table:
+def recalls_of(study: Study) -> Table:
+    """What each arm finds, of each kind of query."""
     kinds = study.kinds or (EVERY,)
     among = "the four of its group (chance 25)" if study.kinds else "all videos"
     note = f"Text to video, percent, among {among}; of the re-ranker after its second stage."

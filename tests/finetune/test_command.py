@@ -203,7 +203,7 @@ def test_an_evaluation_repeats_the_run_s_table_and_tests_against_it(
     said = capsys.readouterr().out
     assert "t2v r1: +0.00 (+0.00 to +0.00), p 1.0000" in said and "QB-norm" in said
     assert evaluate(moving, finished, split="train", compare=other) == 2
-    assert "its split is 'test', here 'train': not the same queries" in capsys.readouterr().err
+    assert "results.json: not the same queries (split 'test' and 'train')" in capsys.readouterr().err
 
 
 def test_any_clip_and_any_peer_s_file_is_evaluated_without_training(moving: Path, tmp_path: Path) -> None:

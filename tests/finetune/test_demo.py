@@ -15,10 +15,11 @@ from stillreel.configs.build import DemoSettings
 from stillreel.configs.finetune import FinetuneSettings
 from stillreel.configs.pretrain import PretrainSettings
 from stillreel.configs.settings import load_preset
-from stillreel.finetune.commands.demo import finetune_settings, pretrain_settings
+from stillreel.configs.study import StudySettings
+from stillreel.finetune.commands.demo import finetune_settings, pretrain_settings, study_settings
 from tests.making import ROOT, stillreel
 
-SMALL = ("stills=60", "heldout=16", "contents=4", "ray=off", "progress=lines")
+SMALL = ("stills=60", "heldout=16", "contents=4", "ray=off", "progress=lines", "study=false")
 
 
 def stopped(sign: str, number: signal.Signals, *words: str) -> tuple[int, str]:
@@ -101,3 +102,22 @@ def test_the_preset_is_kept_and_other_steps_scale_what_it_counts_in_steps(tmp_pa
     assert third.optimizer.warmup_steps == round((preset.optimizer.warmup_steps or 0) / 3)
     assert third.eval.every == round(preset.eval.every / 3)
     assert (third.batch, third.seed, third.eval.data) == (100, 7, "")
+
+
+def test_its_study_is_the_preset_with_the_share_of_its_steps(tmp_path: Path) -> None:
+    preset = StudySettings.resolve(load_preset("demo", "study"))
+    whole = PretrainSettings.resolve(load_preset("demo", "pretrain")).steps
+    asked = study_settings(tmp_path, DemoSettings(progress="off"))
+    assert asked == preset.model_copy(update={"out": str(tmp_path / "study"), "progress": "off"})
+    half = study_settings(tmp_path, DemoSettings(steps=whole // 2, workers=3))
+    assert half.finetune.steps == preset.finetune.steps // 2 and half.workers == 3
+
+
+@pytest.mark.slow
+def test_its_report_has_the_study_in_a_small_table(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    done = stillreel("demo", *SMALL[:-1], f"out={out}", "steps=3")
+    assert done.returncode == 0, done.stderr
+    page = (out / "report.html").read_text()
+    assert "What does animating buy?" in page and "too small to decide anything" in page
+    assert (out / "study" / "report.html").exists() and 'href="study/report.html"' in page

@@ -59,7 +59,7 @@ async function show(request, k = about.k) {
 
 /** What can be done with this many results of k that were asked for. */
 function found(count, k) {
-  more.hidden = count < k || k >= MOST || count >= about.videos;
+  more.hidden = !count || count < k || k >= MOST || count >= about.videos;
   save.hidden = !count;
   document.body.classList.toggle("with-results", count > 0);
 }

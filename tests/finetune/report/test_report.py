@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import subprocess
-from html import escape, unescape
+from html import escape
 from html.parser import HTMLParser
 from itertools import permutations
 from pathlib import Path
@@ -18,7 +18,7 @@ from stillreel.finetune.commands.report import write_report
 from stillreel.finetune.report.answers import chance_of, find_answers
 from stillreel.finetune.report.history import read_history
 from stillreel.pretrain.commands import pretrain as command
-from tests.browser import browser, without_policy
+from tests.browser import AXE, NO_AXE, browser, without_policy
 from tests.making import animate, picture_folder, stillreel
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -73,7 +73,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(run: Path) -> Path:
-    write_report(run, run / "report.html", clips=HELD_OUT)
+    write_report([run], run / "report.html", clips=HELD_OUT)
     return run / "report.html"
 
 
@@ -103,11 +103,12 @@ def test_page_tells_what_the_run_wrote(run: Path, page: Path) -> None:
     text = page.read_text()
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     last = [line for line in lines if "t2v_r1" in line][-1]
-    cells = re.findall(r"<td>([^<]*)</td>", text.split('class="figures"')[1])
+    cells = re.findall(r"<td>([^<]*)</td>", text.split('class="figures"')[1].partition("</tr>")[2])
     assert cells[:6] == [f"{last[f't2v_{name}']:.1f}" for name in ("r1", "r5", "r10", "r50", "mdr", "mnr")]
     assert re.findall(r"<figure[^>]*><h2>([^<]*)</h2>", text) == TITLES
     losses = [[line["step"], line["loss"]] for line in lines if "loss" in line]
     assert escape(json.dumps({"points": losses})[1:-1]) in text
+    assert re.findall(r"<h1><bdi>([^<]*)</bdi></h1>", text) == ["run"]
     for name in ("infonce", "sigmoid"):
         assert f"</svg> {name}</span>" in text
     settings = dict(re.findall(r"<tr><th>([^<]*)</th><td>([^<]*)</td>", text.split('class="settings"')[1]))
@@ -118,18 +119,34 @@ def test_page_tells_what_the_run_wrote(run: Path, page: Path) -> None:
 
 
 def test_answers_are_those_of_the_evaluation(run: Path) -> None:
-    """Asked about all clips, the model ranks as many captions right as metrics.jsonl says."""
+    """Asked about all clips, the model ranks as many captions and clips right as metrics.jsonl says."""
     history = read_history(run)
-    answers = find_answers(run, PretrainSettings.resolve(history.settings), 100)
+    answers = find_answers(history, 100)
     captions = HELD_OUT - SAME + 1
-    assert (answers.clips, answers.captions, len(answers.shown)) == (HELD_OUT, captions, HELD_OUT)
-    ranks = [next(one.rank for one in answer.choices if one.is_right) for answer in answers.shown]
-    for depth in (1, 5):
-        found = 100 * sum(rank <= depth for rank in ranks) / HELD_OUT
-        assert found == pytest.approx(history.evaluations[-1][f"v2t_r{depth}"])
-    for answer in answers.shown:
-        assert [one.rank for one in answer.choices[:5]] == [1, 2, 3, 4, 5]
-        assert sum(one.is_right for one in answer.choices) == 1
+    assert (answers.clips, len(answers.captions), answers.gallery) == (HELD_OUT, captions, HELD_OUT)
+    assert [answer.clip for answer in answers.shown] == list(range(HELD_OUT))
+    for way, first in (("captions", 5), ("clips", 3)):
+        found = [getattr(answer, way) for answer in answers.shown]
+        ranks = [next(one.rank for one in choices if one.is_right) for choices in found]
+        for depth in (1, 5):
+            share = 100 * sum(rank <= depth for rank in ranks) / HELD_OUT
+            name = f"{'v2t' if way == 'captions' else 't2v'}_r{depth}"
+            assert share == pytest.approx(history.evaluations[-1][name])
+        for choices in found:
+            assert [one.rank for one in choices[:first]] == list(range(1, first + 1))
+            assert sum(one.is_right for one in choices) >= 1
+    shown = {choice.number for answer in answers.shown for choice in answer.clips}
+    assert shown <= set(answers.strips) and set(answers.strips) == set(range(HELD_OUT))
+
+
+def test_a_clip_s_pictures_are_on_the_page_once_and_both_ways_are_beside_it(page: Path) -> None:
+    text = page.read_text()
+    assert text.count("data:image/webp") == HELD_OUT
+    cards = text.split("<article>")[1:]
+    assert len(cards) == HELD_OUT
+    for card in cards:
+        assert card.index("Video to text") < card.index("Text to video: ")
+        assert card.partition('class="found"')[2].count('class="clip"') in (3, 4)
 
 
 @pytest.mark.parametrize("sizes", [[1, 1, 1, 1], [2, 1, 1], [3, 2], [1]])
@@ -154,7 +171,7 @@ def test_what_cannot_be_asked_is_said_on_the_page(run: Path, tmp_path: Path) -> 
     told = json.loads((copy / "run.json").read_text())
     told["settings"]["eval"]["data"] = "/none/at/all"
     (copy / "run.json").write_text(json.dumps(told))
-    write_report(copy, tmp_path / "page.html")
+    write_report([copy], tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert "No clips are shown: " in text and "/none/at/all" in text
     assert "chance" not in text.split("<body>")[1].split("<script>")[0]
@@ -164,14 +181,14 @@ def test_what_cannot_be_asked_is_said_on_the_page(run: Path, tmp_path: Path) -> 
 def test_a_run_that_has_just_begun_has_a_page(run: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     shutil.copy(run / "run.json", tmp_path / "run")
-    write_report(tmp_path / "run", tmp_path / "page.html")
+    write_report([tmp_path / "run"], tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert "metrics.jsonl tells of no step yet" in text
     assert "the run has no checkpoint yet" in text
     (tmp_path / "run" / "metrics.jsonl").write_text(
         '{"step": 1, "loss": 2.5, "clips": 8, "clips_per_s": 4}\n{"step": 2, "lo'
     )
-    write_report(tmp_path / "run", tmp_path / "page.html")
+    write_report([tmp_path / "run"], tmp_path / "page.html")
     assert "2.500</b><span>loss" in (tmp_path / "page.html").read_text(), "half a line is passed over"
 
 
@@ -272,17 +289,29 @@ def test_the_policy_lets_the_page_work_and_a_caption_run_nothing(page: Path, tmp
         assert len(one.complaints) >= 2 and one.run("document.title") != "1"
 
 
-def test_other_runs_are_drawn_over_the_run(run: Path, tmp_path: Path) -> None:
-    other = Path(shutil.copytree(run, tmp_path / "other"))
-    said = stillreel("report", run, f"page={tmp_path / 'page.html'}", "clips=0", f"beside={other}")
-    assert said.returncode == 0, said.stderr
-    lines = [
-        json.loads(unescape(told)) for told in re.findall('data-lines="([^"]*)"', (tmp_path / "page.html").read_text())
-    ]
-    assert [line["name"] for line in lines[0]] == [run.name, "other"]
-    assert lines[0][0]["points"] == lines[0][1]["points"]
-    assert [line["color"] for line in lines[0]] == [0, 1]
-    assert any([line["name"] for line in chart] == [f"R@1, {run.name}", "R@1, other"] for chart in lines)
-    many = stillreel("report", run, f"page={tmp_path / 'many.html'}", "beside=a,b,c,d")
-    assert many.returncode == 2
-    assert "beside= names 4 runs; a chart tells at most 4 apart" in many.stderr
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_clips_move_until_they_are_paused_and_not_where_nothing_shall(page: Path, tmp_path: Path) -> None:
+    state = "getComputedStyle(document.querySelector('.clip')).animationPlayState"
+    place = "getComputedStyle(document.querySelector('.clip')).backgroundPositionX"
+    with browser(tmp_path / "profile") as one:
+        one.open(page.as_uri())
+        assert one.run(state) == "running"
+        one.until(f"{place} !== '0px' && {place} !== '0%'")
+        one.run("document.querySelector('.pause').click()")
+        assert one.run(state) == "paused"
+        assert one.run("document.querySelector('.pause').textContent") == "Play the clips"
+        one.run("document.querySelector('.pause').click()")
+        one.still(True)
+        assert one.run(state) == "paused"
+
+
+@pytest.mark.skipif(CHROMIUM is None or not AXE.is_file(), reason=NO_AXE)
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_axe_finds_no_violation(page: Path, tmp_path: Path, width: int, dark: bool) -> None:
+    (tmp_path / "page.html").write_text(without_policy(page.read_text()))
+    with browser(tmp_path / "profile") as one:
+        one.size(width, 900)
+        one.dark(dark)
+        one.open((tmp_path / "page.html").as_uri())
+        assert one.violations() == []

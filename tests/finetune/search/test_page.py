@@ -8,15 +8,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.browser import CHROMIUM, Browser, browser
+from tests.browser import AXE, CHROMIUM, NO_AXE, Browser, browser
 from tests.finetune.search.conftest import VIDEOS
 from tests.finetune.search.serving import Server, serving
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
-AXE = Path(os.environ.get("STILLREEL_AXE", Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"))
 ROWS = "[...document.querySelectorAll('article')].map((one) => +one.dataset.row)"
 SCORES = "[...document.querySelectorAll('.scores')].map((one) => one.textContent)"
 STATUS = "document.querySelector('.status').textContent"
@@ -242,6 +243,31 @@ def test_more_shows_more_and_goes_on_from_there(made: Path, chromium: Browser) -
             chromium.until("document.querySelector('.more').hidden")
 
 
+def test_nothing_asked_offers_no_more_and_a_long_query_leaves_room_for_what_it_finds(page: Browser) -> None:
+    page.run("location.hash = ''")
+    page.until("document.querySelector('.nothing') !== null")
+    assert page.run("document.querySelector('.more').hidden && document.querySelector('.save').hidden")
+    page.size(390, 800)
+    ask(page, "a red ball" + " beside a ball" * 25)
+    assert page.run("document.querySelector('header').offsetHeight") < 230
+
+
+def test_controls_cover_the_picture_of_the_chosen_video_only(page: Browser, tmp_path: Path) -> None:
+    ask(page, "a red ball")
+    page.until("[...document.querySelectorAll('video')].slice(0, 2).every((one) => one.readyState >= 2)")
+    shown = []
+    for controls in ("true", "false"):
+        page.run(f"document.querySelectorAll('video')[1].controls = {controls}")
+        page.run("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 500)))")
+        page.shoot(tmp_path / f"{controls}.png")
+        box = page.run(
+            "(({x, y, right, bottom}) => [x, y, right, bottom])"
+            "(document.querySelectorAll('video')[1].getBoundingClientRect())"
+        )
+        shown.append(np.asarray(Image.open(tmp_path / f"{controls}.png").convert("RGB").crop(box)))
+    assert np.array_equal(*shown)
+
+
 def test_results_are_saved_as_csv(page: Browser, server: Server) -> None:
     ask(page, "a red ball")
     told = server.search({"text": "a red ball", "rerank": True}).json["results"]
@@ -279,7 +305,7 @@ def test_only_keys_that_do_something_are_named(page: Browser) -> None:
     assert "r re-rank" not in page.run(keys)
 
 
-@pytest.mark.skipif(not AXE.is_file(), reason="no axe-core: npm install --prefix tests axe-core")
+@pytest.mark.skipif(not AXE.is_file(), reason=NO_AXE)
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1400, 390])
 @pytest.mark.parametrize("asked", ["", "a red ball"])
@@ -289,12 +315,7 @@ def test_axe_finds_no_violation(page: Browser, width: int, dark: bool, asked: st
     try:
         if asked:
             ask(page, asked)
-        page.run(AXE.read_text() + "; 0")
-        found = page.run(
-            "axe.run(document, {resultTypes: ['violations']}).then(({violations}) => violations.map("
-            "(one) => `${one.id}: ${one.nodes.map((node) => node.html).slice(0, 3).join(' ')}`))"
-        )
-        assert found == []
+        assert page.violations() == []
         assert page.run("document.querySelectorAll('h1').length") == 1
     finally:
         page.dark(False)

@@ -20,6 +20,7 @@ from stillreel.configs.settings import preset_names
 from stillreel.configs.study import StudySettings
 from stillreel.finetune.study.cell import RESULT, result_of
 from stillreel.finetune.study.grid import Cell, cells_of, digest_of, units_of
+from stillreel.finetune.study.report import brief_section
 from stillreel.finetune.study.run import results_of
 from tests.making import ROOT
 
@@ -137,6 +138,18 @@ def test_real_clips_are_asked_of_what_was_pretrained_as_it_is(moving: Path, tmp_
     text = (out / "report.md").read_text()
     assert "does film beat none?" in text and "## Told from its reverse" not in text
     assert not (out / "world" / "frames").exists()
+
+
+def test_another_page_has_it_as_a_section(study: Path, preset: Path) -> None:
+    settings = settings_of(preset, out=str(study))
+    section = brief_section(settings, study, "there/report.html")
+    assert "R@1" not in section.partition("<p")[0] and section.count("<table") == 1
+    assert "too small to decide anything" in section and 'href="there/report.html"' in section
+    assert 'href="#' not in section, "its runs are not on that page"
+    figures = re.findall(r"<td>([\d.]+ \([\d.]+ to [\d.]+\))</td>", section)
+    table = (study / "report.md").read_text().partition("## R@1 by kind of query")[2].partition("## ")[0]
+    assert figures and figures == re.findall(r"\[([\d.]+ \([\d.]+ to [\d.]+\))\]", table)
+    assert brief_section(settings, study / "nothing", "there") == ""
 
 
 def test_what_leaves_nothing_to_compare_is_refused(preset: Path, capsys: pytest.CaptureFixture[str]) -> None:
