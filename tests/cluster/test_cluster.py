@@ -252,11 +252,11 @@ def test_a_host_ends_under_a_shard_which_loses_no_attempt(
 def test_a_host_ends_before_a_shard_there_has_begun(
     cluster: Cluster, source: Path, out: Path, expected: dict[str, str]
 ) -> None:
-    """Nobody has said where that shard is, and Ray itself would wait for a host that does not answer."""
+    """Where a shard is must be known from its first moment: Ray itself goes on waiting for a host that does not answer."""
     host = cluster.machines[2]
     driver = Driver(cluster.machines[0], source, out)
-    wait_for(lambda: host.processes("default_worker.py"), driver.process)
-    kill(host.processes("default_worker.py"), signal.SIGSTOP)
+    wait_for(lambda: host.processes("ray::run_errand"), driver.process)
+    kill(host.processes("ray::run_errand"), signal.SIGSTOP)  # its first one, which has to import all of stillreel before
     driver.wait_for_shards(_SHARDS // 2)
     host.power_off()
     assert_whole(driver, out, expected, faults=1)
