@@ -6,6 +6,10 @@ import os
 import signal
 from pathlib import Path
 
+# Before torch is imported, here and in what tests start. Their matrices are too small to share out: on a busy machine two threads
+# take four times as long as one.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -26,6 +26,7 @@ from stillreel.animate.scenes import caption_of, draw_scene, plan_scene
 from stillreel.configs.build import AnimateSettings, VerifySettings
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.commands.verify import Verdict, verify
+from tests.warm import Warm
 
 SHARED = Path(os.environ.get("STILLREEL_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no shared test material at {SHARED}")
@@ -84,7 +85,10 @@ def check(out: Path | str) -> Verdict:
 
 
 def stillreel(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end, as a user does."""
+    """Run the command line to its end, as a user does; with an environment, which modules read when they are imported, in an
+    interpreter of its own."""
+    if not environment:
+        return Warm("stillreel", [*map(str, words)]).finish(timeout=300)
     return subprocess.run(
         [sys.executable, "-m", "stillreel", *map(str, words)],
         capture_output=True,
@@ -202,32 +206,8 @@ def torchrun(
     place = ["--standalone"]
     if machines > 1:
         place = [f"--nnodes={machines}", "--master_addr=127.0.0.1", f"--master_port={free_port()}"]
-    run = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        *place,
-        f"--nproc_per_node={ranks}",
-        f"--max_restarts={restarts}",
-    ]
-    others = [
-        subprocess.Popen([*run, f"--node_rank={number}", "-m", module, *words], cwd=ROOT, env=_ONE_THREAD)
-        for number in range(1, machines)
-    ]
-    try:
-        return subprocess.run(
-            [*run, *["--node_rank=0"] * (machines > 1), "-m", module, *words],
-            cwd=ROOT,
-            env=_ONE_THREAD,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-    finally:
-        for other in others:
-            other.terminate()
-            other.wait()
-
-
-_ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = [*place, f"--nproc_per_node={ranks}", f"--max_restarts={restarts}"]
+    with ExitStack() as others:
+        for number in range(1, machines):
+            others.enter_context(Warm(module, words, ranks=[*run, f"--node_rank={number}"]))
+        return Warm(module, words, ranks=[*run, "--node_rank=0"] if machines > 1 else run).finish(timeout)

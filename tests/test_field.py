@@ -44,7 +44,7 @@ def run_case(case: str) -> subprocess.CompletedProcess[str]:
         "video/09-mp4-beside-webm",
         "video/11-one-frame-clip2video",
         "video/13-long-captions",
-        "video/14-resume-after-kill",
+        pytest.param("video/14-resume-after-kill", marks=pytest.mark.slow),  # as finetune's own test of a kill
     ],
 )
 def test_the_right_thing_happens(case: str) -> None:

@@ -31,7 +31,8 @@ _CREDENTIALS = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "Invalid
 
 def is_of_storage(error: BaseException) -> bool:
     """Whether storage, or the way to it, has failed; else whoever read what it gave could not make sense of it."""
-    package = type(error).__module__.partition(".")[0]
+    error = _failure_behind(error)
+    package = _package(type(error).__module__)
     if package in _PACKAGES:
         return True
     # pyarrow says OSError, without a number, of a file that it cannot make sense of.
@@ -50,6 +51,7 @@ def is_final(error: BaseException) -> bool:
 
 def in_words(error: BaseException) -> str:
     """A sentence about an error of storage, with what to do where it is a bucket's."""
+    error = _failure_behind(error)
     if isinstance(error, FileNotFoundError) or not _is_of_bucket(error):
         return f"{type(error).__name__}: {error}"
     if is_final(error):
@@ -68,8 +70,23 @@ def plain(error: BaseException) -> str:
     return re.sub(r"^.Errno [0-9]+. |[.]$", "", text)
 
 
+def _failure_behind(error: BaseException) -> BaseException:
+    """The failure that a package of storage's was busy with when it stumbled itself: s3fs asks a time-out for its number."""
+    if isinstance(error, OSError) or _package(type(error).__module__) in _PACKAGES or error.__context__ is None:
+        return error
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    is_theirs = trace is not None and _package(trace.tb_frame.f_globals.get("__name__", "")) in _PACKAGES
+    return error.__context__ if is_theirs else error
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
 def _is_of_bucket(error: BaseException) -> bool:
-    packages = {type(one).__module__.partition(".")[0] for one in (error, error.__cause__)}
+    packages = {_package(type(one).__module__) for one in (error, error.__cause__)}
     return bool(packages & _PACKAGES) or isinstance(error, ConnectionError | TimeoutError)
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
+from hashlib import sha256
 from typing import IO, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from stillreel.configs.system.claims import Damaged
 from stillreel.configs.system.storage import Folder
 from stillreel.shards.build.survey import Task
-from stillreel.shards.format.index import Entry, decode_index
+from stillreel.shards.format.headers import Headers
+from stillreel.shards.format.index import Entry, Index, open_index
 from stillreel.shards.format.receipt import PARTS, Receipt, part_file, read_receipt
 from stillreel.shards.format.record import REASONS, REJECTED, WRITTEN, read_table
 from stillreel.shards.format.tar import BLOCK, RECORD, TarDamage, digest_of_samples, ends_in_zeros, members_of, walk
+
+_PIECE = 1 << 20  # bytes of a tar that are read at once
 
 
 class Problem(NamedTuple):
@@ -49,8 +53,8 @@ class ShardCheck:
         self._check_positions()
         receipt = self.receipt = self._read_receipt()
         written = self._check_table(self._read_part("parquet", receipt))
-        entries = self._check_index(self._read_part("idx", receipt), written)
-        self._check_tar(entries, list(written), receipt)
+        index = self._check_index(self._read_part("idx", receipt), written)
+        self._check_tar(index, list(written), receipt)
         if receipt is not None:
             said = (receipt.planned, receipt.written, dict(receipt.rejected))
             if said != (len(self._planned), self.written, dict(self.rejected)):
@@ -92,7 +96,7 @@ class ShardCheck:
             self._report(f"{part} missing")
             return None
         self.hashed += len(data)
-        if receipt is not None and hashlib.sha256(data).hexdigest() != receipt.files[part].digest:
+        if receipt is not None and sha256(data).hexdigest() != receipt.files[part].digest:
             self._report(f"{part} does not hash to what the receipt says")
         return data
 
@@ -107,9 +111,9 @@ class ShardCheck:
             return {}
         columns = [table[name].to_pylist() for name in ("key", "status", "reason", "sha256")]
         written: dict[str, str] = {}
-        for key, status, reason, sha256 in zip(*columns, strict=True):
-            if status == WRITTEN and reason is None and sha256 is not None:
-                written[key] = sha256
+        for key, status, reason, digest in zip(*columns, strict=True):
+            if status == WRITTEN and reason is None and digest is not None:
+                written[key] = digest
                 self.written += 1
             elif status == REJECTED and reason in REASONS:
                 self.rejected[reason] += 1
@@ -135,37 +139,35 @@ class ShardCheck:
             elif there[key] != here[key]:
                 self._report(f"planned from {there[key][1:]}, made from {here[key][1:]}", key)
 
-    def _check_index(self, data: bytes | None, written: dict[str, str]) -> list[Entry] | None:
-        """Entries of the index, or None when it cannot guide through the tar."""
+    def _check_index(self, data: bytes | None, written: dict[str, str]) -> Index | None:
+        """The index, or None when it cannot guide through the tar."""
         if data is None:
             return None
         try:
-            entries = decode_index(data)
+            index = open_index(data)
         except ValueError as error:
             self._report(f"idx: {error}")
             return None
-        keys, digests = [entry.key for entry in entries], [entry.sha256.hex() for entry in entries]
-        if keys != list(written) or digests != list(written.values()):
-            indexed = dict(zip(keys, digests, strict=True))
+        keys, digests = index.list_keys(), index.list_digests()
+        if keys != list(written) or not _are_hex(digests, written.values()):
+            indexed = {key: digest.hex() for key, digest in zip(keys, digests, strict=True)}
             differing = [key for key, count in Counter(keys).items() if count > 1]
             differing += sorted(key for key in indexed.keys() | written.keys() if indexed.get(key) != written.get(key))
             self._report("its index and its table do not agree", next(iter(differing), None))
-        end = 0
-        for key, offset, length, _ in entries:
-            if offset != end or length % BLOCK:
-                self._report("its index leaves a gap or overlaps", key)
-                return None
-            end += length
-        return entries
+        gap = index.find_gap()
+        if gap is not None:
+            self._report("its index leaves a gap or overlaps", keys[gap])
+            return None
+        return index
 
-    def _check_tar(self, entries: list[Entry] | None, written: Sequence[str], receipt: Receipt | None) -> None:
+    def _check_tar(self, index: Index | None, written: Sequence[str], receipt: Receipt | None) -> None:
         """Read the tar once: each sample against the index, the whole against the receipt. If it differs, say how."""
         try:
             with self._folder.open(part_file(self._task.name, "tar")) as file:
                 before = len(self.problems)
                 size = file.seek(0, 2)
                 file.seek(0)
-                digests = list(self._hash_samples(file, size, entries or ()))
+                digests = self._hash_samples(file, size, index) if index is not None else []
                 left = size - file.tell()
                 self.hashed += size
                 if left < 2 * BLOCK or size % RECORD or not ends_in_zeros(file):
@@ -173,24 +175,34 @@ class ShardCheck:
                 stamp = receipt.files["tar"] if receipt else None
                 if stamp is not None and (stamp.bytes, stamp.digest) != (size, digest_of_samples(digests)):
                     self._report("tar is not the one that its receipt speaks of")
-                if len(self.problems) > before or entries is None:
+                if len(self.problems) > before or index is None:
                     self._explain_tar(file, size, written)
         except FileNotFoundError:
             self._report("tar missing")
 
-    def _hash_samples(self, file: IO[bytes], size: int, entries: Sequence[Entry]) -> Iterator[bytes]:
+    def _hash_samples(self, file: IO[bytes], size: int, index: Index) -> list[bytes]:
         """The sha256 of each sample as it lies in the tar; reports those that are not as indexed."""
-        # One buffer: fresh memory for each sample costs as much as reading it.
-        buffer = memoryview(bytearray(min(max((entry.length for entry in entries), default=0), size)))
-        readinto = file.readinto  # type: ignore[attr-defined]
-        for key, _, length, sha256 in entries:
-            blob = buffer[: readinto(buffer[:length])]
-            digest = hashlib.sha256(blob).digest()
-            if digest != sha256:
-                self._report("its bytes in the tar are not those that were written", key)
-            elif not _holds_only(blob, key):
-                self._report("its bytes in the tar hold members of another key", key)
-            yield digest
+        ends, keys = index.ends.tolist(), index.list_keys()
+        begins, pieces, headers = [0, *ends], _pieces(ends), Headers(keys)
+        most = min(max((ends[last - 1] - begins[first] for first, last in pieces), default=0), size)
+        # One buffer: fresh memory for each piece costs as much as reading it.
+        blocks = np.empty((most // BLOCK + 1, BLOCK), np.uint8)
+        buffer = blocks.data.cast("B")
+        digests: list[bytes] = []
+        for first, last in pieces:
+            start = begins[first]
+            spans = [(begins[at] - start, ends[at] - start) for at in range(first, last)]
+            there = file.readinto(buffer[: spans[-1][1]])  # type: ignore[attr-defined]
+            piece = buffer[:there]
+            digests += [sha256(piece[begin:end]).digest() for begin, end in spans]
+            headers.take(blocks, first, [span for span in spans if span[1] <= there])
+        expected = index.list_digests()
+        differing = {at for at, digest in enumerate(digests) if digest != expected[at]}
+        foreign = {at for at in headers.find_doubtful() if not _holds_only(_blob(file, index[at]), keys[at])}
+        for at in sorted(foreign | differing):
+            what = "are not those that were written" if at in differing else "hold members of another key"
+            self._report(f"its bytes in the tar {what}", keys[at])
+        return digests
 
     def _explain_tar(self, file: IO[bytes], size: int, written: Sequence[str]) -> None:
         """Walk the headers of a tar that is not as written; name what is cut, holed, doubled, lost or foreign."""
@@ -212,7 +224,32 @@ class ShardCheck:
             self._report("in the tar, but not written by its table", key)
 
 
-def _holds_only(blob: memoryview, key: str) -> bool:
+def _are_hex(digests: Sequence[bytes], texts: Collection[str]) -> bool:
+    """Whether texts spell sha256s, each its own."""
+    return b"".join(digests).hex() == "".join(texts) and {*map(len, texts)} <= {64}
+
+
+def _pieces(ends: Sequence[int]) -> list[tuple[int, int]]:
+    """Samples, from and up to which number, that are read at once: 1 MiB of them, or one that is larger; they end at `ends`."""
+    pieces: list[tuple[int, int]] = []
+    first = start = 0
+    for at, end in enumerate(ends):
+        if end - start > _PIECE and at > first:
+            pieces.append((first, at))
+            first, start = at, ends[at - 1]
+    return [*pieces, (first, len(ends))] if ends else []
+
+
+def _blob(file: IO[bytes], entry: Entry) -> bytes:
+    """A sample's bytes; the file stands where it stood."""
+    at = file.tell()
+    file.seek(entry.offset)
+    blob = file.read(entry.length)
+    file.seek(at)
+    return blob
+
+
+def _holds_only(blob: bytes, key: str) -> bool:
     """Whether a sample's bytes are members of this key and no other, each once, up to the last byte."""
     try:
         names = [member.name for member in members_of(blob)]

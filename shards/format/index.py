@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from stillreel.configs.system.claims import damage_of
-from stillreel.shards.format.tar import Span, digest_of_samples
+from stillreel.shards.format.tar import BLOCK, Span, digest_of_samples
 
 _MOST = 1 << 50  # bytes of a tar
 
@@ -65,10 +65,28 @@ class Index:
     def __iter__(self) -> Iterator[Entry]:
         return (self[sample] for sample in range(len(self)))
 
+    def list_keys(self) -> list[str]:
+        return list(self._keys.to_pylist())
+
+    def list_digests(self) -> list[bytes]:
+        # Arrow makes objects of binary many times faster than of binary(32).
+        return list(self._digests.cast(pa.binary()).to_pylist())
+
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """Where each sample ends."""
+        return self._offsets + self._lengths
+
+    def find_gap(self) -> int | None:
+        """The first sample that does not begin where the one before ends, or whose length is not one of a tar's."""
+        wrong = self._lengths % BLOCK != 0
+        wrong |= self._offsets != np.append(0, self.ends[:-1])[: len(self)]
+        return int(wrong.argmax()) if wrong.any() else None
+
     @cached_property
     def digest(self) -> str:
         """The digest of the tar, as in its receipt."""
-        return digest_of_samples(self._digests.to_pylist())
+        return digest_of_samples(self.list_digests())
 
 
 def entry_of(key: str, span: Span) -> Entry:

@@ -101,11 +101,18 @@ def _sum(block: bytes) -> int:
 def _parse(block: bytes, offset: int) -> Member:
     try:
         raw, octal, checksum, kind, magic = _HEADER.unpack(block)
-        claimed = int(checksum.strip(b"\0 "), 8)
-        size = int(octal.strip(b"\0 "), 8)
+        claimed, size = _octal(checksum), _octal(octal)
         name = raw.rstrip(b"\0").decode("ascii")
     except (ValueError, struct.error):
         raise TarDamage(offset, "no tar header") from None
     if claimed != _sum(block) - _sum(checksum) + 8 * 0x20 or magic != b"ustar" or kind != b"0":
         raise TarDamage(offset, "damaged tar header")
     return Member(name, offset, size)
+
+
+def _octal(field: bytes) -> int:
+    """A number of a header. ValueError where it is none."""
+    number = int(field.strip(b"\0 "), 8)
+    if number < 0:  # whoever walks by such sizes walks in circles
+        raise ValueError("a number below 0")
+    return number

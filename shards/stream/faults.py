@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 JUDGED_AFTER = 1000  # samples; a fraction of fewer would be an accident
 _MOST_STAND_INS = 16
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
+_LAST_START_S = 120.0  # of an attempt: packages that know buckets try a dead one for minutes within each
 
 
 class BadSample(DataError):
@@ -118,18 +119,20 @@ def fill_slots(
 
 
 def patiently(what: str, attempts: int, call: Callable[[], Answer]) -> Answer:
-    """The answer of storage to a call, tried `attempts` times with growing pauses; then StorageFailure.
+    """The answer of storage to a call, tried `attempts` times with growing pauses, and not anew after two minutes; then
+    StorageFailure.
 
     FileNotFoundError is an answer, and passes. Every store raises its own kinds of errors, so all others are tried again.
     """
-    pause = _FIRST_PAUSE_S
+    pause, start = _FIRST_PAUSE_S, time.monotonic()
     for attempt in range(1, attempts + 1):
         try:
             return call()
         except (FileNotFoundError, MemoryError):
             raise
         except Exception as error:
-            if attempt == attempts or isinstance(error, PermissionError):
+            is_late = time.monotonic() - start > _LAST_START_S
+            if attempt == attempts or is_late or isinstance(error, PermissionError):
                 tries = f"{attempt} attempt{'s' if attempt > 1 else ''}"
                 raise StorageFailure(f"{what}: no answer after {tries}: {type(error).__name__}: {error}") from None
             _log.debug(f"{what}: attempt {attempt} of {attempts} failed: {type(error).__name__}: {error}")

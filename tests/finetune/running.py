@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stillreel.cli import main
-from tests.making import ROOT
+from tests.warm import Warm
 
 # A model of milliseconds.
 SMALL = {
@@ -80,14 +78,7 @@ def steps_told(out: Path) -> list[int]:
 
 def kill_after(words: list[str], out: Path, step: int) -> None:
     """Run a command until it has told of a step, and kill it there, with its children, as a machine dies."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stillreel", *words],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = Warm("stillreel", words)
     end = time.monotonic() + 240
     while step not in steps_told(out):
         assert process.poll() is None and time.monotonic() < end, f"it told of no step {step}"

@@ -18,6 +18,7 @@ from stillreel.configs.settings import load_preset
 from stillreel.configs.study import StudySettings
 from stillreel.finetune.commands.demo import finetune_settings, pretrain_settings, study_settings
 from tests.making import ROOT, stillreel
+from tests.warm import Warm
 
 SMALL = ("stills=60", "heldout=16", "contents=4", "ray=off", "progress=lines", "study=false")
 
@@ -25,22 +26,11 @@ SMALL = ("stills=60", "heldout=16", "contents=4", "ray=off", "progress=lines", "
 def stopped(sign: str, number: signal.Signals, *words: str) -> tuple[int, str]:
     """Run the demo, and signal all of its processes as a terminal does, or for SIGTERM its own as a scheduler does, once a
     line that begins with `sign` is printed; its exit code and all that it said."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stillreel", "demo", *words],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if line.startswith(sign):
-            os.killpg(process.pid, number) if number == signal.SIGINT else os.kill(process.pid, number)
-            sign = "\0"
-    return process.wait(timeout=120), "".join(said)
+    process = Warm("stillreel", ["demo", *words])
+    process.wait_for(sign)
+    os.killpg(process.pid, number) if number == signal.SIGINT else os.kill(process.pid, number)
+    out, error = process.communicate(timeout=120)
+    return process.wait(), out + error
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])

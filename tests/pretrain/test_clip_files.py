@@ -105,7 +105,13 @@ def test_heads_of_large_models_are_those_of_open_clips_list() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["RN101", "ViT-L-14-CLIPA", "ViT-H-14-worldwide", pytest.param("ViT-B-16-SigLIP", marks=pytest.mark.slow)]
+    "name",
+    [
+        "RN101",
+        "ViT-L-14-CLIPA",
+        pytest.param("ViT-H-14-worldwide", marks=pytest.mark.long),
+        pytest.param("ViT-B-16-SigLIP", marks=pytest.mark.slow),
+    ],
 )
 def test_other_towers_are_told_by_their_tensors(name: str) -> None:
     """Named and shaped as open_clip's: of the same architecture, and behind the same pixels."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,8 @@ from typing import Any, NamedTuple
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.making import ROOT, torchrun
+from tests.making import torchrun
+from tests.warm import Warm
 
 MODULE = "tests.pretrain.trainer"
 
@@ -77,10 +77,9 @@ def _job(
     return [json.dumps({"words": words, "home": str(home), "spoil": spoil, "stop": stop, "die": die, "slow": slow})]
 
 
-def start(words: list[str], home: Path) -> subprocess.Popen[str]:
+def start(words: list[str], home: Path) -> Warm:
     """A run in one process, under way."""
-    command = [sys.executable, "-m", MODULE, *_job(words, home)]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    return Warm(MODULE, _job(words, home))
 
 
 def finish(
@@ -99,11 +98,8 @@ def finish(
     ranks again two times.
     """
     job = _job(words, home, spoil, stop, die, slow)
-    if ranks:
-        done = torchrun(MODULE, job, ranks, timeout=300, restarts=2 if die else 0)
-    else:
-        command = [sys.executable, "-m", MODULE, *job]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    alone = ranks == 0
+    done = Warm(MODULE, job).finish(300) if alone else torchrun(MODULE, job, ranks, 300, restarts=2 if die else 0)
     return done.returncode, done.stderr
 
 

@@ -21,7 +21,9 @@ from stillreel.shards.format.plan import read_plans
 from tests.making import animate, data_digests, members_of_tars, picture_folder, recipes_of, stillreel
 
 
-@pytest.mark.parametrize(("ray", "workers"), [("local", 1), ("local", 2), ("off", 2)])
+@pytest.mark.parametrize(
+    ("ray", "workers"), [pytest.param("local", 1, marks=pytest.mark.slow), ("local", 2), ("off", 2)]
+)
 def test_workers_make_what_one_process_makes(
     stills: Path, built: dict[str, Path], tmp_path: Path, ray: str, workers: int
 ) -> None:

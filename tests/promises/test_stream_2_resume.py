@@ -5,8 +5,6 @@ k+1, k+2, ... are the same. Batches run across the end of an epoch; a changed ba
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections import Counter
 from itertools import islice
@@ -22,10 +20,10 @@ from stillreel.pretrain.data import ClipLoader, Share
 from stillreel.shards.format.index import open_index
 from stillreel.shards.stream import reader
 from stillreel.shards.stream.stream import State, open_blend
-from tests.making import ROOT
 from tests.pretrain.data.rank_reader import run_ranks
 from tests.pretrain.data.video_tars import write_videos
 from tests.streaming import batches_of, digest_of, read_steps, settings_of, write_set
+from tests.warm import Warm
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +120,12 @@ def read_until_killed(
 ) -> list[list[str]]:
     """The batches that a process has told of, which is killed when it has told of this many."""
     words = json.dumps([data, rules.model_dump(mode="json"), batch, start, workers])
-    with subprocess.Popen([sys.executable, "-c", _READER, words], cwd=ROOT, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        told = [json.loads(process.stdout.readline()) for _ in range(lines)]
+    with Warm("-c", [_READER, words]) as process:
+        while len(told := process.said()) < lines:
+            assert process.poll() is None
+            time.sleep(0.002)
         process.kill()
-    return told
+    return [json.loads(line) for line in told[:lines]]
 
 
 def test_state_counts_what_was_handed_out_not_what_was_prefetched(data: Path) -> None:

@@ -227,7 +227,7 @@ class Trial(NamedTuple):
     def is_well(self) -> bool:
         """Nothing but a sentence was said, nothing was taken for damage, and the same command mended it."""
         is_said = "Traceback" not in self.ill.said and "PROBLEM" not in self.ill.said
-        return is_said and self.ill.code in (0, 1, 2, 75) and self.well.code == 0 and self.is_equal
+        return is_said and self.ill.code in (0, 1, 75) and self.well.code == 0 and self.is_equal
 
 
 class Warm:

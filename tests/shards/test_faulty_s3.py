@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fsspec.exceptions import FSTimeoutError
 
 from stillreel import cli
 from stillreel.configs.system.lease import leased
@@ -75,6 +76,20 @@ def test_a_bucket_that_is_down_is_no_damage(well: Proxy, out: str, capsys: pytes
     assert cli.main(["verify", out, "progress=off"]) == 1
     said = capsys.readouterr()
     assert "PROBLEM" not in said.out and "cannot be reached now" in said.err, said
+
+
+def test_a_time_out_over_which_s3fs_stumbles_is_no_damage(
+    out: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks for the number of an error that has none; a silent server would be waited for a minute here."""
+
+    def time_out(*_: object, **__: object) -> bytes:
+        raise FSTimeoutError
+
+    monkeypatch.setattr("s3fs.core._fetch_range", time_out)
+    assert cli.main(["verify", out, "progress=off"]) == 1
+    said = capsys.readouterr()
+    assert not said.out and "cannot be reached now: FSTimeoutError" in said.err, said
 
 
 @pytest.mark.slow

@@ -5,8 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ from stillreel.configs.search import ServeSettings
 from stillreel.finetune.search.app import build_app
 from stillreel.finetune.search.searcher import Searcher
 from tests.finetune.search.making import opened
+from tests.warm import Warm
 
 
 class Answer(NamedTuple):
@@ -35,7 +34,7 @@ class Answer(NamedTuple):
 class Server:
     """Where a server listens, and the process that it is."""
 
-    def __init__(self, port: int, process: subprocess.Popen[str] | None = None) -> None:
+    def __init__(self, port: int, process: Warm | None = None) -> None:
         self.port, self._process = port, process
         self.url = f"http://127.0.0.1:{port}"
 
@@ -55,7 +54,7 @@ class Server:
         return self.ask("/api/search", body, **({"Content_Type": "application/json"} | headers))
 
     @property
-    def process(self) -> subprocess.Popen[str]:
+    def process(self) -> Warm:
         assert self._process is not None, "it is this process"
         return self._process
 
@@ -69,17 +68,14 @@ class Server:
 def serving(index: Path, **settings: object) -> Iterator[Server]:
     """`stillreel serve` of an index, until the end of the block."""
     words = [f"{key}={value}" for key, value in ({"port": 0, "device": "cpu"} | settings).items()]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stillreel", "serve", str(index), *words], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
+    with Warm("stillreel", ["serve", str(index), *words]) as process:
+        process.wait_for(f"{index}: ")
+        line = process.said()[0]
         assert "http://" in line, line
         yield Server(int(line.split("http://")[1].split("/")[0].rpartition(":")[2]), process)
-    finally:
-        process.terminate()
-        process.wait(30)
+        if process.poll() is None:
+            process.terminate()
+            process.wait(30)
 
 
 @contextmanager

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from tests.making import SHARED, held_by_another, needs_shared
 from tests.pretrain.video.making import write_video
 from tests.pretrain.zoo import shaken
 from tests.streaming import write_set
+from tests.warm import Warm
 
 SETTINGS = VideoSettings(frames=FRAMES, size=SIZE, per_second=2)
 
@@ -150,7 +149,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_features(
     out = tmp_path / "index"
     words = ["index", videos, out, f"checkpoint={checkpoint}", f"frames={FRAMES}", f"size={SIZE}"]
     words += ["video.per_second=2", "device=cpu", "batch=1", "part=1"]
-    process = subprocess.Popen([sys.executable, "-m", "stillreel", *map(str, words)], stdout=subprocess.DEVNULL)
+    process = Warm("stillreel", [*map(str, words)])
     end = time.monotonic() + 120
     while len(list(out.glob("work-*/part-*.safetensors"))) < 2 and process.poll() is None:
         assert time.monotonic() < end

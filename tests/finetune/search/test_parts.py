@@ -39,17 +39,17 @@ def mine(videos: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_bytes_are_those_of_one_process_and_parts_that_are_there_are_kept(
-    mine: Path, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    mine: Path, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], workers: int
 ) -> None:
     """`part` is no multiple of `batch`: both ways round it up to one."""
     assert index(mine, tmp_path / "alone", checkpoint, batch=2, part=3) == 0
     expected = digests(tmp_path / "alone")
-    for workers in (1, 2):
-        out = tmp_path / f"ray-{workers}"
-        assert index(mine, out, checkpoint, batch=2, part=3, ray="local", workers=workers) == 0
-        assert digests(out) == expected
-        assert not list(out.glob("work-*")) and not list(out.rglob(".*.part"))
+    out = tmp_path / "ray"
+    assert index(mine, out, checkpoint, batch=2, part=3, ray="local", workers=workers) == 0
+    assert digests(out) == expected
+    assert not list(out.glob("work-*")) and not list(out.rglob(".*.part"))
     assert f"{VIDEOS + 2} of {VIDEOS + 2} indexed" in capfd.readouterr().err
 
 

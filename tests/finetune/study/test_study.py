@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from stillreel.finetune.study.grid import Cell, cells_of, digest_of, units_of
 from stillreel.finetune.study.report import brief_section
 from stillreel.finetune.study.run import results_of
 from tests.making import ROOT
+from tests.warm import Warm
 
 MICRO = """
 world: {size: 64, frames: 4, images: 50, clips: 50, tested: 8, validated: 8, leaked: 40}
@@ -112,11 +111,8 @@ def test_no_finished_cell_is_computed_again(study: Path, preset: Path) -> None:
 @pytest.mark.long
 def test_killed_at_any_moment_it_ends_with_the_same_tables(study: Path, preset: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
-    words = [sys.executable, "-m", "stillreel", "study", str(preset), f"out={out}"]
     for moment in MOMENTS:
-        run = subprocess.Popen(
-            words, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        run = Warm("stillreel", ["study", str(preset), f"out={out}"])
         while not (out / moment).exists():
             assert run.poll() is None, f"it ended before {moment}"
             time.sleep(0.02)

@@ -21,11 +21,6 @@ CLIPS = 9
 FINE = ("rerank", "rerank, patches", "rerank, clip2video", "rerank, mug", "mug", "mug, weighted", "tight")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @torch.no_grad()
 def encoded(model: VideoTextModel, given: Inputs) -> tuple[VideoFeatures, TextFeatures]:
     return model.encode_video(given.frames), model.encode_text(given.token_ids)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from stillreel.shards.format.index import decode_index
-from tests.making import ROOT
 from tests.streaming import write_set
+from tests.warm import Warm
 
 SCRIPT = """
 import logging, sys
@@ -37,8 +36,9 @@ def damaged(tmp_path: Path) -> Path:
 
 
 def run(data: Path, workers: int, level: str) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-c", SCRIPT, str(data), str(workers), level]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    said = Warm("-c", [SCRIPT, str(data), str(workers), level]).finish(timeout=300)
+    assert said.returncode == 0, said.stderr
+    return said
 
 
 @pytest.mark.parametrize("workers", [0, 1])

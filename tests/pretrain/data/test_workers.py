@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from multiprocessing import active_children
@@ -15,6 +14,7 @@ from torch.utils.data import Dataset
 
 from stillreel.configs import DataError
 from stillreel.pretrain.data.workers import load_batches
+from tests.warm import Warm
 
 
 class Numbers(Dataset[int]):
@@ -69,7 +69,7 @@ print(list(load_batches(Numbers(), workers=2)))
 
 
 def test_workers_outlive_what_is_sent_while_they_start() -> None:
-    done = subprocess.run([sys.executable, "-c", STARTING], capture_output=True, text=True, timeout=240, check=False)
+    done = Warm("-c", [STARTING]).finish(timeout=240)
     assert done.stdout == f"{list(range(20))}\n", done.stderr
 
 
@@ -98,9 +98,7 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("hook", ["before", "after_in_parent", "after_in_child"])
 def test_a_signal_during_the_fork_is_heeded_by_the_parent_alone(hook: str, number: signal.Signals) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FORKING, hook, str(int(number))], capture_output=True, text=True, timeout=240
-    )
+    done = Warm("-c", [FORKING, hook, str(int(number))]).finish(timeout=240)
     assert done.returncode == 0, done.stderr
     assert (str(list(range(20))) in done.stdout) == (hook == "after_in_child"), done.stdout
     assert ("stopped" in done.stderr) == (hook != "after_in_child"), done.stderr

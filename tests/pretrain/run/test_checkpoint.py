@@ -19,6 +19,7 @@ from stillreel.pretrain.run import take_snapshot
 from stillreel.pretrain.run.checkpoint import open_checkpoint, write_checkpoint
 from tests.making import ROOT
 from tests.pretrain.run.making import equal, run_to, saved_steps, state_at, toy_settings, toy_task
+from tests.warm import Warm
 
 SAVER = (sys.executable, "-m", "tests.pretrain.run.saver")
 
@@ -68,9 +69,7 @@ def test_damage_of_any_file_is_seen(saved: Path, tmp_path: Path, name: str, harm
 
 
 def test_savers_killed_at_random_moments_leave_whole_checkpoints_only(tmp_path: Path) -> None:
-    said = subprocess.run(
-        [*SAVER, "kill", str(tmp_path), "16"], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
-    )
+    said = Warm("tests.pretrain.run.saver", ["kill", str(tmp_path), "16"]).finish(timeout=280)
     assert said.returncode == 0, said.stderr[-4000:]
     trials = [json.loads(line) for line in said.stdout.splitlines()]
     assert len(trials) == 16

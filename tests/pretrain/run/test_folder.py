@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +15,8 @@ from stillreel.configs.run import RunSettings
 from stillreel.pretrain.data.together import Together
 from stillreel.pretrain.run import Checkpoint, RunFolder
 from stillreel.pretrain.run.folder import kept_steps
-from tests.making import ROOT
 from tests.pretrain.run.making import BINDING, folder_at, run_to, saved_steps, toy_settings
+from tests.warm import Warm
 
 
 def begin(out: Path, **settings: object) -> Checkpoint | None:
@@ -161,9 +159,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
         "try: begin(Path(sys.argv[1]))\nexcept RequestError as error: print(error)"
     )
     with folder_at(tmp_path, settings):
-        said = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
-        )
+        said = Warm("-c", [code, str(tmp_path)]).finish(timeout=240)
     assert said.stdout == f"OUT {tmp_path}: another stillreel is writing it\n"
     assert begin(tmp_path) is None
 

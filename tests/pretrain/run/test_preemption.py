@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,8 +11,8 @@ import pytest
 
 from stillreel.pretrain.data.together import Together
 from stillreel.pretrain.run import PreemptionHandler
-from tests.making import ROOT
 from tests.streaming import write_set
+from tests.warm import Warm
 
 ALONE = Together(1, 10)
 
@@ -88,13 +86,8 @@ SLOW = [pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGINT, sig
 def test_a_signal_to_the_whole_group_stops_no_loader_worker(tmp_path: Path, number: signal.Signals) -> None:
     """As torchrun, a terminal and job schedulers send it."""
     data = write_set(tmp_path / "set", [16])
-    trainer = subprocess.Popen(
-        [sys.executable, "-c", TRAINER, str(data)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    assert trainer.stdout is not None
-    while (line := trainer.stdout.readline()) != "2\n":
-        assert line, trainer.stderr.read() if trainer.stderr else ""
+    trainer = Warm("-c", [TRAINER, str(data)])
+    trainer.wait_for("2")
     os.killpg(trainer.pid, number)
     told, errors = trainer.communicate(timeout=240)
     code = 130 if number == signal.SIGINT else 75

@@ -17,8 +17,8 @@ import pytest
 from stillreel.configs import RequestError
 from stillreel.configs.run import RunSettings
 from stillreel.pretrain.run import MetricsLogger
-from tests.making import ROOT
 from tests.pretrain.run.test_metrics import lines_of, reading
+from tests.warm import Warm
 
 
 def in_wandb(code: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -31,10 +31,7 @@ def in_wandb(code: str, home: Path, **environment: str) -> subprocess.CompletedP
     )
     known = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     known |= {"HOME": str(home), "WANDB_BASE_URL": "http://127.0.0.1:9", **environment}
-    return subprocess.run(
-        [sys.executable, "-c", prelude + code],
-        cwd=ROOT, env=known, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    return Warm("-c", [prelude + code], known).finish(timeout=300)
 
 
 def records_of(file: Path) -> Iterator[Any]:
