@@ -256,7 +256,9 @@ def test_a_host_ends_before_a_shard_there_has_begun(
     host = cluster.machines[2]
     driver = Driver(cluster.machines[0], source, out)
     wait_for(lambda: host.processes("ray::run_errand"), driver.process)
-    kill(host.processes("ray::run_errand"), signal.SIGSTOP)  # its first one, which has to import all of stillreel before
+    kill(
+        host.processes("ray::run_errand"), signal.SIGSTOP
+    )  # its first one, which has to import all of stillreel before
     driver.wait_for_shards(_SHARDS // 2)
     host.power_off()
     assert_whole(driver, out, expected, faults=1)
