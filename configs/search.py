@@ -14,14 +14,22 @@ Device = Literal["auto", "cpu", "cuda"]
 _DEVICE = "auto: CUDA where there is a GPU, else cpu"
 
 
-class PartTaskSettings(TaskSettings):
-    """What Ray keeps for the making of one part."""
+class EncoderSettings(TaskSettings):
+    """What Ray keeps for each process that encodes, beside the tasks that decode: on every host as many as have room there."""
 
+    cpus: float = Field(
+        0, ge=0, description="CPUs that Ray keeps for each; it encodes in as many threads, at least one"
+    )
     gpus: float = Field(
-        0.25,
+        1,
         ge=0,
         le=1,
-        description="part of a GPU that Ray keeps for a part's task, where its hosts have some; 0: none",
+        description="part of a GPU that Ray keeps for each, where a host has some; 0: tasks encode themselves",
+    )
+    resources: str = Field(
+        "",
+        description="other resources that Ray keeps for each: NAME=AMOUNT, by commas; encoder=1 has hosts that were started with "
+        "--resources='{\"encoder\": 1}' encode, also without a GPU",
     )
 
     def options(self) -> dict[str, Any]:
@@ -44,14 +52,17 @@ class IndexSettings(ReadsVideos):
         description="decoding processes; 0: this one decodes; on Ray: parts in work at once, 0: as many as there is room for",
     )
     ray: str = Field("off", description="off: without Ray; local: a private Ray; auto or an ADDRESS: a cluster")
-    task: PartTaskSettings = PartTaskSettings()
+    task: TaskSettings = TaskSettings()
+    encoder: EncoderSettings = EncoderSettings()
     part: int = Field(256, ge=1, le=65536, description="videos per saved part: what a crash costs at most")
     faiss: bool = Field(False, description="also build a faiss index, for approximate search in many millions")
     device: Device = Field("auto", description=_DEVICE)
 
-    def task_settings(self) -> TaskSettings:
-        """What Ray keeps for a part on the device that was asked for."""
-        return self.task.model_copy(update={"gpus": 0}) if self.device == "cpu" else self.task
+    def encoder_needs(self, *, has_gpus: bool) -> dict[str, Any]:
+        """As Ray takes them, of a process that encodes, on hosts of which some have GPUs or none; empty where tasks encode."""
+        on_gpu = has_gpus and self.device != "cpu"
+        needs = (self.encoder if on_gpu else self.encoder.model_copy(update={"gpus": 0})).options()
+        return needs if "num_gpus" in needs or needs["resources"] else {}
 
 
 class QuerySettings(Settings):

@@ -15,6 +15,10 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from tests.making import animate, picture_folder
+from tests.shards.build.nodes import TOKEN
+
+# A process remembers from its first Ray on whether it speaks with tokens; clusters that tests start ask for one.
+os.environ |= TOKEN
 
 # A loaded machine is no fault of the code's.
 hypothesis_settings.register_profile("any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -7,6 +7,7 @@ cluster       on Ray: which hosts are there, and what of a task whose host ends
 ray_start     Ray's beginning and end under a driver, and the watch over its head
 hosts         what a host has to show before it works: OUT, the source, versions
 errand        what a worker of Ray's is sent
+holders       processes on Ray that hold a model, and are asked by tasks
 work          tasks that are no shards to be made: looked at, or parts of an index, with the same executors and attempts
 isolated      after a worker died: which of its samples ends processes
 late          shards that take far longer than others

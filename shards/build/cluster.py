@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import pickle
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -63,8 +65,7 @@ class OnRay(Executor):
         self._proof = proof
         self._finished = finished
         self._need = need.options()
-        if not any(one["Alive"] and "GPU" in one["Resources"] for one in self._ray.nodes()):
-            self._need.pop("num_gpus", None)
+        self._run = os.urandom(8).hex()
         self._running: dict[Any, ShardTask] = {}
         self._suspects: list[Suspect] = []
         self._settled: list[Outcome] = []
@@ -102,7 +103,7 @@ class OnRay(Executor):
 
     def submit(self, task: ShardTask) -> None:
         errand = pickle.dumps((self._proof, self._make_shard, task))
-        self._running[self._remote.remote(_board(task), errand)] = task
+        self._running[self._remote.remote(self._board(task), errand)] = task
 
     def wait(self, seconds: float) -> Outcome | None:
         self._head.check()
@@ -127,9 +128,11 @@ class OnRay(Executor):
             return Outcome(task, None, error.cause if isinstance(error.cause, Exception) else error)
         except (known.NodeDiedError, known.LocalRayletDiedError) as error:
             return self._go_elsewhere(task, self._place_of(task), error)
-        except known.WorkerCrashedError as error:
-            suspect = Suspect(task, self._place_of(task), error, time.monotonic() + _VERDICT_S)
-            if self._is_private:
+        except (known.WorkerCrashedError, known.OutOfMemoryError) as error:
+            is_short = isinstance(error, known.OutOfMemoryError)  # of memory, which is worth waiting for
+            why = _short_of_memory(error) if is_short else error
+            suspect = Suspect(task, self._place_of(task), why, time.monotonic() + _VERDICT_S)
+            if self._is_private and not is_short:
                 return self._died(suspect)
             self._suspects.append(suspect)
             return None
@@ -139,6 +142,10 @@ class OnRay(Executor):
         host = Place(*place)
         if kind == "ill":
             return self._leave_out(task, host, what)
+        if kind == "taken back":  # by nobody, as this is waited for: its note was asked for twice
+            self._forget_place(task)
+            self.submit(task)
+            return None
         if kind == "failed":
             return Outcome(task, None, what, host=str(host))
         self._ended.pop((task.plan, task.shard), None)
@@ -180,7 +187,8 @@ class OnRay(Executor):
 
     def _go_elsewhere(self, task: ShardTask, place: Place | None, error: BaseException) -> Outcome | None:
         """A host ended under a shard, which is made by another and has lost no attempt, unless too many have."""
-        self._forget_place(task)
+        if place is not None:
+            self._forget_place(task)
         self._ended[task.plan, task.shard] += 1
         if place is not None and place.node not in self._told:
             self._told.add(place.node)
@@ -200,7 +208,8 @@ class OnRay(Executor):
         if not all(map(self._is_alive, known)):
             for reference, task in list(self._running.items()):
                 place = self._place_of(task)
-                if place is not None and not self._is_alive(place.node):
+                # Who has begun nowhere may be on its way to a host that has ended.
+                if self._take_back(reference, task) if place is None else not self._is_alive(place.node):
                     del self._running[reference]
                     if (outcome := self._go_elsewhere(task, place, ConnectionError("its host has ended"))) is not None:
                         self._settled.append(outcome)
@@ -231,14 +240,14 @@ class OnRay(Executor):
     def _slots(self) -> int:
         """How many tasks fit on the hosts that are fit."""
         return sum(
-            _fitting(one["Resources"], self._need)
+            fitting(one["Resources"], self._need)
             for node, one in self._nodes.items()
             if one["Alive"] and node not in self._ill
         )
 
     @property
     def has_gpus(self) -> bool:
-        return "num_gpus" in self._need
+        return any(one["Alive"] and "GPU" in one["Resources"] for one in self._nodes.values())
 
     def left_out(self) -> Mapping[str, str]:
         return dict(self._ill.values())
@@ -253,22 +262,35 @@ class OnRay(Executor):
     def _place_of(self, task: ShardTask) -> Place | None:
         from ray.experimental.internal_kv import _internal_kv_get
 
-        told = _internal_kv_get(_board(task), namespace=BOARD)
+        told = _internal_kv_get(self._board(task), namespace=BOARD)
         return Place(*json.loads(told)) if told else None
+
+    def _board(self, task: ShardTask) -> str:
+        """Under which key the cluster's board says where a task runs, this time; other drivers' are others."""
+        return f"{self._run} {task.out} {task.plan} {task.shard} {task.attempt} {self._ended[task.plan, task.shard]}"
+
+    def _take_back(self, reference: Any, task: ShardTask) -> bool:
+        """Of a task that has begun nowhere, as far as the board knows: whether from now on it cannot begin."""
+        from ray.experimental.internal_kv import _internal_kv_put
+
+        ready, _ = self._ray.wait([reference], timeout=0)
+        return not ready and not _internal_kv_put(self._board(task), "", overwrite=False, namespace=BOARD)
 
     def _forget_place(self, task: ShardTask) -> None:
         from ray.experimental.internal_kv import _internal_kv_del
 
-        _internal_kv_del(_board(task), namespace=BOARD)
+        _internal_kv_del(self._board(task), namespace=BOARD)
 
 
-def _fitting(there: Mapping[str, float], need: Mapping[str, Any]) -> int:
-    """How many tasks that need this fit into a host's resources."""
+def fitting(there: Mapping[str, float], need: Mapping[str, Any]) -> int:
+    """How many tasks, or processes, that need this fit into a host's resources."""
     wanted = {"CPU": need["num_cpus"], "GPU": need.get("num_gpus", 0), "memory": need.get("memory", 0)} | need[
         "resources"
     ]
     return int(min(there.get(name, 0) // amount for name, amount in wanted.items() if amount))
 
 
-def _board(task: ShardTask) -> str:
-    return f"{task.out} {task.plan} {task.shard}"
+def _short_of_memory(error: Exception) -> MemoryError:
+    """What Ray says of it on a page, in a line."""
+    told = re.search(r"was (\S+ used / \S+ limit)", str(error))
+    return MemoryError(f"Ray has ended its worker, as memory is short there{f': {told[1]}' if told else ''}")

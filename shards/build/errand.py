@@ -21,7 +21,7 @@ class Place(NamedTuple):
 
 def run_errand(key: str, errand: bytes) -> tuple[tuple[str, str, str, int], str, Any]:
     """Where it ran, and what came of it: "made" with a receipt, "failed" with an exception, or "ill" with why this host is. While
-    it runs, the cluster's board says where, under `key`."""
+    it runs, the cluster's board says where, under `key`; where something stands there already, the driver has taken it back."""
     import json
     import os
     import pickle
@@ -32,14 +32,15 @@ def run_errand(key: str, errand: bytes) -> tuple[tuple[str, str, str, int], str,
 
     node = ray.get_runtime_context().get_node_id()
     place = node, socket.gethostname(), str(ray.util.get_node_ip_address()), os.getpid()  # type: ignore[no-untyped-call]
+    if _internal_kv_put(key, json.dumps(place), overwrite=False, namespace=BOARD):
+        return place, "taken back", None
     try:
-        from stillreel.shards.build.hosts import make_if_fit
+        try:
+            from stillreel.shards.build.hosts import make_if_fit
 
-        proof, make_shard, task = pickle.loads(errand)
-    except Exception as error:
-        return place, "ill", f"it cannot run stillreel as the driver does: {type(error).__name__}: {error}"
-    _internal_kv_put(key, json.dumps(place), namespace=BOARD)
-    try:
+            proof, make_shard, task = pickle.loads(errand)
+        except Exception as error:
+            return place, "ill", f"it cannot run stillreel as the driver does: {type(error).__name__}: {error}"
         kind, what = make_if_fit(proof, make_shard, task)
         if kind == "failed":
             try:

@@ -95,7 +95,7 @@ class Executor(Protocol):
 
     @property
     def has_gpus(self) -> bool:
-        """Whether each task has its part of a GPU."""
+        """Whether a host has a GPU, as far as Ray is told."""
         return False
 
     def __enter__(self) -> Self:

@@ -10,10 +10,12 @@ import pytest
 
 from tests.cluster.hosts import Host, hosts
 
+# The three share the memory of this machine with whatever else runs on it, by which Ray would end their workers.
 # A host that has ended is known to have in some seconds, and one that is asked to end has eight.
 _RAY = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "5000",
+    "RAY_memory_monitor_refresh_ms": "0",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "8",
 }
 

@@ -147,8 +147,12 @@ class Host:
                 return
 
     def processes(self, named: str) -> list[int]:
-        """Ids, as this machine counts, of the processes there whose command line holds a word."""
-        space, found = Path(f"/proc/{self._init}/ns/pid").readlink(), []
+        """Ids, as this machine counts, of the processes there whose command line holds a word; none of a host that is off."""
+        found: list[int] = []
+        try:
+            space = Path(f"/proc/{self._init}/ns/pid").readlink()
+        except OSError:
+            return found
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 if (entry / "ns/pid").readlink() == space and named.encode() in (entry / "cmdline").read_bytes():

@@ -249,6 +249,21 @@ def test_a_host_ends_under_a_shard_which_loses_no_attempt(
     assert driver.said.count("host2 (10.77.0.3) has ended") <= 1
 
 
+def test_a_host_ends_before_a_shard_there_has_begun(
+    cluster: Cluster, source: Path, out: Path, expected: dict[str, str]
+) -> None:
+    """Where a shard is must be known from its first moment: Ray itself goes on waiting for a host that does not answer."""
+    host = cluster.machines[2]
+    driver = Driver(cluster.machines[0], source, out)
+    wait_for(lambda: host.processes("ray::run_errand"), driver.process)
+    kill(
+        host.processes("ray::run_errand"), signal.SIGSTOP
+    )  # its first one, which has to import all of stillreel before
+    driver.wait_for_shards(_SHARDS // 2)
+    host.power_off()
+    assert_whole(driver, out, expected, faults=1)
+
+
 def test_the_batch_recipe_builds_on_nodes_that_start_their_own_ray(
     machines: Cluster, source: Path, out: Path, expected: dict[str, str]
 ) -> None:
@@ -270,6 +285,6 @@ def test_the_batch_recipe_builds_on_nodes_that_start_their_own_ray(
     for process in started:
         process.wait(_PATIENCE_S)
     said = [log.read_text() for log in logs]
-    assert started[0].returncode == 0, said
+    assert started[0].returncode == 0, "\n".join(said)
     assert data_digests(out) == expected
     assert not check(out).problems

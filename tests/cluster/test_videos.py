@@ -86,10 +86,12 @@ def test_prepare(cluster: Cluster, videos: Path, out: Path) -> None:
     assert len({event["host"] for event in events if event["event"] == "shard"}) > 1
 
 
-def test_index(cluster: Cluster, videos: Path, out: Path) -> None:
+@pytest.mark.parametrize("encoder", ["", "far=1"])
+def test_index(cluster: Cluster, videos: Path, out: Path, encoder: str) -> None:
+    """Each task encodes what it decodes, or asks the second and third hosts, of which one ends with its encoder."""
     model, alone = write_model(out.parent / "model"), out.parent / "alone"
     values = {"checkpoint": model, "frames": FRAMES, "size": SIZE, "video.per_second": 2, "device": "cpu"}
-    values |= {"batch": _AT_ONCE, "part": _AT_ONCE}
+    values |= {"batch": _AT_ONCE, "part": _AT_ONCE, "encoder.resources": encoder}
     words = [f"{key}={value}" for key, value in values.items()]
     here = stillreel("index", videos, alone, *words, OMP_NUM_THREADS="1")  # as many as a task has CPUs
     assert here.returncode == 0, here.stderr

@@ -19,6 +19,8 @@ from stillreel.shards.build.executors import ShardTask
 from stillreel.shards.build.hosts import Proof, Witness, make_if_fit
 from tests.finetune.search.conftest import VIDEOS
 from tests.finetune.search.making import FRAMES, SIZE, index
+from tests.making import stillreel
+from tests.shards.build.nodes import cluster
 from tests.streaming import write_set
 
 
@@ -51,6 +53,19 @@ def test_the_bytes_are_those_of_one_process_and_parts_that_are_there_are_kept(
     assert f"{VIDEOS + 2} of {VIDEOS + 2} indexed" in capfd.readouterr().err
 
 
+@pytest.mark.long
+def test_the_bytes_are_the_same_where_other_processes_encode(mine: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Two that encode, and two tasks that decode."""
+    assert index(mine, tmp_path / "alone", checkpoint, batch=2, part=3) == 0
+    values = {"frames": FRAMES, "size": SIZE, "video.per_second": 2, "device": "cpu", "batch": 2, "part": 3}
+    words = [f"{key}={value}" for key, value in values.items()]
+    with cluster(tmp_path, "--num-cpus=2", '--resources={"encoder": 2}') as address:
+        words += [f"ray={address}", "encoder.resources=encoder=1"]
+        made = stillreel("index", mine, tmp_path / "out", f"checkpoint={checkpoint}", *words)
+        assert made.returncode == 0 and "attempt" not in made.stderr, made.stderr
+        assert digests(tmp_path / "out") == digests(tmp_path / "alone")
+
+
 def test_clips_of_shards_are_the_same_too(checkpoint: Path, tmp_path: Path) -> None:
     data = write_set(tmp_path / "clips", [4, 3])
     for ray in ("off", "inline"):
@@ -63,9 +78,15 @@ def test_no_gpu_for_those_that_ask_for_one(
 ) -> None:
     assert index(videos, tmp_path / "index", checkpoint, ray="inline", device="cuda") == 2
     assert "device=cuda: no host of ray=inline has a GPU" in capsys.readouterr().err
-    asked = IndexSettings.resolve({"task": {"gpus": 0.5, "cpus": 2}})
-    assert asked.task_settings().options() == {"num_cpus": 2, "resources": {}, "num_gpus": 0.5}
-    assert "num_gpus" not in asked.model_copy(update={"device": "cpu"}).task_settings().options()
+
+
+def test_who_encodes_is_settled_by_what_there_is_and_what_is_asked_for() -> None:
+    asked = IndexSettings.resolve({"encoder": {"gpus": 0.5, "cpus": 2}})
+    assert asked.encoder_needs(has_gpus=True) == {"num_cpus": 2, "resources": {}, "num_gpus": 0.5}
+    assert asked.encoder_needs(has_gpus=False) == {}, "each task does"
+    assert asked.model_copy(update={"device": "cpu"}).encoder_needs(has_gpus=True) == {}
+    named = IndexSettings.resolve({"encoder": {"resources": "encoder=1"}, "device": "cpu"})
+    assert named.encoder_needs(has_gpus=True) == {"num_cpus": 0, "resources": {"encoder": 1}}
 
 
 def test_a_host_that_lost_the_videos_is_ill_and_a_lost_video_costs_attempts(
@@ -78,7 +99,7 @@ def test_a_host_that_lost_the_videos_is_ill_and_a_lost_video_costs_attempts(
     Path(work.path).mkdir()
     proof = Proof(witnesses=(Witness(str(mine), files[-1].path, files[-1].size),))
     model = str(checkpoint), model_digest(str(checkpoint))
-    job = PartJob(str(mine), files, settings.video_settings(), 4, model, "cpu", 1, proof)
+    job = PartJob(str(mine), files, settings.video_settings(), 4, model, "cpu", 1, "", proof)
     task = ShardTask(work.url, 0, "", 0, 1, 0, job)
     (mine / "video-03.mp4").unlink()
     kind, why = make_if_fit(proof, make_part, task)

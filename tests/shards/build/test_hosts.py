@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -25,7 +19,8 @@ from stillreel.shards.build.hosts import Witness, make_if_fit, proof_in, why_ill
 from stillreel.shards.build.ray_start import HeadWatch
 from stillreel.shards.format.receipt import read_receipt
 from stillreel.shards.format.writer import TooManyRejects
-from tests.making import ROOT, check, data_digests, free_port
+from tests.making import ROOT, check, data_digests
+from tests.shards.build.nodes import cluster, node
 from tests.shards.build.numbers import PATIENCE_S, NumberJob, run
 
 
@@ -155,67 +150,31 @@ def test_a_task_that_this_machine_has_no_room_for_is_refused(tmp_path: Path) -> 
         run(tmp_path / "out", ray="local", workers=1, task={"memory": "1e6"})
 
 
-def start(log: Path, *words: str, **environment: str) -> subprocess.Popen[bytes] | None:
-    """A node of a cluster, on this machine; None where it did not start in the thirty seconds that Ray gives it."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", *words],
-            stdout=output,
-            stderr=output,
-            env={
-                **os.environ,
-                "RAY_USAGE_STATS_ENABLED": "0",
-                "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-                **environment,
-            },
-            start_new_session=True,
-        )
-    while b"Ray runtime started" not in log.read_bytes():
-        if process.poll() is not None:
-            return None
-        time.sleep(0.1)
-    return process
-
-
-@contextmanager
-def node(log: Path, *words: str, **environment: str) -> Iterator[None]:
-    """Within it there is a node."""
-    tried = (start(log, *words, **environment) for _ in range(4))
-    process = next((one for one in tried if one is not None), None)
-    assert process is not None, log.read_text()
-    try:
-        yield
-    finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+@pytest.mark.long
+def test_where_memory_is_short_it_is_said_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "50")
+    with pytest.raises(
+        DataError, match=r"MemoryError: Ray has ended its worker, as memory is short there: \S+ used / \S+ limit"
+    ):
+        run(tmp_path / "out", NumberJob(fails=0, times=1, way="waits"), ray="local", workers=1, attempts=1)
 
 
 def test_a_host_with_other_libraries_is_left_out_and_where_no_other_is_left_it_is_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Two nodes, of which one finds another pyarrow's metadata first. `odd` is what only that one has."""
     (tmp_path / "site" / "pyarrow-0.0.1.dist-info").mkdir(parents=True)
     (tmp_path / "site" / "pyarrow-0.0.1.dist-info" / "METADATA").write_text("Name: pyarrow\nVersion: 0.0.1\n")
-    for name, value in {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}.items():
-        monkeypatch.setenv(name, value)
     run(tmp_path / "alone" / "out")
-    port, other = free_port(), os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
-    own = (f"--ray-client-server-port={free_port()}", f"--dashboard-port={free_port()}", "--include-dashboard=false")
+    other = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
     with (
-        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as temp,  # a socket's name is short
-        node(tmp_path / "head", "--head", f"--port={port}", f"--temp-dir={temp}", *own, PYTHONPATH=str(ROOT)),
+        cluster(tmp_path) as address,
+        node(tmp_path / "odd", f"--address={address}", '--resources={"odd": 1}', PYTHONPATH=other),
     ):
-        address = re.findall(r"--address='([\d.:]+)'", (tmp_path / "head").read_text())[0]
-        with node(tmp_path / "odd", f"--address={address}", '--resources={"odd": 1}', PYTHONPATH=other):
-            run(tmp_path / "out", ray=address, count=40)
-            with pytest.raises(
-                DataError, match=r"no host is left that can make shards\. \S+ \([\d.]+\): it has other lib"
-            ):
-                run(tmp_path / "refused" / "out", ray=address, task={"resources": "odd=1"})
+        run(tmp_path / "out", ray=address, count=40)
+        with pytest.raises(DataError, match=r"no host is left that can make shards\. \S+ \([\d.]+\): it has other lib"):
+            run(tmp_path / "refused" / "out", ray=address, task={"resources": "odd=1"})
     told = [line for line in caplog.text.splitlines() if "is left out" in line]
     assert len(told) <= 2 and all("pyarrow 0.0.1, planned" in line for line in told)
     assert "attempt" not in caplog.text
