@@ -89,11 +89,18 @@ def _decode_and_hash(pictures: list[bytes]) -> float:
     return len(chosen) / (time.perf_counter() - start)
 
 
-def build(folder: Path, store: str, workers: int, max_side: str) -> dict[str, float]:
+def build(folder: Path, store: str, workers: int, max_side: str, ray: str = "local") -> dict[str, float]:
     """Run `stillreel animate`; its rate, its wall time, and the workers' seconds by kind of work."""
     out = folder / store
     command = [sys.executable, "-m", "stillreel", "animate", str(folder / "source"), str(out)]
-    command += [f"store={store}", f"workers={workers}", f"max_side={max_side}", "name=bench", "progress=off"]
+    command += [
+        f"store={store}",
+        f"workers={workers}",
+        f"max_side={max_side}",
+        "name=bench",
+        "progress=off",
+        f"ray={ray}",
+    ]
     start = time.perf_counter()
     said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     wall = time.perf_counter() - start

@@ -1,0 +1,124 @@
+"""What more workers and more hosts gain: one against two, and Ray against a plain process pool, by turns in one run.
+
+    python -m benchmarks.speedup WORK pictures=FOLDER [videos=FOLDER] [count=4000] [rounds=3] [phases=workers,hosts]
+
+    workers   `stillreel animate` (store=frames) of `count` pictures, which the FOLDER's are repeated to, on two cores: one
+              process, two, and two on Ray. Rates are the build's own; `whole` is the command's time
+    hosts     `finetune folder prepare=true` and `index` of the FOLDER's videos on a cluster of one and of two hosts, which are
+              network namespaces of one pinned core each. Times are the whole command's; the bytes are compared
+
+Prints each figure's median, and ratios of the medians.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.build import build, load_pictures, repeat
+
+_VIDEO_ENDINGS = (".mp4", ".avi", ".webm", ".mkv")
+_WAYS = {"one process": ("off", 1), "two processes": ("off", 2), "two on Ray": ("local", 2)}
+
+
+def main(words: list[str]) -> None:
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    home = Path(next(word for word in words if "=" not in word)) / "speedup"
+    rounds = int(options.get("rounds", 3))
+    phases = options.get("phases", "workers,hosts").split(",")
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    try:
+        if "workers" in phases:
+            compare_workers(home, Path(options["pictures"]), int(options.get("count", 4000)), rounds)
+        if "hosts" in phases:
+            compare_hosts(home, Path(options["videos"]), rounds)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def compare_workers(home: Path, pictures: Path, count: int, rounds: int) -> None:
+    repeat(load_pictures(pictures), count, home / "source")
+    rates, whole = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    for _ in range(rounds):
+        for name, (ray, workers) in _WAYS.items():
+            built = build(home, "frames", workers, "0", ray)
+            shutil.rmtree(home / "frames")
+            rates[name].append(built["rate"])
+            whole[name].append(built["wall"])
+    for name in _WAYS:
+        print(f"{name:<14}{_median(rates, name):8.1f} clips/s   whole {_median(whole, name):6.1f} s", flush=True)
+    one, two, on_ray = (_median(rates, name) for name in _WAYS)
+    print(f"two processes are {two / one:.2f} of one; two processes are {two / on_ray:.2f} of two on Ray", flush=True)
+
+
+def compare_hosts(home: Path, videos: Path, rounds: int) -> None:
+    from tests.cluster.hosts import ADDRESS, hosts
+    from tests.finetune.search.making import FRAMES, SIZE, write_model
+
+    listed = sorted(path for path in videos.rglob("*") if path.suffix in _VIDEO_ENDINGS)
+    lines = [f"{path.relative_to(videos)}\ta video\t{'test' if at else 'train'}" for at, path in enumerate(listed)]
+    (home / "captions.tsv").write_text("\n".join(["video\tcaption\tsplit", *lines, ""]))
+    model, common = write_model(home / "model"), [f"ray={ADDRESS}", "progress=off", f"frames={FRAMES}", f"size={SIZE}"]
+    prepare = ["finetune", "folder", f"data={home}", f"videos={videos}", "prepare=true", "out=OUT"]
+    commands = {
+        "prepare": [*prepare, *common],
+        "index": ["index", str(videos), "OUT", f"checkpoint={model}", "device=cpu", "batch=8", "part=16", *common],
+    }
+    times, bytes_of = defaultdict[str, list[float]](list), defaultdict[str, set[str]](set)
+    for _ in range(rounds):
+        for count in (1, 2):
+            with hosts(count, RAY_memory_monitor_refresh_ms="0") as machines:
+                for core, machine in enumerate(machines):
+                    with _pinned(core):
+                        machine.start_ray(home / f"{machine.name}.log")
+                for name, words in commands.items():
+                    out = home / f"{name}-out"
+                    command = [sys.executable, "-m", "stillreel", *(word.replace("OUT", str(out)) for word in words)]
+                    with _pinned(0):
+                        start = time.perf_counter()
+                        process = machines[0].start(*command)
+                        assert process.wait() == 0
+                        times[f"{name} {count}"].append(time.perf_counter() - start)
+                    bytes_of[name].add(_digest(out))
+                    shutil.rmtree(out)
+    for name in commands:
+        one, two = _median(times, f"{name} 1"), _median(times, f"{name} 2")
+        same = "equal" if len(bytes_of[name]) == 1 else "DIFFERENT"
+        print(f"{name:<10}{len(listed)} videos: one host {one:.1f} s, two {two:.1f} s: {one / two:.2f}; bytes {same}")
+
+
+def _median(found: dict[str, list[float]], name: str) -> float:
+    return statistics.median(found[name])
+
+
+@contextmanager
+def _pinned(core: int) -> Iterator[None]:
+    """What starts within it runs on one core."""
+    all_cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, all_cores)
+
+
+def _digest(out: Path) -> str:
+    """Of all data that a command has left: not of its times and its log."""
+    digest = hashlib.sha256()
+    for path in sorted(out.rglob("*")):
+        if path.suffix in (".tar", ".parquet", ".idx", ".safetensors", ".bin", ".npy"):
+            digest.update(str(path.relative_to(out)).encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
