@@ -174,7 +174,6 @@ def test_who_has_a_peers_checkpoint(person: Person) -> None:
     assert (person.folder / "model" / "config.json").is_file()
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("clip_in_cache")
 def test_who_has_a_folder_of_videos(person: Person) -> None:
     write_videos(person.folder / "videos", 3)
