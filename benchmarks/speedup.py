@@ -1,9 +1,10 @@
 """What more workers and more hosts gain: one against two, and Ray against a plain process pool, by turns in one run.
 
-    python -m benchmarks.speedup WORK pictures=FOLDER [videos=FOLDER] [count=4000] [rounds=3] [phases=workers,hosts]
+    python -m benchmarks.speedup WORK pictures=FOLDER [videos=FOLDER] [count=8000] [rounds=3] [phases=workers,hosts]
 
     workers   `stillreel animate` (store=frames) of `count` pictures, which the FOLDER's are repeated to, on two cores: one
-              process, two, and two on Ray. Rates are the build's own; `whole` is the command's time
+              process, two, and two on Ray; give a `count` of an even number of shards (1,000 each). Rates are the build's own,
+              `whole` is the command's time. Beside them what two bare processes, which only decode and hash, are of one
     hosts     `finetune folder prepare=true` and `index` of the FOLDER's videos on a cluster of one and of two hosts, which are
               network namespaces of one pinned core each. Times are the whole command's; the bytes are compared
 
@@ -23,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.build import build, load_pictures, repeat
+from benchmarks.build import build, floor_rate, load_pictures, repeat
 
 _VIDEO_ENDINGS = (".mp4", ".avi", ".webm", ".mkv")
 _WAYS = {"one process": ("off", 1), "two processes": ("off", 2), "two on Ray": ("local", 2)}
@@ -38,7 +39,7 @@ def main(words: list[str]) -> None:
     home.mkdir(parents=True)
     try:
         if "workers" in phases:
-            compare_workers(home, Path(options["pictures"]), int(options.get("count", 4000)), rounds)
+            compare_workers(home, Path(options["pictures"]), int(options.get("count", 8000)), rounds)
         if "hosts" in phases:
             compare_hosts(home, Path(options["videos"]), rounds)
     finally:
@@ -46,9 +47,12 @@ def main(words: list[str]) -> None:
 
 
 def compare_workers(home: Path, pictures: Path, count: int, rounds: int) -> None:
-    repeat(load_pictures(pictures), count, home / "source")
+    loaded = load_pictures(pictures)
+    repeat(loaded, count, home / "source")
     rates, whole = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    bare: list[float] = []
     for _ in range(rounds):
+        bare.append(floor_rate(loaded, 2) / floor_rate(loaded, 1))
         for name, (ray, workers) in _WAYS.items():
             built = build(home, "frames", workers, "0", ray)
             shutil.rmtree(home / "frames")
@@ -57,7 +61,8 @@ def compare_workers(home: Path, pictures: Path, count: int, rounds: int) -> None
     for name in _WAYS:
         print(f"{name:<14}{_median(rates, name):8.1f} clips/s   whole {_median(whole, name):6.1f} s", flush=True)
     one, two, on_ray = (_median(rates, name) for name in _WAYS)
-    print(f"two processes are {two / one:.2f} of one; two processes are {two / on_ray:.2f} of two on Ray", flush=True)
+    print(f"two processes are {two / one:.2f} of one, and {two / on_ray:.2f} of two on Ray", flush=True)
+    print(f"two bare ones, which decode and hash, are {statistics.median(bare):.2f} of one", flush=True)
 
 
 def compare_hosts(home: Path, videos: Path, rounds: int) -> None:
