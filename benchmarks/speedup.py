@@ -6,7 +6,7 @@
               process, two, and two on Ray; give a `count` of an even number of shards (1,000 each). Rates are the build's own,
               `whole` is the command's time. Beside them what two bare processes, which only decode and hash, are of one
     hosts     `finetune folder prepare=true` and `index` of the FOLDER's videos on a cluster of one and of two hosts, which are
-              network namespaces of one pinned core each. Times are the whole command's; the bytes are compared
+              network namespaces of one pinned core each. Rates are their own; the bytes are compared
 
 Prints each figure's median, and ratios of the medians.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import statistics
 import sys
@@ -26,6 +27,7 @@ from pathlib import Path
 
 from benchmarks.build import build, floor_rate, load_pictures, repeat
 
+_RATE = re.compile(r"(?:samples in .*|indexed), ([\d.]+)(?:/s| a second)")
 _VIDEO_ENDINGS = (".mp4", ".avi", ".webm", ".mkv")
 _WAYS = {"one process": ("off", 1), "two processes": ("off", 2), "two on Ray": ("local", 2)}
 
@@ -72,33 +74,36 @@ def compare_hosts(home: Path, videos: Path, rounds: int) -> None:
     listed = sorted(path for path in videos.rglob("*") if path.suffix in _VIDEO_ENDINGS)
     lines = [f"{path.relative_to(videos)}\ta video\t{'test' if at else 'train'}" for at, path in enumerate(listed)]
     (home / "captions.tsv").write_text("\n".join(["video\tcaption\tsplit", *lines, ""]))
-    model, common = write_model(home / "model"), [f"ray={ADDRESS}", "progress=off", f"frames={FRAMES}", f"size={SIZE}"]
-    prepare = ["finetune", "folder", f"data={home}", f"videos={videos}", "prepare=true", "out=OUT"]
-    commands = {
-        "prepare": [*prepare, *common],
-        "index": ["index", str(videos), "OUT", f"checkpoint={model}", "device=cpu", "batch=8", "part=16", *common],
-    }
-    times, bytes_of = defaultdict[str, list[float]](list), defaultdict[str, set[str]](set)
-    for _ in range(rounds):
-        for count in (1, 2):
-            with hosts(count, RAY_memory_monitor_refresh_ms="0") as machines:
-                for core, machine in enumerate(machines):
-                    with _pinned(core):
-                        machine.start_ray(home / f"{machine.name}.log")
-                for name, words in commands.items():
-                    out = home / f"{name}-out"
-                    command = [sys.executable, "-m", "stillreel", *(word.replace("OUT", str(out)) for word in words)]
-                    with _pinned(0):
-                        start = time.perf_counter()
-                        process = machines[0].start(*command)
-                        assert process.wait() == 0
-                        times[f"{name} {count}"].append(time.perf_counter() - start)
-                    bytes_of[name].add(_digest(out))
-                    shutil.rmtree(out)
+    common = [f"ray={ADDRESS}", f"frames={FRAMES}", "video.per_second=6"]
+    prepare = ["finetune", "folder", f"data={home}", f"videos={videos}", "prepare=true", "out=OUT", "progress=off"]
+    index = ["index", str(videos), "OUT", f"checkpoint={write_model(home / 'model')}", f"size={SIZE}", "device=cpu"]
+    commands = {"prepare": [*prepare, *common], "index": [*index, "batch=8", "part=16", *common]}
+    rates, whole = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    bytes_of = defaultdict[str, set[str]](set)
+    for count in [1, 2] * rounds:
+        with hosts(count, RAY_memory_monitor_refresh_ms="0") as machines:
+            for core, machine in enumerate(machines):
+                with _pinned(core):
+                    machine.start_ray(home / f"{machine.name}.log")
+            for name, words in commands.items():
+                out, log = home / f"{name}-out", home / "said"
+                command = [sys.executable, "-m", "stillreel", *(word.replace("OUT", str(out)) for word in words)]
+                start = time.perf_counter()
+                with _pinned(0), log.open("wb") as file:
+                    process = machines[0].start(*command, output=file)
+                assert process.wait() == 0, log.read_text()
+                whole[f"{name} {count}"].append(time.perf_counter() - start)
+                rates[f"{name} {count}"].append(float(_RATE.findall(log.read_text())[-1]))
+                bytes_of[name].add(_digest(out))
+                shutil.rmtree(out)
     for name in commands:
-        one, two = _median(times, f"{name} 1"), _median(times, f"{name} 2")
+        one, two = (_median(rates, f"{name} {count}") for count in (1, 2))
+        alone, both = (_median(whole, f"{name} {count}") for count in (1, 2))
         same = "equal" if len(bytes_of[name]) == 1 else "DIFFERENT"
-        print(f"{name:<10}{len(listed)} videos: one host {one:.1f} s, two {two:.1f} s: {one / two:.2f}; bytes {same}")
+        print(
+            f"{name:<8}{len(listed)} videos: one host {one:.1f}/s, two {two:.1f}/s: {two / one:.2f} of one; bytes {same}"
+        )
+        print(f"        the whole command {alone:.1f} s and {both:.1f} s: {alone / both:.2f}", flush=True)
 
 
 def _median(found: dict[str, list[float]], name: str) -> float:
