@@ -179,8 +179,8 @@ class Asked:
             except known.RayTaskError as error:
                 if not isinstance(error.cause, Unfit):
                     raise error.cause if isinstance(error.cause, Exception) else error from None
-            except (known.RayActorError, known.ObjectLostError, known.NodeDiedError):
-                pass  # its process, or its host, has ended
+            except (known.RayActorError, known.ActorUnschedulableError, known.ObjectLostError, known.NodeDiedError):
+                pass  # its process, or its host, has ended, maybe before it had begun again there
             time.sleep(_PAUSE_S)
             self._coming = self._send()
 
