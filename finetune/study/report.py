@@ -16,6 +16,7 @@ from stillreel.configs.system.storage import Folder
 from stillreel.finetune.data.plan import devices
 from stillreel.finetune.report.chart import Line, Point, draw_chart
 from stillreel.finetune.report.history import read_history
+from stillreel.finetune.report.told import table as table_of_figures
 from stillreel.finetune.report.told import where
 from stillreel.finetune.study.figures import EVERY, Arm, Study
 from stillreel.finetune.study.grid import Cell, cells_of
@@ -91,12 +92,10 @@ def _head(preset: str, settings: StudySettings, done: int, cells: int) -> dict[s
         if settings.real.benchmark
         else f"{world.tested:,} queries of each of five kinds, {world.size} px"
     )
-    small = (
-        " It is too small to decide anything." if done < cells or settings.main.seeds < 5 or world.tested < 1000 else ""
-    )
+    small = ", too small to decide anything" if done < cells or settings.main.seeds < 5 or world.tested < 1000 else ""
     return {
         "title": _TITLE,
-        "study": f"{preset}, {done:,} of {cells:,} cells are done.{small}",
+        "study": f"{preset}, {done:,} of {cells:,} cells are done{small}",
         "asked": f"{asked}, {world.frames} frames",
         "date": time.strftime("%Y-%m-%d"),
         "machine": _machine(),
@@ -111,15 +110,14 @@ def _machine() -> str:
     return ", ".join((f"{usable_cores()} cores ({names[0] if names else 'unknown'})", *devices()))
 
 
-def _section(table: Table, after: str = "") -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
-    anchors = table.anchors or [""] * len(table.rows)
+def _section(found: Table, after: str = "") -> str:
+    anchors = found.anchors or [""] * len(found.rows)
     rows = []
-    for row, anchor in zip(table.rows, anchors, strict=True):
+    for row, anchor in zip(found.rows, anchors, strict=True):
         named = f' id="{escape(anchor)}"' if anchor else ""
         rows.append(f"<tr{named}>{''.join(f'<td>{_html_entry(entry)}</td>' for entry in row)}</tr>")
-    body = f'<div class="scroll"><table class="figures"><tr>{head}</tr>{"".join(rows)}</table></div>'
-    return f'<section><h2>{escape(table.title)}</h2><p class="soft">{escape(table.note)}</p>{body}{after}</section>'
+    body = table_of_figures(found.columns, rows)
+    return f'<section><h2>{escape(found.title)}</h2><p class="soft">{escape(found.note)}</p>{body}{after}</section>'
 
 
 def _html_entry(entry: Entry) -> str:

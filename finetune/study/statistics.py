@@ -107,7 +107,9 @@ def width_of(of_seeds: float, of_groups: float, of_both: float, seeds: int, grou
 
 def answer_of(difference: Figure, points: float) -> str:
     """Does it gain? `yes` where the interval is above 0, `no` where it leaves no room for a gain of half of `points`, else
-    `undecided`."""
+    `undecided`, as what one seed found, which says nothing of others."""
+    if difference.seeds < 2:
+        return "undecided"
     if difference.low > 0:
         return "yes"
     return "no" if difference.high < points / 2 else "undecided"

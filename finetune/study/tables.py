@@ -54,15 +54,15 @@ def _answers(study: Study) -> Table:
     rows = []
     for one in study.answers():
         told = Entry(one.difference.told(sign=True), one.arm.anchor)
-        words = (one.question, one.arm.model, str(one.arm.pairs), one.kind, str(one.difference.seeds))
-        rows.append((*map(Entry, words), told, Entry(one.answer)))
+        words = one.arm.model, str(one.arm.pairs), str(one.difference.seeds)
+        rows.append((*map(Entry, (one.question, one.kind, one.answer)), told, *map(Entry, words)))
     note = (
         "Differences in points of R@1, with 95 % intervals over seeds and queries. yes: the interval is above 0; no: it leaves "
-        f"no room for a gain of {points / 2:g} points; undecided: neither. Of several data (any), each interval is at "
-        "Bonferroni's level, and the best one is shown."
+        f"no room for a gain of {points / 2:g} points; undecided: neither, or of one seed. Of several data (any), each interval "
+        "is at Bonferroni's level, and the best one is shown."
     )
     return Table(
-        "Answers", note, ("question", "model", "pairs", "queries", "seeds", "difference", "answer"), tuple(rows)
+        "Answers", note, ("question", "queries", "answer", "difference", "model", "pairs", "seeds"), tuple(rows)
     )
 
 

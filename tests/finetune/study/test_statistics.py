@@ -76,6 +76,7 @@ def test_power_finds_the_components_and_what_they_ask_for() -> None:
 )
 def test_an_answer_is_what_the_interval_leaves_room_for(low: float, high: float, answer: str) -> None:
     assert answer_of(Figure((low + high) / 2, low, high, 5, 100), 3.0) == answer
+    assert answer_of(Figure((low + high) / 2, low, high, 1, 100), 3.0) == "undecided", "one seed says nothing of others"
 
 
 def test_one_of_several_answers_for_all() -> None:
