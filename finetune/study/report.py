@@ -25,6 +25,7 @@ from stillreel.finetune.study.tables import Entry, Table, recalls_of, tables_of
 
 REPORT = "report.html"
 _TITLE = "What does animating buy?"
+_SAID_ONCE = ("model", "pairs", "seeds")
 _ASSETS = ("stillreel.animate.preview", "base"), ("stillreel.finetune.report", "page")
 
 
@@ -46,11 +47,22 @@ def brief_section(settings: StudySettings, out: Path, page: str) -> str:
     if not study.results:
         return ""
     found = recalls_of(study)
-    rows = tuple(tuple(Entry(entry.text) for entry in row) for row in found.rows)
+    told = [[entry.text for entry in row] for row in found.rows]
+    # What is the same of all arms is said once, so that the table is narrow.
+    alike = {
+        name: column[0]
+        for name, column in zip(found.columns, zip(*told, strict=True), strict=True)
+        if name in _SAID_ONCE and len(set(column)) == 1
+    }
+    columns = tuple(name for name in found.columns if name not in alike)
+    rows = tuple(
+        tuple(Entry(text) for name, text in zip(found.columns, row, strict=True) if name in columns) for row in told
+    )
     cells = f"{len(study.results):,} runs of {len(cells_of(settings)):,}"
-    note = f"{found.note} {cells}, {settings.world.tested:,} queries of each kind: too small to decide anything."
+    same = f" Of all: {', '.join(map(' '.join, alike.items()))}." if alike else ""
+    note = f"{found.note} {cells}, {settings.world.tested:,} queries of each kind: too small to decide anything.{same}"
     link = f'<p><a href="{escape(page)}">The study and its runs</a></p>'
-    return _section(found._replace(title=_TITLE, note=note, rows=rows, anchors=()), link)
+    return _section(found._replace(title=_TITLE, note=note, columns=columns, rows=rows, anchors=()), link)
 
 
 def in_markdown(head: Mapping[str, str], tables: Sequence[Table]) -> str:

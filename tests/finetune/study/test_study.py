@@ -142,6 +142,8 @@ def test_another_page_has_it_as_a_section(study: Path, preset: Path) -> None:
     assert "R@1" not in section.partition("<p")[0] and section.count("<table") == 1
     assert "too small to decide anything" in section and 'href="there/report.html"' in section
     assert 'href="#' not in section, "its runs are not on that page"
+    assert "Of all: pairs 40." in section and ">pairs<" not in section
+    assert "<td>rerank</td>" in section and ">seeds<" in section, "they are not alike"
     figures = re.findall(r"<td>([\d.]+ \([\d.]+ to [\d.]+\))</td>", section)
     table = (study / "report.md").read_text().partition("## R@1 by kind of query")[2].partition("## ")[0]
     assert figures and figures == re.findall(r"\[([\d.]+ \([\d.]+ to [\d.]+\))\]", table)
