@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
 from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from typing import TypeVar
 
 from stillreel.configs import RequestError
@@ -46,10 +48,18 @@ def in_order(pool: ProcessPoolExecutor, work: Callable[[Item], Result], items: I
         raise
 
 
-def stop_pool(pool: ProcessPoolExecutor) -> None:
-    """End a pool and whatever its processes are at. (Python 3.14 calls this `terminate_workers`.)"""
-    for process in list((pool._processes or {}).values()):
+def stop_pool(pool: ProcessPoolExecutor, patience_s: float = 10.0) -> None:
+    """End a pool and whatever its processes are at; those that have their own way with SIGTERM, as training which saves, have so
+    many seconds for it. (Python 3.14's `terminate_workers` waits for these for ever.)"""
+    processes = {process.sentinel: process for process in (pool._processes or {}).values()}
+    for process in processes.values():
         process.terminate()
+    end = time.monotonic() + patience_s
+    while processes and (ended := wait(list(processes), max(end - time.monotonic(), 0.0))):
+        for sentinel in ended:
+            del processes[sentinel]  # type: ignore[arg-type]
+    for process in processes.values():
+        process.kill()
     pool.shutdown(cancel_futures=True)
 
 
