@@ -13,7 +13,6 @@ Prints each figure's median, and ratios of the medians.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -69,7 +68,9 @@ def compare_workers(home: Path, pictures: Path, count: int, rounds: int) -> None
 
 def compare_hosts(home: Path, videos: Path, rounds: int) -> None:
     from tests.cluster.hosts import ADDRESS, hosts
+    from tests.cluster.test_videos import digests
     from tests.finetune.search.making import FRAMES, SIZE, write_model
+    from tests.making import data_digests
 
     listed = sorted(path for path in videos.rglob("*") if path.suffix in _VIDEO_ENDINGS)
     lines = [f"{path.relative_to(videos)}\ta video\t{'test' if at else 'train'}" for at, path in enumerate(listed)]
@@ -94,7 +95,7 @@ def compare_hosts(home: Path, videos: Path, rounds: int) -> None:
                 assert process.wait() == 0, log.read_text()
                 whole[f"{name} {count}"].append(time.perf_counter() - start)
                 rates[f"{name} {count}"].append(float(_RATE.findall(log.read_text())[-1]))
-                bytes_of[name].add(_digest(out))
+                bytes_of[name].add(str((data_digests if name == "prepare" else digests)(out)))
                 shutil.rmtree(out)
     for name in commands:
         one, two = (_median(rates, f"{name} {count}") for count in (1, 2))
@@ -119,15 +120,6 @@ def _pinned(core: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, all_cores)
-
-
-def _digest(out: Path) -> str:
-    """Of all data that a command has left: not of its times and its log."""
-    digest = hashlib.sha256()
-    for path in sorted(out.rglob("*")):
-        if path.suffix in (".tar", ".parquet", ".idx", ".safetensors", ".bin", ".npy"):
-            digest.update(str(path.relative_to(out)).encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 if __name__ == "__main__":

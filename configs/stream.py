@@ -79,7 +79,9 @@ class DataSettings(OrderSettings):
         description="local folder that caches shards of a bucket; empty: samples are read from the bucket one by one",
     )
     cache_gb: float = Field(50.0, gt=0, description="size limit of the cache, in GB")
-    attempts: int = Field(4, ge=1, le=20, description="attempts of a read that storage does not answer")
+    attempts: int = Field(
+        4, ge=1, le=20, description="attempts of a read that storage does not answer; none begins after two minutes"
+    )
     source: ForeignSettings = ForeignSettings()
     video: VideoOptions = VideoOptions()
 

@@ -108,9 +108,7 @@ def pretrain_settings(out: Path, settings: DemoSettings) -> PretrainSettings:
 
 def finetune_settings(out: Path, settings: DemoSettings) -> FinetuneSettings:
     """The preset, on the drawn benchmark, from the pretrained model; of its steps, the share that is pretrained."""
-    whole = PretrainSettings.resolve(load_preset(_PRESET, "pretrain")).steps
-    preset = FinetuneSettings.resolve(load_preset(_PRESET, "finetune"))
-    share = settings.steps / whole if settings.steps else 1.0
+    preset, share = FinetuneSettings.resolve(load_preset(_PRESET, "finetune")), _share(settings)
     values = preset.model_dump()
     values["data"], values["out"], values["init"] = str(out / _BENCHMARK), str(out / "finetune"), str(out / "pretrain")
     values["steps"] = _scaled(preset.steps, share)
@@ -125,14 +123,18 @@ def finetune_settings(out: Path, settings: DemoSettings) -> FinetuneSettings:
 
 def study_settings(out: Path, settings: DemoSettings) -> StudySettings:
     """The preset; of its steps, the share that is pretrained."""
-    whole = PretrainSettings.resolve(load_preset(_PRESET, "pretrain")).steps
-    share = settings.steps / whole if settings.steps else 1.0
-    values = StudySettings.resolve(load_preset(_PRESET, "study")).model_dump()
+    values, share = StudySettings.resolve(load_preset(_PRESET, "study")).model_dump(), _share(settings)
     values["out"], values["progress"] = str(out / "study"), settings.progress
     values["workers"] = settings.workers or values["workers"]
     for stage in ("image", "pretrain", "finetune"):
         values[stage]["steps"] = _scaled(values[stage]["steps"], share)
     return StudySettings.resolve(values)
+
+
+def _share(settings: DemoSettings) -> float:
+    """Of the preset's steps of pretraining, how many are asked for."""
+    whole = PretrainSettings.resolve(load_preset(_PRESET, "pretrain")).steps
+    return settings.steps / whole if settings.steps else 1.0
 
 
 def _scaled(count: int, share: float) -> int:

@@ -60,7 +60,8 @@ def brief_section(settings: StudySettings, out: Path, page: str) -> str:
     )
     cells = f"{len(study.results):,} runs of {len(cells_of(settings)):,}"
     same = f" Of all: {', '.join(map(' '.join, alike.items()))}." if alike else ""
-    note = f"{found.note} {cells}, {settings.world.tested:,} queries of each kind: too small to decide anything.{same}"
+    small = _smallness(settings, len(study.results))
+    note = f"{found.note} {cells}, {settings.world.tested:,} queries of each kind{small}.{same}"
     link = f'<p><a href="{escape(page)}">The study and its runs</a></p>'
     return _section(found._replace(title=_TITLE, note=note, columns=columns, rows=rows, anchors=()), link)
 
@@ -104,15 +105,20 @@ def _head(preset: str, settings: StudySettings, done: int, cells: int) -> dict[s
         if settings.real.benchmark
         else f"{world.tested:,} queries of each of five kinds, {world.size} px"
     )
-    small = ", too small to decide anything" if done < cells or settings.main.seeds < 5 or world.tested < 1000 else ""
     return {
         "title": _TITLE,
-        "study": f"{preset}, {done:,} of {cells:,} cells are done{small}",
+        "study": f"{preset}, {done:,} of {cells:,} cells are done{_smallness(settings, done)}",
         "asked": f"{asked}, {world.frames} frames",
         "date": time.strftime("%Y-%m-%d"),
         "machine": _machine(),
         "settings": settings.digest()[:12],
     }
+
+
+def _smallness(settings: StudySettings, done: int) -> str:
+    """What is to be said of a study that is no grid yet."""
+    is_small = done < len(cells_of(settings)) or settings.main.seeds < 5 or settings.world.tested < 1000
+    return ", too small to decide anything" if is_small else ""
 
 
 def _machine() -> str:

@@ -21,13 +21,13 @@ from typing import IO
 import pytest
 
 from tests.making import ROOT
+from tests.shards.build.nodes import TOKEN
 
 _NET = "10.77.0"
 _PATIENCE_S = 240.0
 _STARTS = 4
 _FOLLOW = ("setpriv", "--pdeathsig", "KILL")  # who is killed leaves no host behind
 _PORT = 6379  # a host's own, whatever else runs on the machine
-_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 ADDRESS = f"{_NET}.1:{_PORT}"
 
 
@@ -78,7 +78,7 @@ class Host:
         self.address = f"{_NET}.{number + 1}"
         self.environment = {
             **os.environ,
-            **_TOKEN,
+            **TOKEN,
             "RAY_USAGE_STATS_ENABLED": "0",
             "PYTHONPATH": str(ROOT),
             **environment,

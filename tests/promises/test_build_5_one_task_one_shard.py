@@ -25,6 +25,7 @@ from stillreel.shards.build.hosts import Proof
 from stillreel.shards.build.journal import read_events
 from stillreel.shards.format.plan import read_plans
 from tests.making import animate, data_digests, free_port, picture_folder, stillreel
+from tests.shards.build.nodes import TOKEN
 
 
 def test_what_travels_is_small(stills: Path, built: dict[str, Path], tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_few_tasks_are_in_flight() -> None:
 def cluster(home: Path) -> Iterator[dict[str, str]]:
     """A head node started by hand, as an operator does, and what to set to reach it. It shares nothing with whatever else
     Ray runs here: `ray stop` would end that, and a fixed port or Ray's usual folder would meet it."""
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, "RAY_USAGE_STATS_ENABLED": "0"}
+    token = {**TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
     port = free_port()
     said = home / "head.log"
     with (
